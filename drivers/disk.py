@@ -1,0 +1,272 @@
+"""Entries in a SQLite file by way of diskcache: the embedded default, for one machine and several processes.
+
+diskcache pickles what it does not know and reads back whatever lies in its folder (CVE-2025-69872), so that whoever can
+write there can run code. Here only `str` keys and `bytes` values go in, all of them inside the database, and every row
+that is anything else is refused on the way out: no pickle is loaded and no file is opened or removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
+from urllib.parse import SplitResult, unquote
+
+import diskcache
+
+from session_kit.drivers.base import ABSENT, ANY, LIST_BATCH, Capabilities, Driver, Entry, check_key, check_value
+from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.options import Duration, Size
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DATABASE: Final = "cache.db"
+MODE_RAW: Final = 1
+NO_LIMIT: Final = 2**62
+MISSING: Final = object()
+
+# Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
+WRITES_PER_PRUNE: Final = 256
+PRUNE_BATCH: Final = 1024
+
+
+class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
+    """The rows that we accept: text keys, and bytes that lie in the row itself."""
+
+    def __init__(self, directory: str, **_: object) -> None:
+        super().__init__(directory, min_file_size=NO_LIMIT)
+
+    def put(self, key: str) -> tuple[str, bool]:
+        return key, True
+
+    def get(self, key: object, raw: object) -> str:
+        if not raw or not isinstance(key, str):
+            _refuse("a key")
+        return key
+
+    def store(self, value: bytes, read: bool, key: object = None) -> tuple[int, int, None, bytes]:
+        return 0, MODE_RAW, None, value
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:
+        if mode != MODE_RAW or filename is not None or type(value) is not bytes:
+            _refuse("a value")
+        return value
+
+    def filename(self, key: object = None, value: object = None) -> NoReturn:
+        _refuse("a file")
+
+    def remove(self, file_path: str) -> None:
+        """Leave it: no file is ours, and a planted name may point anywhere."""
+
+
+def _refuse(what: str) -> NoReturn:
+    raise CorruptEntry(f"the disk store holds {what} that was not written by this driver; it was not read")
+
+
+def _translated(method: Callable[Concatenate[DiskDriver, P], R]) -> Callable[Concatenate[DiskDriver, P], R]:
+    """Turn what diskcache, SQLite and the file system raise into this library's errors."""
+
+    @functools.wraps(method)
+    def call(self: DiskDriver, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except diskcache.Timeout:
+            raise DriverUnavailable(
+                f"{self!r} stayed locked by another writer for longer than timeout={self.timeout:g} s"
+            ) from None
+        except (sqlite3.Error, OSError) as error:
+            raise DriverUnavailable(f"{self!r} cannot be used: {error}") from error
+
+    return call
+
+
+class DiskDriver(Driver):
+    """A folder with a SQLite database, shared by all processes of this machine. Not for network file systems.
+
+    path: the folder. It is made with mode 0700; one that exists must be private too, or empty, or ours.
+    size_limit: in bytes. If given, the least recently stored entries go when the database grows beyond it. Off by
+        default, because eviction logs people out.
+    timeout: how long a write waits for other writers, in seconds, before it raises `DriverUnavailable`. Default 5.
+    clock: Unix time in seconds.
+
+    A write is in the operating system's hands when it returns: it survives a crash of the process, while a power cut may
+    take the last ones (SQLite's write-ahead log with `synchronous=NORMAL`). It never leaves a damaged database.
+
+    In a URL: `disk:///var/lib/app?size_limit=2GiB`.
+    """
+
+    capabilities = Capabilities(create=True, swap=True, shared=True, quick_reads=True)
+    threads = 4
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        size_limit: Size | None = None,
+        timeout: Duration = Duration(5.0),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock=clock)
+        # diskcache expands both; doing it first keeps the folder that is checked and the folder that is used the same.
+        self.path = Path(os.path.expandvars(os.path.expanduser(path))).absolute()
+        self.timeout = timeout
+        self._writes = itertools.count(1)
+        self._cache = self._open(size_limit)
+
+    @classmethod
+    def from_url(cls, url: SplitResult, **options: Any) -> Self:
+        if url.netloc or not url.path.strip("/"):
+            raise ConfigError("disk:// needs an absolute path, with three slashes in all: disk:///var/lib/app")
+        return cls(unquote(url.path), **options)
+
+    def __repr__(self) -> str:
+        return f"DiskDriver({str(self.path)!r})"
+
+    @_translated
+    def _open(self, size_limit: int | None) -> Any:
+        _make_private(self.path)
+        return diskcache.Cache(
+            str(self.path),
+            timeout=self.timeout,
+            disk=BytesDisk,
+            statistics=0,
+            tag_index=0,
+            eviction_policy="none" if size_limit is None else "least-recently-stored",
+            cull_limit=0 if size_limit is None else 10,
+            size_limit=NO_LIMIT if size_limit is None else size_limit,
+            sqlite_journal_mode="wal",
+            sqlite_synchronous=1,
+        )
+
+    @_translated
+    def read(self, key: str) -> Entry | None:
+        check_key(key)
+        return self._live(key)
+
+    @_translated
+    def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
+        check_key(key)
+        check_value(value)
+        seconds = self._seconds(ttl)
+        version = secrets.token_hex(8)
+        with contextlib.nullcontext() if expect is ANY else self._cache.transact():
+            self._check(key, expect)
+            self._cache.set(key, value, expire=seconds, tag=version)
+        if next(self._writes) % WRITES_PER_PRUNE == 0:
+            self._prune_batch()
+        return version
+
+    @_translated
+    def delete(self, key: str, *, expect: object = ANY) -> bool:
+        check_key(key)
+        with self._cache.transact():
+            self._check(key, expect)
+            live = self._live(key) is not None
+            self._cache.delete(key)
+            return live
+
+    @_translated
+    def touch(self, key: str, ttl: float | None) -> bool:
+        check_key(key)
+        seconds = self._seconds(ttl)
+        with self._cache.transact():
+            return self._live(key) is not None and self._cache.touch(key, expire=seconds)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        page = self._page(prefix, inclusive=True)
+        while page:
+            for key in page:
+                if not key.startswith(prefix):
+                    return
+                yield key
+            page = self._page(page[-1], inclusive=False)
+
+    @_translated
+    def set_many(self, items: Mapping[str, bytes], *, ttl: float | None = None) -> None:
+        with self._cache.transact():
+            super().set_many(items, ttl=ttl)
+
+    @_translated
+    def delete_many(self, keys: Iterable[str]) -> int:
+        with self._cache.transact():
+            return super().delete_many(keys)
+
+    def prune(self) -> int:
+        count = 0
+        while removed := self._prune_batch():
+            count += removed
+        return count
+
+    @_translated
+    def close(self) -> None:
+        super().close()
+        self._cache.close()
+
+    def _seconds(self, ttl: float | None) -> float | None:
+        """The ttl for diskcache, which adds it to the real time, so that the sum is right by this driver's clock."""
+        expires_at = self.expires_at(ttl)
+        return None if expires_at is None else expires_at - time.time()
+
+    def _live(self, key: str) -> Entry | None:
+        value, expires_at, version = self._cache.get(key, default=MISSING, expire_time=True, tag=True)
+        if value is MISSING:
+            return None
+        if expires_at is not None:
+            if type(expires_at) is not float:
+                _refuse("an expiry")
+            if expires_at <= self._clock():
+                return None
+        return Entry(value, version, expires_at)
+
+    def _check(self, key: str, expect: object) -> None:
+        if expect is ANY:
+            return
+        entry = self._live(key)
+        if (expect is not ABSENT) if entry is None else (entry.version != expect):
+            raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
+
+    @_translated
+    def _page(self, after: str, *, inclusive: bool) -> list[str]:
+        """The next live keys in the order of their UTF-8 bytes, in which all keys of one prefix lie together."""
+        # diskcache lists keys without their expiry, so this one question is put to its database directly.
+        rows = self._cache._sql(
+            f"SELECT key FROM Cache WHERE key {'>=' if inclusive else '>'} ? AND raw = 1 AND typeof(key) = 'text'"
+            " AND (expire_time IS NULL OR expire_time > ?) ORDER BY key LIMIT ?",
+            (after, self._clock(), LIST_BATCH),
+        )
+        return [key for (key,) in rows.fetchall()]
+
+    @_translated
+    def _prune_batch(self) -> int:
+        with self._cache.transact():
+            rows = self._cache._sql(
+                "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache WHERE expire_time <= ? LIMIT ?)",
+                (self._clock(), PRUNE_BATCH),
+            )
+            return int(rows.rowcount)
+
+
+def _make_private(path: Path) -> None:
+    """Make the folder, readable by this user alone; refuse one that others can use and that is not ours to close."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"disk://{path}: the folder cannot be made: {error.strerror}") from None
+    if path.stat().st_mode & 0o077 and os.name == "posix":
+        if (path / DATABASE).exists() or not any(path.iterdir()):
+            path.chmod(0o700)
+        else:
+            raise ConfigError(
+                f"disk://{path}: the folder is open to other users and holds other files; name a folder of its own"
+            )

@@ -1,0 +1,31 @@
+"""The errors that every layer shares. Each message says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class SessionKitError(Exception):
+    """Everything that this library raises on purpose, apart from `ValueError` and `TypeError` for bad arguments."""
+
+
+class ConfigError(SessionKitError, ValueError):
+    """A URL, an option, a secret or a cookie setting that cannot work. Raised at start, never during a request."""
+
+
+class DriverError(SessionKitError):
+    """A key-value driver could not do what it was asked."""
+
+
+class DriverUnavailable(DriverError):
+    """The backend does not answer, refuses, or has no room. Nothing is known about the key: it is not "missing"."""
+
+
+class Conflict(DriverError):
+    """`expect=` did not match: the key was changed, created or deleted in the meantime. Nothing was written."""
+
+
+class Unsupported(DriverError):
+    """This driver cannot do that (see its `capabilities`). Raised before any I/O."""
+
+
+class CorruptEntry(DriverError):
+    """What the backend holds under the key was not written by this driver. It was neither decoded nor executed."""

@@ -1,0 +1,179 @@
+"""Entries in a dict of this process: for tests, for development, and for one process that may forget on restart."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult
+
+from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
+from session_kit.drivers.errors import ConfigError, Conflict
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Each write frees at most this many expired entries, so that none pays for a backlog; since a write adds one
+# at most, the backlog shrinks.
+FREED_PER_WRITE = 4
+
+
+class MemoryDriver(Driver):
+    """A dict with expiry. Nothing is shared with other processes and nothing survives a restart.
+
+    max_entries: if given, at most so many entries are kept and the least recently used goes first. Off by default,
+        because a limit logs people out.
+    clock: Unix time in seconds.
+
+    In a URL `memory://name` is one store for everybody in this process who uses that name, `memory://` a new one.
+
+    >>> driver = MemoryDriver(max_entries=1)
+    >>> _ = driver.set("a", b"1"), driver.set("b", b"2")
+    >>> list(driver.keys())
+    ['b']
+    """
+
+    capabilities = Capabilities(renew=True, create=True, swap=True, never_blocks=True)
+
+    def __init__(self, *, max_entries: int | None = None, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock=clock)
+        if max_entries is not None and max_entries < 1:
+            raise ConfigError(f"max_entries must be at least 1, not {max_entries}")
+        self.max_entries = max_entries
+        self._entries: dict[str, Entry] = {} if max_entries is None else OrderedDict()
+        # One item for each entry with an expiry, by the time at which it was due when the item was made. An item that
+        # comes up early, because its entry was renewed since, is put back with the new time: no renewal ever searches.
+        self._due: list[tuple[float, str]] = []
+        self._versions = itertools.count(1)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_url(cls, url: SplitResult, **options: object) -> Self:
+        if url.path not in ("", "/"):
+            raise ConfigError(f"memory:// takes a name, not a path: memory://{url.path.strip('/').replace('/', '-')}")
+        if not url.netloc:
+            return super().from_url(url, **options)
+        with _shared_lock:
+            driver = _shared.get(url.netloc)
+            if driver is None:
+                driver = _shared[url.netloc] = super().from_url(url, **options)
+        wanted = options.get("max_entries", driver.max_entries)
+        if not isinstance(driver, cls) or wanted != driver.max_entries:
+            raise ConfigError(f"memory://{url.netloc} is already open with max_entries={driver.max_entries}")
+        return driver
+
+    def read(self, key: str) -> Entry | None:
+        check_key(key)
+        if self.max_entries is None:
+            return self._live(key)
+        with self._lock:
+            if (entry := self._live(key)) is not None:
+                self._entries[key] = self._entries.pop(key)
+            return entry
+
+    def renew(self, key: str, ttl: float) -> Entry | None:
+        check_key(key)
+        expires_at = self.expires_at(ttl)
+        with self._lock:
+            entry = self._live(key)
+            if entry is not None:
+                entry = self._put(key, entry.value, entry.version, expires_at)
+            return entry
+
+    def touch(self, key: str, ttl: float | None) -> bool:
+        check_key(key)
+        expires_at = self.expires_at(ttl)
+        with self._lock:
+            entry = self._live(key)
+            if entry is None:
+                return False
+            self._put(key, entry.value, entry.version, expires_at)
+            return True
+
+    def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
+        check_key(key)
+        check_value(value)
+        expires_at = self.expires_at(ttl)
+        with self._lock:
+            self._free(FREED_PER_WRITE)
+            self._check(key, expect)
+            version = next(self._versions)
+            self._put(key, value, version, expires_at)
+            if self.max_entries is not None and len(self._entries) > self.max_entries:
+                self._entries.pop(next(iter(self._entries)))
+            return version
+
+    def delete(self, key: str, *, expect: object = ANY) -> bool:
+        check_key(key)
+        with self._lock:
+            self._check(key, expect)
+            live = self._live(key) is not None
+            self._entries.pop(key, None)
+            return live
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        # The names are copied (8 bytes a key), the only way to walk a dict that others change meanwhile.
+        with self._lock:
+            names = list(self._entries)
+        for key in names:
+            if key.startswith(prefix) and self._live(key) is not None:
+                yield key
+
+    def prune(self) -> int:
+        with self._lock:
+            return self._free(len(self._due))
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._lock = threading.Lock()
+
+    def _live(self, key: str) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= self._clock()):
+            return None
+        return entry
+
+    def _check(self, key: str, expect: object) -> None:
+        if expect is ANY:
+            return
+        entry = self._live(key)
+        if (expect is not ABSENT) if entry is None else (entry.version != expect):
+            raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
+
+    def _put(self, key: str, value: bytes, version: object, expires_at: float | None) -> Entry:
+        old = self._entries.pop(key, None) if self.max_entries is not None else self._entries.get(key)
+        entry = self._entries[key] = Entry(value, version, expires_at)
+        # An item in the heap that comes up too early is put back by _free; one that would come up too late is not enough.
+        if expires_at is not None and (old is None or old.expires_at is None or expires_at < old.expires_at):
+            heapq.heappush(self._due, (expires_at, key))
+            if len(self._due) > 2 * len(self._entries) + 64:
+                self._due = [(e.expires_at, k) for k, e in self._entries.items() if e.expires_at is not None]
+                heapq.heapify(self._due)
+        return entry
+
+    def _free(self, most: int) -> int:
+        """Drop up to `most` expired entries, looking only at those whose time has come."""
+        freed = 0
+        now = self._clock()
+        for _ in range(most):
+            if not self._due or self._due[0][0] > now:
+                break
+            key = self._due[0][1]
+            entry = self._entries.get(key)
+            if entry is None or entry.expires_at is None:
+                heapq.heappop(self._due)
+            elif entry.expires_at > now:
+                heapq.heapreplace(self._due, (entry.expires_at, key))
+            else:
+                heapq.heappop(self._due)
+                del self._entries[key]
+                freed += 1
+        return freed
+
+
+_shared: dict[str, MemoryDriver] = {}
+_shared_lock = threading.Lock()

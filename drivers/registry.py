@@ -1,0 +1,106 @@
+"""How a URL becomes a driver. Modules are imported only when a URL asks for them."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from session_kit.drivers.base import Driver
+from session_kit.drivers.errors import ConfigError
+from session_kit.drivers.options import convert
+
+Query = list[tuple[str, str]]
+
+ENTRY_POINT_GROUP = "session_kit.drivers"
+
+_builtin = {
+    "memory": ("session_kit.drivers.memory:MemoryDriver", None),
+    "disk": ("session_kit.drivers.disk:DiskDriver", "disk"),
+}
+_registered: dict[str, type[Driver] | str] = {}
+
+
+def register_driver(scheme: str, driver: type[Driver] | str) -> None:
+    """Let URLs with `scheme` open `driver`: a class, or `"package.module:Class"` to be imported on first use.
+
+    A package can do the same without a call, by an entry point in the group `session_kit.drivers` whose name is the
+    scheme. What is registered by a call comes first, then what is built in, then entry points.
+
+    >>> register_driver("scratch", "session_kit.drivers.memory:MemoryDriver")
+    >>> open_driver("scratch://").set("key", b"value") is not None
+    True
+    """
+    _registered[scheme.lower()] = driver
+
+
+def open_driver(url: str, *, clock: Callable[[], float] = time.time) -> Driver:
+    """Open the driver that `url` names; its query parameters are the driver's options.
+
+    url: for example `memory://`, `disk:///var/lib/app?size_limit=2GiB`. The README lists them all.
+    clock: Unix time in seconds, for tests.
+    Raises `ConfigError` for an unknown scheme or option, a bad value, or a package that is not installed.
+
+    >>> open_driver("memory://?max_entrys=5")
+    Traceback (most recent call last):
+    session_kit.drivers.errors.ConfigError: memory://: unknown option 'max_entrys'; did you mean 'max_entries'? Valid options: max_entries.
+    """
+    parts, query = split_url(url)
+    return open_parts(parts, query, clock=clock)
+
+
+def open_parts(
+    parts: SplitResult, query: Query, *, clock: Callable[[], float] = time.time, also: Iterable[str] = ()
+) -> Driver:
+    """Open a driver from a split URL. `also` names options that the caller has already taken out, for error messages."""
+    cls = _driver_class(parts.scheme)
+    options = convert(query, cls, where=redact(parts), also=also)
+    return cls.from_url(parts, clock=clock, **options)
+
+
+def split_url(url: str) -> tuple[SplitResult, Query]:
+    """Split `url` into its parts and its query parameters, or raise `ConfigError`."""
+    if not isinstance(url, str):
+        raise ConfigError(f"a store URL must be a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"the store URL cannot be parsed: {error}") from None
+    if not parts.scheme or "://" not in url:
+        raise ConfigError("a store URL needs a scheme, like memory:// or disk:///var/lib/app")
+    if parts.fragment:
+        raise ConfigError(f"{redact(parts)}: '#' starts a fragment, which means nothing here; write it as %23")
+    return parts, parse_qsl(parts.query, keep_blank_values=True)
+
+
+def redact(parts: SplitResult) -> str:
+    """Return the URL without what may be secret: user, password and options."""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _driver_class(scheme: str) -> type[Driver]:
+    target: type[Driver] | str | None = _registered.get(scheme)
+    extra: str | None = None
+    if target is None and scheme in _builtin:
+        target, extra = _builtin[scheme]
+    if target is None:
+        found = entry_points(group=ENTRY_POINT_GROUP)
+        for entry_point in found:
+            if entry_point.name.lower() == scheme:
+                target = entry_point.value
+        if target is None:
+            known = sorted({*_builtin, *_registered, *(entry_point.name for entry_point in found)})
+            raise ConfigError(f"no driver for {scheme}://; known: {', '.join(f'{name}://' for name in known)}")
+    if not isinstance(target, str):
+        return target
+    module, _, name = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        hint = f"pip install 'session-kit[{extra}]'" if extra else f"install the package that provides {error.name}"
+        raise ConfigError(f"{scheme}:// needs the package {error.name}, which is not installed: {hint}") from None
+    if not (isinstance(cls, type) and issubclass(cls, Driver)):
+        raise ConfigError(f"{scheme}:// is registered for {target}, which is not a Driver class")
+    return cls

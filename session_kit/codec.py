@@ -1,0 +1,127 @@
+"""How session data becomes bytes: JSON that any language can read, decoded one top-level value at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+from msgspec import Raw
+
+from session_kit.errors import CorruptEntry, SessionError
+
+T = TypeVar("T")
+
+
+class Codec(Protocol):
+    """What a store needs of an encoding. A record is a mapping whose values stay encoded (`Raw`) until asked for."""
+
+    def pack(self, fields: Mapping[str, Any]) -> bytes:
+        """Encode a record; values that are `Raw` go in as they are. `SessionError` for what cannot be stored."""
+
+    def unpack(self, data: bytes) -> dict[str, Raw]:
+        """Split a record into its encoded values. `CorruptEntry` if it is not one."""
+
+    def dump(self, value: object, where: str) -> Raw:
+        """Encode one value. `SessionError`, naming `where`, if decoding it would not give back an equal value."""
+
+    def load(self, raw: Raw, type: type[T]) -> T:
+        """Decode one value. `CorruptEntry` if it does not fit `type`."""
+
+
+class JSONCodec:
+    """JSON by msgspec.
+
+    A value that JSON would turn into something else (a datetime into text, a tuple into a list, 1 as a key into "1") is
+    refused when it is put in, not discovered when it is read.
+
+    >>> codec = JSONCodec()
+    >>> codec.pack({"cart": [1, 2]})
+    b'{"cart":[1,2]}'
+    >>> codec.dump({"at": {1}}, "cart")
+    Traceback (most recent call last):
+    session_kit.errors.SessionError: cart.at: a set cannot be stored as JSON without changing it; convert it first
+    """
+
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder().decode
+        self._split = msgspec.json.Decoder(dict[str, Raw]).decode
+
+    def pack(self, fields: Mapping[str, Any]) -> bytes:
+        if not all(type(value) is Raw for value in fields.values()):
+            fields = {key: value if type(value) is Raw else self.dump(value, key) for key, value in fields.items()}
+        return self._encode(fields)
+
+    def unpack(self, data: bytes) -> dict[str, Raw]:
+        try:
+            # msgspec looks into a text only when it decodes it; bytes that are no UTF-8 must be found here.
+            if not data.isascii():
+                data.decode()
+            return self._split(data)
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise CorruptEntry(f"the stored record is not a JSON object: {type(error).__name__}") from None
+
+    def dump(self, value: object, where: str) -> Raw:
+        try:
+            data = self._encode(value)
+            same = type(value) in SCALARS or bool(self._decode(data) == value)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            same = False
+        if not same:
+            raise SessionError(_explain(value, where))
+        return Raw(data)
+
+    def load(self, raw: Raw, type: type[T]) -> T:
+        try:
+            return msgspec.json.decode(raw, type=type)
+        except (ValueError, msgspec.MsgspecError) as error:
+            if type is object:
+                # All that `unpack` lets through is well-formed; msgspec only minds a number like 1e999.
+                return cast(T, json.loads(bytes(raw)))
+            raise CorruptEntry(f"a stored value does not fit: {error.__class__.__name__}") from None
+
+
+SCALARS = frozenset({str, int, bool, type(None)})
+"""Types whose values JSON always keeps. (A float may be NaN, for which it has no form.)"""
+
+IMMUTABLE = SCALARS | {float}
+"""Types whose values nobody can change in place."""
+
+
+def _explain(value: object, where: str) -> str:
+    """Say where in `value` the first thing lies that JSON cannot keep, and what it is."""
+    path, seen = where, set[int]()
+    while True:
+        if id(value) in seen:
+            return f"{path}: the value contains itself and cannot be stored as JSON"
+        seen.add(id(value))
+        if type(value) is list:
+            children = {f"{path}[{index}]": item for index, item in enumerate(value)}
+        elif type(value) is dict:
+            for key in value:
+                if not isinstance(key, str):
+                    kind = type(key).__name__
+                    return f"{path}: JSON keys are text, this dict has a key of type {kind}; convert it first"
+            children = {f"{path}.{key}": item for key, item in value.items()}
+        else:
+            break
+        for child, item in children.items():
+            if not _keeps(item):
+                path, value = child, item
+                break
+        else:
+            break
+    if isinstance(value, float):
+        return f"{path}: {value} has no form in JSON"
+    if isinstance(value, str):
+        return f"{path}: the text holds a lone surrogate, which has no form in UTF-8"
+    return f"{path}: a {type(value).__name__} cannot be stored as JSON without changing it; convert it first"
+
+
+def _keeps(value: object) -> bool:
+    try:
+        return bool(msgspec.json.decode(msgspec.json.encode(value)) == value)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        return False

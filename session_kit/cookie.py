@@ -1,0 +1,221 @@
+"""The cookie: its signed value, the header that sets it, and finding it among the cookies of a request."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import itsdangerous
+
+from session_kit.errors import ConfigError
+
+MIN_SECRET_BYTES = 32
+PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "your-secret", "your_secret", "insecure", "example")
+HOW_TO_MAKE_ONE = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+# Browsers cap the lifetime of a cookie (RFC 6265bis, section 5.5).
+MAX_AGE_LIMIT = 400 * 86400
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ATTRIBUTE_VALUE = re.compile(r"[\x20-\x3A\x3C-\x7E]*")
+_ID = re.compile(r"[!#-+\--:<-\[\]-~]{16,256}")
+
+SameSite = Literal["lax", "strict", "none"]
+Priority = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieOptions:
+    """How the cookie is set. The defaults are the safe ones of the OWASP Session Management Cheat Sheet.
+
+    httponly: scripts cannot read it. Default True.
+    secure: sent over https only (browsers count http://localhost as safe). Default True.
+    samesite: `"lax"` (default), `"strict"`, or `"none"`, which needs `secure`.
+    path: sent for this path and below. Default `"/"`.
+    domain: sent to this domain and its subdomains; None (default) keeps it to the host that set it.
+    persistent: kept when the browser is closed, for as long as the session lives. False makes it end with the browser.
+    partitioned: a jar of its own for each top-level site (CHIPS); needs `secure`. Default False.
+    priority: `"low"`, `"medium"`, `"high"` or None, which cookies Chromium drops last.
+
+    Combinations that a browser would drop raise `ConfigError` when the middleware is made.
+
+    >>> CookieOptions(samesite="none", secure=False)
+    Traceback (most recent call last):
+    session_kit.drivers.errors.ConfigError: cookie: samesite='none' needs secure=True; browsers drop the cookie otherwise
+    """
+
+    httponly: bool = True
+    secure: bool = True
+    samesite: SameSite = "lax"
+    path: str = "/"
+    domain: str | None = None
+    persistent: bool = True
+    partitioned: bool = False
+    priority: Priority | None = None
+
+    def __post_init__(self) -> None:
+        if self.samesite not in ("lax", "strict", "none"):
+            raise ConfigError(f"cookie: samesite must be 'lax', 'strict' or 'none', not {self.samesite!r}")
+        if self.samesite == "none" and not self.secure:
+            raise ConfigError("cookie: samesite='none' needs secure=True; browsers drop the cookie otherwise")
+        if self.partitioned and not self.secure:
+            raise ConfigError("cookie: partitioned=True needs secure=True; browsers drop the cookie otherwise")
+        if self.priority not in (None, "low", "medium", "high"):
+            raise ConfigError(f"cookie: priority must be 'low', 'medium', 'high' or None, not {self.priority!r}")
+        if not self.path.startswith("/") or not _ATTRIBUTE_VALUE.fullmatch(self.path):
+            raise ConfigError(f"cookie: path must begin with '/' and hold no ';', not {self.path!r}")
+        if self.domain is not None and not re.fullmatch(r"\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", self.domain):
+            raise ConfigError(f"cookie: domain must be a host name, not {self.domain!r}")
+
+
+class Cookie:
+    """One cookie: a name and the headers that set and delete it."""
+
+    def __init__(self, name: str, options: CookieOptions) -> None:
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigError(f"cookie name {name!r}: only letters, digits and !#$%&'*+-.^_`|~ are allowed (RFC 6265)")
+        # Browsers compare the prefixes without regard to case (RFC 6265bis, section 4.1.3).
+        lower = name.lower()
+        if lower.startswith(("__host-", "__secure-")) and not options.secure:
+            raise ConfigError(f"cookie name {name!r} needs secure=True; browsers drop the cookie otherwise")
+        if lower.startswith("__host-") and (options.domain is not None or options.path != "/"):
+            raise ConfigError(f"cookie name {name!r} needs path='/' and no domain; browsers drop the cookie otherwise")
+        self.name = name
+        self.options = options
+        self._name = name.encode()
+        self._attributes = self._render_attributes()
+
+    def _render_attributes(self) -> str:
+        options = self.options
+        parts = [f"Path={options.path}"]
+        if options.domain is not None:
+            parts.append(f"Domain={options.domain}")
+        parts += [
+            word
+            for word, wanted in (
+                ("HttpOnly", options.httponly),
+                ("Secure", options.secure),
+                ("Partitioned", options.partitioned),
+            )
+            if wanted
+        ]
+        parts.append(f"SameSite={options.samesite.capitalize()}")
+        if options.priority is not None:
+            parts.append(f"Priority={options.priority.capitalize()}")
+        return "; ".join(parts)
+
+    def set_header(self, value: str, max_age: float | None) -> str:
+        """Return the value of the `Set-Cookie` header. max_age: seconds; None lets the cookie end with the browser."""
+        if max_age is None or not self.options.persistent:
+            return f"{self.name}={value}; {self._attributes}"
+        return f"{self.name}={value}; Max-Age={max(1, min(int(max_age), MAX_AGE_LIMIT))}; {self._attributes}"
+
+    def delete_header(self) -> str:
+        """Return the header that deletes the cookie: the same attributes, or a browser deletes something else."""
+        return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._attributes}"
+
+    def find(self, headers: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the values of all cookies with this name, in the order in which the `Cookie` headers give them."""
+        name = self._name
+        for header in headers:
+            if name not in header:
+                continue
+            for pair in header.split(b";"):
+                key, equals, value = pair.partition(b"=")
+                if equals and key.strip() == name:
+                    yield value.strip(b' \t"')
+
+
+class Claim(NamedTuple):
+    """An id that came with a valid signature. outdated: an old secret verified it, so it should be signed again."""
+
+    id: str
+    outdated: bool
+
+
+class Signer:
+    """Signs ids with HMAC-SHA-256 by itsdangerous, and verifies them with any of several secrets.
+
+    secrets: one, or a sequence with the *newest first*: the first signs, all verify. Each at least 32 bytes.
+
+    >>> new, old = "N3w-secret-of-at-least-32-characters!", "0ld-secret-of-at-least-32-characters!"
+    >>> token = Signer(old).sign("some-id-that-is-long")
+    >>> Signer([new, old]).verify(token.encode())
+    Claim(id='some-id-that-is-long', outdated=True)
+    """
+
+    def __init__(self, secrets: str | bytes | Sequence[str | bytes]) -> None:
+        # One signer for each secret keeps our order, newest first. In one list itsdangerous wants the newest *last*;
+        # mixing the two up is what CVE-2025-47278 was about.
+        self._signers = [_signer(secret) for secret in check_secrets(secrets)]
+
+    def __repr__(self) -> str:
+        return f"<Signer with {len(self._signers)} secrets>"
+
+    def sign(self, sid: str) -> str:
+        """Return the cookie value for an id: the id, a dot, and its signature."""
+        return self._signers[0].sign(sid).decode()
+
+    def verify(self, token: bytes) -> Claim | None:
+        """Return what `token` claims if one of the secrets signed it, else None. Any bytes may come in."""
+        for position, signer in enumerate(self._signers):
+            try:
+                sid = signer.unsign(token)
+            except itsdangerous.BadSignature:
+                continue
+            return Claim(sid.decode(), position > 0)
+        return None
+
+
+class _PreparedHMAC(itsdangerous.signer.SigningAlgorithm):
+    """HMAC-SHA-256 that digests its key once instead of at each signature."""
+
+    def __init__(self, key: bytes) -> None:
+        self._keyed = hmac.new(key, digestmod=hashlib.sha256)
+
+    def get_signature(self, key: bytes, value: bytes) -> bytes:
+        mac = self._keyed.copy()
+        mac.update(value)
+        return mac.digest()
+
+
+def _signer(secret: str | bytes) -> itsdangerous.Signer:
+    def make(algorithm: Any = None) -> itsdangerous.Signer:
+        return itsdangerous.Signer(
+            secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256, algorithm=algorithm
+        )
+
+    signer = make(_PreparedHMAC(make().derive_key()))
+    # The derived key lies in the algorithm; there is nothing left to derive at each signature.
+    signer.key_derivation = "none"
+    return signer
+
+
+def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:
+    """Return the secrets as a list, newest first, or raise `ConfigError` for one that is missing, short or made up."""
+    listed = [secrets] if isinstance(secrets, (str, bytes)) else list(secrets or ())
+    if not listed:
+        raise ConfigError(f"no secret given; {HOW_TO_MAKE_ONE}")
+    for number, secret in enumerate(listed, start=1):
+        which = "the secret" if len(listed) == 1 else f"secret number {number}"
+        if not isinstance(secret, (str, bytes)):
+            raise ConfigError(f"{which} must be str or bytes, not {type(secret).__name__}; {HOW_TO_MAKE_ONE}")
+        raw = secret.encode() if isinstance(secret, str) else secret
+        if len(raw) < MIN_SECRET_BYTES:
+            raise ConfigError(
+                f"{which} has {len(raw)} bytes, at least {MIN_SECRET_BYTES} are needed; {HOW_TO_MAKE_ONE}"
+            )
+        if len(set(raw)) < 8 or any(word in raw.lower().decode("latin-1") for word in PLACEHOLDERS):
+            raise ConfigError(f"{which} looks like a placeholder; {HOW_TO_MAKE_ONE}")
+    return listed
+
+
+def check_id(sid: object) -> str:
+    """Return an id that `generate_id` made, or raise `ConfigError` if it cannot go into a cookie or is too easy to guess."""
+    if not isinstance(sid, str) or not _ID.fullmatch(sid):
+        raise ConfigError("generate_id must return 16 to 256 printable ASCII characters, none of them ' ', ',', ';', '\"', '\\\\'")
+    return sid

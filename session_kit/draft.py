@@ -1,0 +1,245 @@
+"""A record while a request edits it: what was loaded, what it is now, and the changes in between. No I/O.
+
+The loaded values stay encoded until somebody asks for them. The same bytes are then the lazy decode, the proof that a
+value was not changed in place, and the unchanged part of the next write. Changes are kept as changes, so that they can
+be replayed on a newer record when another request was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from msgspec import Raw
+
+from session_kit.codec import IMMUTABLE, Codec
+from session_kit.errors import SessionError
+
+Updater = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+RESERVED = "$"
+"""The key of the record under which the library keeps its own notes."""
+
+
+class Put(NamedTuple):
+    """A key was given a value."""
+
+    key: str
+    raw: Raw
+
+    def replay(self, draft: Draft) -> None:
+        draft.store(self.key, self.raw)
+
+
+class Drop(NamedTuple):
+    """A key was deleted."""
+
+    key: str
+
+    def replay(self, draft: Draft) -> None:
+        draft.forget(self.key)
+
+
+class Edit(NamedTuple):
+    """A value was changed in place, from `base` to `ours`."""
+
+    key: str
+    base: Raw
+    ours: Raw
+
+    def replay(self, draft: Draft) -> None:
+        theirs = draft.fields.get(self.key)
+        if theirs is None:  # they deleted the key, knowingly or not of our change: the change is kept
+            merged = self.ours
+        else:
+            values = (draft.codec.load(raw, object) for raw in (self.base, self.ours, theirs))
+            merged = draft.codec.dump(merge(*values), self.key)
+        draft.store(self.key, merged)
+
+
+class Apply(NamedTuple):
+    """An updater function was run; on a newer record it runs again."""
+
+    function: Updater
+
+    def replay(self, draft: Draft) -> None:
+        draft.merge_in(self.function(DraftView(draft)))
+
+
+class Replace(NamedTuple):
+    """Everything was replaced."""
+
+    fields: dict[str, Raw]
+
+    def replay(self, draft: Draft) -> None:
+        draft.fields = dict(self.fields)
+
+
+class Draft:
+    """The fields of one record under edit.
+
+    codec: encodes and decodes the values.
+    fields: key to encoded value, as loaded; never changed in place.
+    """
+
+    __slots__ = ("codec", "fields", "log", "stored", "values")
+
+    def __init__(self, codec: Codec, fields: dict[str, Raw]) -> None:
+        self.codec = codec
+        self.stored = fields
+        self.fields = fields
+        self.values: dict[str, Any] = {}
+        self.log: list[Put | Drop | Edit | Apply | Replace] = []
+
+    # --- reading ---
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.values:
+            return self.values[key]
+        value = self.codec.load(self.fields[key], object)
+        self.values[key] = value
+        return value
+
+    @property
+    def changed(self) -> bool:
+        """True if the record would be written differently. Call `settle` first."""
+        return self.fields is not self.stored and self.fields != self.stored
+
+    # --- changing ---
+
+    def put(self, key: str, value: object) -> None:
+        """Set one key. `SessionError` if the value cannot be stored."""
+        raw = self.codec.dump(value, check_name(key))
+        self.store(key, raw)
+        self.values[key] = value
+        self.log.append(Put(key, raw))
+
+    def drop(self, key: str) -> None:
+        """Delete one key. `KeyError` if it is not there."""
+        if key not in self.fields:
+            raise KeyError(key)
+        self.forget(key)
+        self.log.append(Drop(key))
+
+    def apply(self, function: Updater) -> None:
+        """Merge what `function` makes of the data."""
+        self.settle()
+        self.merge_in(function(DraftView(self)))
+        self.log.append(Apply(function))
+
+    def replace(self, data: Mapping[str, Any]) -> None:
+        """Replace everything by `data`."""
+        fields = {key: self.codec.dump(value, check_name(key)) for key, value in data.items()}
+        self.fields, self.values = fields, dict(data)
+        self.log = [Replace(dict(fields))]
+
+    def settle(self) -> None:
+        """Find the values that were handed out and then changed in place, and take the changes into the record."""
+        for key, value in self.values.items():
+            if type(value) in IMMUTABLE:
+                continue
+            ours, base = self.codec.dump(value, key), self.fields[key]
+            # The bytes may differ by white space alone if another program wrote them.
+            if ours != base and ours != self.codec.dump(self.codec.load(base, object), key):
+                self.store(key, ours, keep_value=True)
+                self.log.append(Edit(key, base, ours))
+
+    # --- when others were faster, and afterwards ---
+
+    def rebase(self, fields: dict[str, Raw]) -> None:
+        """Start again from a newer record and replay the changes on it."""
+        mine = self.fields
+        values, self.values = self.values, {}
+        self.stored = self.fields = fields
+        for change in self.log:
+            change.replay(self)
+        # What the handler holds in its hands stays the value in the record wherever it still says the same.
+        self.values = {key: values[key] for key in values if self.fields.get(key) == mine[key]}
+
+    def saved(self) -> None:
+        """The record now stands in the store as it is here."""
+        self.stored = self.fields
+        self.log = []
+
+    # --- for the changes above ---
+
+    def store(self, key: str, raw: Raw, *, keep_value: bool = False) -> None:
+        if self.fields is self.stored:
+            self.fields = dict(self.stored)
+        self.fields[key] = raw
+        if not keep_value:
+            self.values.pop(key, None)
+
+    def forget(self, key: str) -> None:
+        if self.fields is self.stored:
+            self.fields = dict(self.stored)
+        self.fields.pop(key, None)
+        self.values.pop(key, None)
+
+    def merge_in(self, result: Mapping[str, Any] | None) -> None:
+        if not isinstance(result, Mapping):
+            kind = type(result).__name__
+            raise SessionError(f"an updater must return a mapping of the keys to change, not {kind}")
+        for key, value in result.items():
+            raw = self.codec.dump(value, check_name(key))
+            if raw != self.fields.get(key):
+                self.store(key, raw)
+                self.values[key] = value
+
+
+class DraftView(Mapping[str, Any]):
+    """The data of a draft, read-only."""
+
+    __slots__ = ("_draft",)
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+
+    def __getitem__(self, key: str) -> Any:
+        return self._draft[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._draft.fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._draft.fields)
+
+    def __len__(self) -> int:
+        return len(self._draft.fields)
+
+    def __repr__(self) -> str:
+        return f"<session data, {len(self)} keys>"
+
+
+def check_name(key: object) -> str:
+    """Return `key` if it may name a value of a session, or raise `SessionError`."""
+    if not isinstance(key, str):
+        raise SessionError(f"a session key must be a str, not {type(key).__name__}")
+    if key == RESERVED:
+        raise SessionError(f"the session key {RESERVED!r} is reserved for the library; use another name")
+    return key
+
+
+def merge(base: Any, ours: Any, theirs: Any) -> Any:
+    """Merge two changes of one JSON value: by key in objects; what was appended to a list is appended; else ours.
+
+    >>> merge({"a": 1}, {"a": 1, "b": 2}, {"a": 1, "c": 3})
+    {'a': 1, 'c': 3, 'b': 2}
+    >>> merge([1], [1, 2], [1, 3])
+    [1, 3, 2]
+    """
+    if ours == base:
+        return theirs
+    if isinstance(base, dict) and isinstance(ours, dict) and isinstance(theirs, dict):
+        merged = {key: value for key, value in theirs.items() if key in ours or key not in base}
+        for key, value in ours.items():
+            if key not in base or key not in theirs:
+                changed = key not in base or value != base[key]
+                if changed:
+                    merged[key] = value
+            else:
+                merged[key] = merge(base[key], value, theirs[key])
+        return merged
+    if isinstance(base, list) and isinstance(ours, list) and isinstance(theirs, list) and ours[: len(base)] == base:
+        return theirs + ours[len(base) :]
+    return ours
+

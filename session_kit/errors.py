@@ -1,0 +1,27 @@
+"""All errors in one place. The drivers define theirs, because a driver knows nothing of sessions."""
+
+from session_kit.drivers.errors import (
+    ConfigError,
+    Conflict,
+    CorruptEntry,
+    DriverError,
+    DriverUnavailable,
+    SessionKitError,
+    Unsupported,
+)
+
+
+class SessionError(SessionKitError):
+    """A session was used in a way that cannot work, or holds a value that cannot be stored."""
+
+
+__all__ = [
+    "ConfigError",
+    "Conflict",
+    "CorruptEntry",
+    "DriverError",
+    "DriverUnavailable",
+    "SessionError",
+    "SessionKitError",
+    "Unsupported",
+]

@@ -1,0 +1,178 @@
+"""Where a session comes from and what happens to it at the end of a request. Knows cookies, but no framework."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypedDict
+
+from session_kit.cookie import Claim, Cookie, CookieOptions, Signer, check_id
+from session_kit.drivers.options import parse_duration
+from session_kit.errors import ConfigError, SessionError
+from session_kit.session import Event, Policy, Session
+from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, open_store
+from session_kit.twins import run
+
+Secrets = str | bytes | Sequence[str | bytes]
+Seconds = float | str | timedelta
+Headers = list[tuple[str, str]]
+
+
+class ManagerOptions(TypedDict, total=False):
+    """The optional parameters of `SessionManager`, for the middleware and integrations that pass them on."""
+
+    name: str
+    cookie: CookieOptions
+    generate: Callable[[], Mapping[str, Any]] | None
+    generate_id: Callable[[], str]
+    save_uninitialized: bool
+    touch_after: Seconds
+    max_lifetime: Seconds | None
+    rotation_grace: Seconds
+    on_event: Callable[[Event], None] | None
+    clock: Callable[[], float]
+
+
+class SessionManager:
+    """Opens sessions from cookies and commits them into response headers. All middleware is a thin layer over it.
+
+    store: a URL (`open_store`), an `UnstorageSessionStore`, or any object with the four methods of `SessionStore`.
+    secret: signs the cookies; at least 32 bytes. A list rotates secrets: *newest first*, the first signs, all verify.
+    name: of the cookie. Default `"session"`. `__Host-session` is stricter, where there is https and one host.
+    cookie: `CookieOptions`; the defaults are the safe ones.
+    generate: returns the initial data of a new session. Default: empty.
+    generate_id: returns a new, random id. Default: 256 random bits (OWASP asks for at least 64).
+    save_uninitialized: store new sessions that nobody has put anything into. Default False.
+    touch_after: seconds between two renewals of the cookie's lifetime. Default 300, at most a tenth of the ttl.
+    max_lifetime: seconds after which a session ends even if it is in use. Default None, no limit.
+    rotation_grace: seconds for which an old id still finds the session after a rotation. Default 10; 0 turns it off.
+    on_event: called with an `Event` for what happens to sessions; it holds hashed ids only.
+    clock: Unix time in seconds, for tests.
+
+    How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.
+    Raises `ConfigError` for anything that cannot work.
+
+    >>> manager = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!")
+    >>> session = manager.open("theme=dark; session=forged.signature")
+    >>> session.update(user="ada").is_new
+    True
+    >>> [name for name, value in manager.commit(session)]
+    ['Vary', 'Set-Cookie', 'Cache-Control']
+    """
+
+    def __init__(
+        self,
+        store: str | UnstorageSessionStore | SessionStore,
+        secret: Secrets,
+        *,
+        name: str = "session",
+        cookie: CookieOptions = CookieOptions(),
+        generate: Callable[[], Mapping[str, Any]] | None = None,
+        generate_id: Callable[[], str] = functools.partial(secrets.token_urlsafe, 32),
+        save_uninitialized: bool = False,
+        touch_after: Seconds = 300,
+        max_lifetime: Seconds | None = None,
+        rotation_grace: Seconds = 10,
+        on_event: Callable[[Event], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signer = Signer(secret)
+        self._cookie = Cookie(name, cookie)
+        check_id(generate_id())
+        self._owns_store = isinstance(store, str)
+        self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
+        self._policy = Policy(
+            self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store),
+            clock=clock,
+            generate=generate,
+            generate_id=lambda: check_id(generate_id()),
+            save_uninitialized=save_uninitialized,
+            touch_after=_seconds("touch_after", touch_after),
+            max_lifetime=None if max_lifetime is None else _seconds("max_lifetime", max_lifetime),
+            rotation_grace=_seconds("rotation_grace", rotation_grace),
+            on_event=on_event,
+        )
+
+    def __repr__(self) -> str:
+        return f"SessionManager({self.store!r}, name={self._cookie.name!r})"
+
+    @property
+    def loads_lazily(self) -> bool:
+        """Whether a session may load when it is first touched, even on an event loop."""
+        return self._policy.capabilities.quick_reads
+
+    def open(self, cookies: str | bytes | Iterable[bytes] = (), *, asynchronous: bool = False) -> Session:
+        """Return the session of a request. Nothing is verified or loaded before the session is touched.
+
+        cookies: the `Cookie` header of the request, or several.
+        asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
+        """
+        headers = [cookies.encode()] if isinstance(cookies, str) else [cookies] if isinstance(cookies, bytes) else cookies
+        return Session(self._policy, functools.partial(self._claim, headers), asynchronous=asynchronous)
+
+    def commit(self, session: Session[Any]) -> Headers:
+        """Save the session and return the headers to add to the response, before its first byte is sent.
+
+        A session that the request did not touch costs nothing and adds nothing.
+        Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
+        """
+        return run(self._commit(session, self._policy.blocking))
+
+    async def acommit(self, session: Session[Any]) -> Headers:
+        """Async twin of `commit`."""
+        return await self._commit(session, self._policy.native)
+
+    def close(self) -> None:
+        """Close the store if this manager opened it. Idempotent."""
+        if self._owns_store:
+            self.store.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`."""
+        if self._owns_store:
+            await self.store.aclose()
+
+    def _claim(self, headers: Iterable[bytes]) -> Claim | None:
+        """The id of the first cookie with our name that verifies; a domain cookie may hide behind a host cookie."""
+        forged = False
+        for value in self._cookie.find(headers):
+            claim = self._signer.verify(value)
+            if claim is not None:
+                return claim
+            forged = True
+        if forged:
+            self._policy.emit("bad_signature", None)
+        return None
+
+    async def _commit(self, session: Session[Any], io: Any) -> Headers:
+        if session._sealed:
+            raise SessionError("the session was committed before; one request has one response")
+        if session._used:
+            await session._save(io, ending=True)
+        session._sealed = True
+        if not session._used:
+            return []
+        # The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1).
+        headers = [("Vary", "Cookie")]
+        if session._wants_cookie():
+            max_age = session._cookie_lifetime()
+            headers.append(("Set-Cookie", self._cookie.set_header(self._signer.sign(session.id), max_age)))
+        elif session._cleared:
+            headers.append(("Set-Cookie", self._cookie.delete_header()))
+        if len(headers) > 1:
+            # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
+            headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
+        return headers
+
+
+def _seconds(name: str, value: Seconds) -> float:
+    """A time as a number of seconds; unlike a ttl it may be 0."""
+    if type(value) in (int, float) and value == 0:
+        return 0.0
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None

@@ -1,0 +1,358 @@
+"""Sessions on a key-value driver: the prefix, the time to live, hashed ids, and the codec."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from msgspec import Raw
+
+from session_kit.codec import Codec, JSONCodec
+from session_kit.draft import RESERVED, Draft, DraftView
+from session_kit.drivers import ANY, Capabilities, Driver, open_driver
+from session_kit.drivers.options import parse_duration
+from session_kit.drivers.registry import open_parts, redact, split_url
+from session_kit.errors import ConfigError
+from session_kit.twins import Blocking, Native, iterate, run
+
+DAY = 86400.0
+
+TTL = float | str | timedelta | Callable[[Mapping[str, Any]], float] | None
+"""Seconds, a timedelta, text like "7d", a function of the data that returns seconds, or None for no limit."""
+
+
+class Record(NamedTuple):
+    """One stored session, as `store.read` returns it.
+
+    fields: key to encoded value, the library's own notes (key `"$"`) included.
+    version: opaque; hand it back as `expect=` to write only if nobody else has.
+    expires_at: Unix time in seconds, where the driver can tell.
+    codec: decodes the values.
+    """
+
+    fields: dict[str, Raw]
+    version: object
+    expires_at: float | None
+    codec: Codec
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The session's data, decoded."""
+        return {key: self.codec.load(raw, object) for key, raw in self.fields.items() if key != RESERVED}
+
+    def __repr__(self) -> str:
+        return f"<Record of {len(self.fields)} fields>"
+
+
+@runtime_checkable
+class SessionStore(Protocol):
+    """What the session layer needs at least of a store: any object with these four methods will do.
+
+    Twins named `aget`, `aset`, `atouch` and `adestroy` are used in async code if they are there; without them the
+    blocking methods run in a thread. `UnstorageSessionStore` is the implementation with all guarantees; a store with
+    just these four cannot tell whether somebody else wrote in between, so that the last write wins.
+    """
+
+    def get(self, sid: str, /) -> dict[str, Any] | None:
+        """Return the data of the session, or None."""
+
+    def set(self, sid: str, data: Mapping[str, Any], /) -> object:
+        """Store the data of the session."""
+
+    def touch(self, sid: str, data: Mapping[str, Any] | None = None, /) -> object:
+        """Let the session live for another ttl."""
+
+    def destroy(self, sid: str, /) -> object:
+        """Delete the session; no error if it is not there."""
+
+
+class UnstorageSessionStore:
+    """Session store on any key-value driver.
+
+    driver: a `Driver`, or the URL of one (`open_driver`); a driver that is handed in is not closed by `close`.
+    prefix: put before each key with a colon, so that several applications can share one backend. Default `"sess"`.
+    ttl: how long a session lives after it was last written or renewed: seconds, a `timedelta`, text like `"7d"`, a
+        function of the data that returns seconds (0 or less destroys the session), or None for ever. Default one day.
+    hash_ids: store under the SHA-256 of the id, so that a leaked store holds no id that would open a session (OWASP
+        Session Management Cheat Sheet). False stores plain ids. Default True.
+    codec: default `JSONCodec()`.
+    clock: Unix time in seconds, for a driver that is opened here by URL.
+
+    Every method that does I/O has an async twin with the prefix `a`.
+
+    >>> store = UnstorageSessionStore("memory://", ttl="7d")
+    >>> version = store.set("some-id", {"user": "ada"})
+    >>> store.get("some-id")
+    {'user': 'ada'}
+    >>> store.destroy("some-id")
+    True
+    """
+
+    def __init__(
+        self,
+        driver: Driver | str,
+        *,
+        prefix: str = "sess",
+        ttl: TTL = DAY,
+        hash_ids: bool = True,
+        codec: Codec | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not isinstance(prefix, str) or not prefix:
+            raise ConfigError("prefix must be a text of at least one character; it keeps applications apart")
+        self.ttl = ttl if ttl is None or callable(ttl) else _duration(ttl)
+        self.prefix = prefix
+        self.hash_ids = hash_ids
+        self.codec: Codec = codec or JSONCodec()
+        self._owns_driver = isinstance(driver, str)
+        self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
+        if not isinstance(self.driver, Driver):
+            raise ConfigError(f"a store needs a Driver or a URL, not {type(driver).__name__}")
+        self._blocking, self._native = Blocking(self.driver), Native(self.driver)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.driver!r}, prefix={self.prefix!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the driver can do."""
+        return self.driver.capabilities
+
+    @property
+    def renews(self) -> bool:
+        """Whether `read(renew=True)` slides the expiry at no extra cost."""
+        return self.capabilities.renew and not callable(self.ttl)
+
+    # --- the public methods and their twins ---
+
+    def get(self, sid: str) -> dict[str, Any] | None:
+        """Return the data of the session, or None if there is none. `CorruptEntry` if it cannot be decoded."""
+        return run(self._get(self._blocking, sid))
+
+    async def aget(self, sid: str) -> dict[str, Any] | None:
+        """Async twin of `get`."""
+        return await self._get(self._native, sid)
+
+    def read(self, sid: str, *, renew: bool = False) -> Record | None:
+        """Return the session with its version, or None. `renew` also lets it live for another ttl, in the same call."""
+        return run(self._read(self._blocking, sid, renew))
+
+    def aread(self, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Record | None]:
+        """Async twin of `read`."""
+        return self._read(self._native, sid, renew)
+
+    def set(self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None) -> object:
+        """Store `data` and return its version, or None if its ttl function says that it is over.
+
+        expect: nothing overwrites; `ABSENT` only creates; a version only replaces what was read (else `Conflict`).
+        ttl: seconds; None takes the store's. `SessionError` if a value cannot be stored.
+        """
+        return run(self._set(self._blocking, sid, data, expect, ttl))
+
+    def aset(
+        self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None
+    ) -> Coroutine[Any, Any, object]:
+        """Async twin of `set`."""
+        return self._set(self._native, sid, data, expect, ttl)
+
+    def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Let the session live for another ttl without writing its data; False if it is not there.
+
+        data: what a ttl function is asked with; read from the store if it is not given.
+        """
+        return run(self._touch(self._blocking, sid, data))
+
+    async def atouch(self, sid: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Async twin of `touch`."""
+        return await self._touch(self._native, sid, data)
+
+    def destroy(self, sid: str, *, expect: object = ANY) -> bool:
+        """Delete the session; False if it was not there."""
+        return self.driver.delete(self.key(sid), expect=expect)
+
+    async def adestroy(self, sid: str, *, expect: object = ANY) -> bool:
+        """Async twin of `destroy`."""
+        return await self.driver.adelete(self.key(sid), expect=expect)
+
+    def all(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each session as `(name, data)`, one at a time. The name is its id, or the hash of it (`hash_ids`)."""
+        return iterate(self._all(self._blocking))
+
+    def aall(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Async twin of `all`."""
+        return self._all(self._native)
+
+    def length(self) -> int:
+        """Count the live sessions under this prefix."""
+        return sum(1 for _ in self.driver.keys(self.prefix + ":"))
+
+    async def alength(self) -> int:
+        """Async twin of `length`."""
+        return sum([1 async for _ in self.driver.akeys(self.prefix + ":")])
+
+    def clear(self) -> int:
+        """Delete all sessions under this prefix, and nothing else; return how many."""
+        return self.driver.clear(self.prefix + ":")
+
+    async def aclear(self) -> int:
+        """Async twin of `clear`."""
+        return await self.driver.aclear(self.prefix + ":")
+
+    def close(self) -> None:
+        """Close the driver if this store opened it. Idempotent."""
+        if self._owns_driver:
+            self.driver.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`."""
+        if self._owns_driver:
+            await self.driver.aclose()
+
+    # --- for the session layer ---
+
+    def key(self, sid: str) -> str:
+        """The driver's key for a session id."""
+        return f"{self.prefix}:{hash_id(sid) if self.hash_ids else sid}"
+
+    def ttl_of(self, data: Mapping[str, Any]) -> float | None:
+        """The seconds that a session with `data` lives; None for ever; 0 or less if it is over."""
+        return self.ttl(data) if callable(self.ttl) else self.ttl
+
+    # --- written once for both colours ---
+
+    async def _get(self, driver: Any, sid: str) -> dict[str, Any] | None:
+        record = await self._read(driver, sid, False)
+        return None if record is None else record.data
+
+    async def _read(self, driver: Any, sid: str, renew: bool) -> Record | None:
+        key = self.key(sid)
+        if renew and self.ttl is not None and not callable(self.ttl):
+            entry = await driver.renew(key, self.ttl)
+        else:
+            entry = await driver.read(key)
+        if entry is None:
+            return None
+        return Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
+
+    async def _set(self, driver: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
+        if ttl is None:
+            ttl = self.ttl_of(self._decoded(data))
+        if ttl is not None and ttl <= 0:
+            await driver.delete(self.key(sid), expect=expect)
+            return None
+        return await driver.set(self.key(sid), self.codec.pack(data), ttl=ttl, expect=expect)
+
+    async def _touch(self, driver: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
+        if callable(self.ttl) and data is None:
+            record = await self._read(driver, sid, False)
+            if record is None:
+                return False
+            data = record.data
+        ttl = self.ttl_of({} if data is None else data)
+        if ttl is not None and ttl <= 0:
+            await driver.delete(self.key(sid))
+            return False
+        touched: bool = await driver.touch(self.key(sid), ttl)
+        return touched
+
+    async def _all(self, driver: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        async for key in driver.keys(self.prefix + ":"):
+            entry = await driver.read(key)
+            if entry is not None:
+                record = Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
+                yield key.removeprefix(self.prefix + ":"), record.data
+
+    def _decoded(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a ttl function is asked with: the session layer hands over encoded values."""
+        if callable(self.ttl) and any(type(value) is Raw for value in data.values()):
+            return DraftView(Draft(self.codec, {key: raw for key, raw in data.items() if key != RESERVED}))
+        return data
+
+
+class PlainStore:
+    """A store with only the four methods of `SessionStore`, made to look like `UnstorageSessionStore` to the session layer.
+
+    It has no versions: the session layer reads again before it writes, and the last write wins.
+    """
+
+    renews = False
+    capabilities = Capabilities()
+
+    def __init__(self, store: Any) -> None:
+        missing = [name for name in ("get", "set", "touch", "destroy") if not callable(getattr(store, name, None))]
+        if missing:
+            raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
+        self.codec: Codec = JSONCodec()
+        self._blocking, self._native = Blocking(store), Native(store)
+        self._ttl = getattr(store, "ttl", None)
+        if not isinstance(self._ttl, (int, float)):
+            self._ttl = None
+
+    def ttl_of(self, data: Mapping[str, Any]) -> float | None:
+        return self._ttl
+
+    def read(self, sid: str, *, renew: bool = False) -> Record | None:
+        return run(self._read(self._blocking, sid))
+
+    def aread(self, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Record | None]:
+        return self._read(self._native, sid)
+
+    def set(self, sid: str, data: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None = None) -> object:
+        return run(self._set(self._blocking, sid, data))
+
+    def aset(
+        self, sid: str, data: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None = None
+    ) -> Coroutine[Any, Any, object]:
+        return self._set(self._native, sid, data)
+
+    def destroy(self, sid: str, *, expect: object = ANY) -> object:
+        return run(self._blocking.destroy(sid))
+
+    def adestroy(self, sid: str, *, expect: object = ANY) -> Coroutine[Any, Any, object]:
+        return self._native.destroy(sid)
+
+    async def _read(self, store: Any, sid: str) -> Record | None:
+        data = await store.get(sid)
+        if data is None:
+            return None
+        return Record({key: self.codec.dump(value, key) for key, value in data.items()}, None, None, self.codec)
+
+    async def _set(self, store: Any, sid: str, data: Mapping[str, Raw]) -> None:
+        await store.set(sid, {key: self.codec.load(raw, object) for key, raw in data.items()})
+
+
+def open_store(url: str, *, clock: Callable[[], float] = time.time) -> UnstorageSessionStore:
+    """Open a session store by URL: `prefix` and `ttl` are the store's options, the rest are the driver's.
+
+    Raises `ConfigError` for anything that is wrong with the URL.
+
+    >>> open_store("memory://?prefix=shop&ttl=7d").ttl
+    604800.0
+    """
+    parts, query = split_url(url)
+    own = {name: text for name, text in query if name in ("prefix", "ttl")}
+    if len(own) < sum(name in own for name, _ in query):
+        raise ConfigError(f"{redact(parts)}: prefix and ttl may be given once each")
+    # Checked before the driver opens, so that nothing is made on disk for a URL that is wrong.
+    options: dict[str, Any] = {**own, "ttl": _duration(own["ttl"])} if "ttl" in own else {**own}
+    rest = [(name, text) for name, text in query if name not in own]
+    driver = open_parts(parts, rest, clock=clock, also=("prefix", "ttl"))
+    store = UnstorageSessionStore(driver, **options)
+    store._owns_driver = True
+    return store
+
+
+def hash_id(sid: str) -> str:
+    """The name under which a session is stored, logged and reported: the SHA-256 of its id in 43 characters."""
+    return urlsafe_b64encode(hashlib.sha256(sid.encode()).digest())[:43].decode()
+
+
+def _duration(value: str | float | timedelta) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ConfigError(f"ttl: {error}") from None

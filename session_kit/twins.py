@@ -1,0 +1,78 @@
+"""Sync and async, written once: logic is an `async def`, and the blocking face steps it.
+
+Above the drivers every operation is one coroutine that does its I/O by awaiting the methods of a *face*. `Native` is the
+async face of an object, `Blocking` a face whose coroutines never suspend, so that `run` can step them to their end
+without an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Blocking:
+    """The blocking methods of `target`, as coroutines that never suspend."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._target, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return method(*args, **kwargs)
+
+        setattr(self, name, call)  # the next look-up finds it without coming here
+        return call
+
+    async def keys(self, prefix: str) -> AsyncIterator[str]:
+        for key in self._target.keys(prefix):
+            yield key
+
+
+class Native:
+    """The async twins of `target`, under the names of the blocking methods; a missing twin runs in a thread."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call: Callable[..., Any] | None = getattr(self._target, f"a{name}", None)
+        if call is None:
+            method = getattr(self._target, name)
+
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                return await asyncio.to_thread(method, *args, **kwargs)
+
+        setattr(self, name, call)
+        return call
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Step a coroutine that never suspends to its end and return its result.
+
+    >>> async def answer():
+    ...     return 42
+    >>> run(answer())
+    42
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a coroutine of the blocking face has suspended")
+
+
+def iterate(items: AsyncIterator[T]) -> Iterator[T]:
+    """Step an async iterator that never suspends."""
+    while True:
+        try:
+            yield run(items.__anext__())  # type: ignore[arg-type]  # of an async generator it is a coroutine in all but name
+        except StopAsyncIteration:
+            return
