@@ -22,7 +22,7 @@ from urllib.parse import SplitResult
 from session_kit.drivers.errors import Conflict, Unsupported
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,7 +179,7 @@ class Driver:
         raise NotImplementedError
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys that begin with `prefix` and have not expired, in no particular order, without collecting them.
+        """Yield the live keys that begin with `prefix`, in no particular order, without collecting them first.
 
         A key that lives through the whole iteration is seen exactly once; one that comes or goes meanwhile may be.
         """
@@ -226,14 +226,14 @@ class Driver:
         return sum(self.delete(key) for key in keys)
 
     def clear(self, prefix: str = "") -> int:
-        """Delete every key that begins with `prefix` and return how many there were. Never flushes a shared database."""
+        """Delete every key that begins with `prefix` and return how many there were. Never flushes a database."""
         keys, count = self.keys(prefix), 0
         while batch := list(itertools.islice(keys, LIST_BATCH)):
             count += self.delete_many(batch)
         return count
 
     def prune(self) -> int:
-        """Drop what has expired but still takes room, and return how many entries that were. 0 where nothing lingers."""
+        """Drop what has expired but still takes room, and return how many entries; 0 where nothing lingers."""
         return 0
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, Driv
 from session_kit.drivers.options import Duration, Size
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,8 +77,7 @@ def _refuse(what: str) -> NoReturn:
 def _translated(method: Callable[Concatenate[DiskDriver, P], R]) -> Callable[Concatenate[DiskDriver, P], R]:
     """Turn what diskcache, SQLite and the file system raise into this library's errors."""
 
-    @functools.wraps(method)
-    def call(self: DiskDriver, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: DiskDriver, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except diskcache.Timeout:
@@ -88,6 +87,7 @@ def _translated(method: Callable[Concatenate[DiskDriver, P], R]) -> Callable[Con
         except (sqlite3.Error, OSError) as error:
             raise DriverUnavailable(f"{self!r} cannot be used: {error}") from error
 
+    functools.update_wrapper(call, method)
     return call
 
 
@@ -100,8 +100,8 @@ class DiskDriver(Driver):
     timeout: how long a write waits for other writers, in seconds, before it raises `DriverUnavailable`. Default 5.
     clock: Unix time in seconds.
 
-    A write is in the operating system's hands when it returns: it survives a crash of the process, while a power cut may
-    take the last ones (SQLite's write-ahead log with `synchronous=NORMAL`). It never leaves a damaged database.
+    A write is in the operating system's hands when it returns: it survives a crash of the process, while a power cut
+    may take the last ones (SQLite's write-ahead log with `synchronous=NORMAL`). It never leaves a damaged database.
 
     In a URL: `disk:///var/lib/app?size_limit=2GiB`.
     """
@@ -184,13 +184,14 @@ class DiskDriver(Driver):
             return self._live(key) is not None and self._cache.touch(key, expire=seconds)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        page = self._page(prefix, inclusive=True)
+        page = self._page(prefix)
         while page:
             for key in page:
                 if not key.startswith(prefix):
                     return
                 yield key
-            page = self._page(page[-1], inclusive=False)
+            # The least text that is greater than a key is that key with a NUL behind it.
+            page = self._page(page[-1] + "\0")
 
     @_translated
     def set_many(self, items: Mapping[str, bytes], *, ttl: float | None = None) -> None:
@@ -214,9 +215,12 @@ class DiskDriver(Driver):
         self._cache.close()
 
     def _seconds(self, ttl: float | None) -> float | None:
-        """The ttl for diskcache, which adds it to the real time, so that the sum is right by this driver's clock."""
+        """The ttl for diskcache, which adds it to the real time, so that the sum is right by this driver's clock.
+
+        It reads the time a moment later than we do: a millisecond less, and no entry outlives its ttl.
+        """
         expires_at = self.expires_at(ttl)
-        return None if expires_at is None else expires_at - time.time()
+        return None if expires_at is None else expires_at - time.time() - 0.001
 
     def _live(self, key: str) -> Entry | None:
         value, expires_at, version = self._cache.get(key, default=MISSING, expire_time=True, tag=True)
@@ -237,13 +241,13 @@ class DiskDriver(Driver):
             raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
 
     @_translated
-    def _page(self, after: str, *, inclusive: bool) -> list[str]:
-        """The next live keys in the order of their UTF-8 bytes, in which all keys of one prefix lie together."""
+    def _page(self, start: str) -> list[str]:
+        """Live keys from `start` on, in the order of their UTF-8 bytes, in which keys of one prefix lie together."""
         # diskcache lists keys without their expiry, so this one question is put to its database directly.
         rows = self._cache._sql(
-            f"SELECT key FROM Cache WHERE key {'>=' if inclusive else '>'} ? AND raw = 1 AND typeof(key) = 'text'"
+            "SELECT key FROM Cache WHERE key >= ? AND raw = 1 AND typeof(key) = 'text'"
             " AND (expire_time IS NULL OR expire_time > ?) ORDER BY key LIMIT ?",
-            (after, self._clock(), LIST_BATCH),
+            (start, self._clock(), LIST_BATCH),
         )
         return [key for (key,) in rows.fetchall()]
 

@@ -15,7 +15,7 @@ from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, c
 from session_kit.drivers.errors import ConfigError, Conflict
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 # Each write frees at most this many expired entries, so that none pays for a backlog; since a write adds one
 # at most, the backlog shrinks.
@@ -147,7 +147,7 @@ class MemoryDriver(Driver):
     def _put(self, key: str, value: bytes, version: object, expires_at: float | None) -> Entry:
         old = self._entries.pop(key, None) if self.max_entries is not None else self._entries.get(key)
         entry = self._entries[key] = Entry(value, version, expires_at)
-        # An item in the heap that comes up too early is put back by _free; one that would come up too late is not enough.
+        # An item that comes up too early is put back by _free; only one that would come up too late needs another.
         if expires_at is not None and (old is None or old.expires_at is None or expires_at < old.expires_at):
             heapq.heappush(self._due, (expires_at, key))
             if len(self._due) > 2 * len(self._entries) + 64:

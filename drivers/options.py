@@ -67,9 +67,16 @@ def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
 
 def _parse_bool(text: str) -> bool:
     try:
-        return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[
-            text.lower()
-        ]
+        return {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }[text.lower()]
     except KeyError:
         raise ValueError(f"{text!r} is neither yes nor no") from None
 
@@ -109,9 +116,7 @@ def _not_none(hint: object) -> object:
     return hint
 
 
-def convert(
-    texts: Iterable[tuple[str, str]], cls: type, *, where: str, also: Iterable[str] = ()
-) -> dict[str, object]:
+def convert(texts: Iterable[tuple[str, str]], cls: type, *, where: str, also: Iterable[str] = ()) -> dict[str, object]:
     """Check the query parameters `texts` against the options of `cls` and return them typed, or raise `ConfigError`.
 
     where: begins each message. also: further names to list as valid ones.

@@ -43,9 +43,9 @@ def open_driver(url: str, *, clock: Callable[[], float] = time.time) -> Driver:
     clock: Unix time in seconds, for tests.
     Raises `ConfigError` for an unknown scheme or option, a bad value, or a package that is not installed.
 
-    >>> open_driver("memory://?max_entrys=5")
+    >>> open_driver("memory://?max_entrys=5")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    session_kit.drivers.errors.ConfigError: memory://: unknown option 'max_entrys'; did you mean 'max_entries'? Valid options: max_entries.
+    session_kit.drivers.errors.ConfigError: memory://: unknown option 'max_entrys'; did you mean 'max_entries'? Valid...
     """
     parts, query = split_url(url)
     return open_parts(parts, query, clock=clock)
@@ -54,7 +54,7 @@ def open_driver(url: str, *, clock: Callable[[], float] = time.time) -> Driver:
 def open_parts(
     parts: SplitResult, query: Query, *, clock: Callable[[], float] = time.time, also: Iterable[str] = ()
 ) -> Driver:
-    """Open a driver from a split URL. `also` names options that the caller has already taken out, for error messages."""
+    """Open a driver from a split URL. `also` names options that the caller has taken out, for error messages."""
     cls = _driver_class(parts.scheme)
     options = convert(query, cls, where=redact(parts), also=also)
     return cls.from_url(parts, clock=clock, **options)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from session_kit.manager import SessionManager
-    from session_kit.session import Event, Session
+    from session_kit.policy import Event
+    from session_kit.session import Session
     from session_kit.store import SessionStore, UnstorageSessionStore, open_store
 
 __version__ = "0.1.0"
@@ -41,8 +42,8 @@ __all__ = [
     "SessionKitError",
     "SessionManager",
     "SessionStore",
-    "Unsupported",
     "UnstorageSessionStore",
+    "Unsupported",
     "open_driver",
     "open_store",
     "register_driver",
@@ -58,7 +59,7 @@ _HOME = {
     "open_driver": "drivers",
     "register_driver": "drivers",
     "SessionManager": "manager",
-    "Event": "session",
+    "Event": "policy",
     "Session": "session",
     "SessionStore": "store",
     "UnstorageSessionStore": "store",

@@ -22,7 +22,7 @@ HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..
 
 
 class SessionMiddleware:
-    """ASGI middleware that puts the visitor's `Session` into `scope["session"]` and saves it before the response begins.
+    """Puts the visitor's `Session` into `scope["session"]` and saves it before the first byte of the response leaves.
 
     app: the application.
     store, secret, options: as for `SessionManager`.
@@ -31,8 +31,8 @@ class SessionMiddleware:
         (memory, disk), and before the handler otherwise, if a cookie verifies. `"explicit"` loads when the handler says
         `session = await use_session(request)`, so that a handler which does not ask costs no I/O on any store.
 
-    A handler that raises has changed nothing, unless it saved explicitly. What is changed after the response has begun is
-    saved when the handler ends, if the client already has the id; otherwise `SessionError` is raised.
+    A handler that raises has changed nothing, unless it saved explicitly. What is changed after the response has begun
+    is saved when the handler ends, if the client already has the id; otherwise `SessionError` is raised.
 
     >>> async def app(scope, receive, send): ...
     >>> app = SessionMiddleware(app, store="memory://", secret="N3w-secret-of-at-least-32-characters!")

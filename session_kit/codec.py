@@ -75,6 +75,8 @@ class JSONCodec:
 
     def load(self, raw: Raw, type: type[T]) -> T:
         try:
+            if type is object:
+                return cast(T, self._decode(raw))
             return msgspec.json.decode(raw, type=type)
         except (ValueError, msgspec.MsgspecError) as error:
             if type is object:

@@ -14,7 +14,16 @@ import itsdangerous
 from session_kit.errors import ConfigError
 
 MIN_SECRET_BYTES = 32
-PLACEHOLDERS = ("changeme", "change-me", "change_me", "placeholder", "your-secret", "your_secret", "insecure", "example")
+PLACEHOLDERS = (
+    "changeme",
+    "change-me",
+    "change_me",
+    "placeholder",
+    "your-secret",
+    "your_secret",
+    "insecure",
+    "example",
+)
 HOW_TO_MAKE_ONE = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 # Browsers cap the lifetime of a cookie (RFC 6265bis, section 5.5).
@@ -45,7 +54,7 @@ class CookieOptions:
 
     >>> CookieOptions(samesite="none", secure=False)
     Traceback (most recent call last):
-    session_kit.drivers.errors.ConfigError: cookie: samesite='none' needs secure=True; browsers drop the cookie otherwise
+    session_kit.drivers.errors.ConfigError: cookie: samesite='none' needs secure=True, or browsers drop it
     """
 
     httponly: bool = True
@@ -61,9 +70,9 @@ class CookieOptions:
         if self.samesite not in ("lax", "strict", "none"):
             raise ConfigError(f"cookie: samesite must be 'lax', 'strict' or 'none', not {self.samesite!r}")
         if self.samesite == "none" and not self.secure:
-            raise ConfigError("cookie: samesite='none' needs secure=True; browsers drop the cookie otherwise")
+            raise ConfigError("cookie: samesite='none' needs secure=True, or browsers drop it")
         if self.partitioned and not self.secure:
-            raise ConfigError("cookie: partitioned=True needs secure=True; browsers drop the cookie otherwise")
+            raise ConfigError("cookie: partitioned=True needs secure=True, or browsers drop it")
         if self.priority not in (None, "low", "medium", "high"):
             raise ConfigError(f"cookie: priority must be 'low', 'medium', 'high' or None, not {self.priority!r}")
         if not self.path.startswith("/") or not _ATTRIBUTE_VALUE.fullmatch(self.path):
@@ -81,9 +90,9 @@ class Cookie:
         # Browsers compare the prefixes without regard to case (RFC 6265bis, section 4.1.3).
         lower = name.lower()
         if lower.startswith(("__host-", "__secure-")) and not options.secure:
-            raise ConfigError(f"cookie name {name!r} needs secure=True; browsers drop the cookie otherwise")
+            raise ConfigError(f"cookie name {name!r} needs secure=True, or browsers drop it")
         if lower.startswith("__host-") and (options.domain is not None or options.path != "/"):
-            raise ConfigError(f"cookie name {name!r} needs path='/' and no domain; browsers drop the cookie otherwise")
+            raise ConfigError(f"cookie name {name!r} needs path='/' and no domain, or browsers drop it")
         self.name = name
         self.options = options
         self._name = name.encode()
@@ -109,10 +118,11 @@ class Cookie:
         return "; ".join(parts)
 
     def set_header(self, value: str, max_age: float | None) -> str:
-        """Return the value of the `Set-Cookie` header. max_age: seconds; None lets the cookie end with the browser."""
-        if max_age is None or not self.options.persistent:
+        """Return the value of the `Set-Cookie` header. max_age: seconds; None for as long as browsers allow."""
+        if not self.options.persistent:
             return f"{self.name}={value}; {self._attributes}"
-        return f"{self.name}={value}; Max-Age={max(1, min(int(max_age), MAX_AGE_LIMIT))}; {self._attributes}"
+        seconds = MAX_AGE_LIMIT if max_age is None else max(1, min(int(max_age), MAX_AGE_LIMIT))
+        return f"{self.name}={value}; Max-Age={seconds}; {self._attributes}"
 
     def delete_header(self) -> str:
         """Return the header that deletes the cookie: the same attributes, or a browser deletes something else."""
@@ -215,7 +225,9 @@ def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | by
 
 
 def check_id(sid: object) -> str:
-    """Return an id that `generate_id` made, or raise `ConfigError` if it cannot go into a cookie or is too easy to guess."""
+    """Return an id that `generate_id` made, or raise `ConfigError` if it cannot go into a cookie or is too short."""
     if not isinstance(sid, str) or not _ID.fullmatch(sid):
-        raise ConfigError("generate_id must return 16 to 256 printable ASCII characters, none of them ' ', ',', ';', '\"', '\\\\'")
+        raise ConfigError(
+            "generate_id must return 16 to 256 printable ASCII characters, none of them ' ', ',', ';', '\"', '\\\\'"
+        )
     return sid

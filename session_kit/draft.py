@@ -242,4 +242,3 @@ def merge(base: Any, ours: Any, theirs: Any) -> Any:
     if isinstance(base, list) and isinstance(ours, list) and isinstance(theirs, list) and ours[: len(base)] == base:
         return theirs + ours[len(base) :]
     return ours
-

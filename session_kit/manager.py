@@ -12,7 +12,8 @@ from typing import Any, TypedDict
 from session_kit.cookie import Claim, Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError, SessionError
-from session_kit.session import Event, Policy, Session
+from session_kit.policy import Event, Policy
+from session_kit.session import Session
 from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, open_store
 from session_kit.twins import run
 
@@ -110,7 +111,9 @@ class SessionManager:
         cookies: the `Cookie` header of the request, or several.
         asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
         """
-        headers = [cookies.encode()] if isinstance(cookies, str) else [cookies] if isinstance(cookies, bytes) else cookies
+        headers = (
+            [cookies.encode()] if isinstance(cookies, str) else [cookies] if isinstance(cookies, bytes) else cookies
+        )
         return Session(self._policy, functools.partial(self._claim, headers), asynchronous=asynchronous)
 
     def commit(self, session: Session[Any]) -> Headers:

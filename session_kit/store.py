@@ -274,7 +274,7 @@ class UnstorageSessionStore:
 
 
 class PlainStore:
-    """A store with only the four methods of `SessionStore`, made to look like `UnstorageSessionStore` to the session layer.
+    """A store with only the four methods of `SessionStore`, with the face that the session layer knows.
 
     It has no versions: the session layer reads again before it writes, and the last write wins.
     """
@@ -313,7 +313,8 @@ class PlainStore:
         return run(self._blocking.destroy(sid))
 
     def adestroy(self, sid: str, *, expect: object = ANY) -> Coroutine[Any, Any, object]:
-        return self._native.destroy(sid)
+        destroyed: Coroutine[Any, Any, object] = self._native.destroy(sid)
+        return destroyed
 
     async def _read(self, store: Any, sid: str) -> Record | None:
         data = await store.get(sid)

@@ -1,7 +1,7 @@
 """Sync and async, written once: logic is an `async def`, and the blocking face steps it.
 
-Above the drivers every operation is one coroutine that does its I/O by awaiting the methods of a *face*. `Native` is the
-async face of an object, `Blocking` a face whose coroutines never suspend, so that `run` can step them to their end
+Above the drivers every operation is one coroutine that does its I/O by awaiting the methods of a *face*. `Native` is
+the async face of an object, `Blocking` a face whose coroutines never suspend, so that `run` can step them to their end
 without an event loop.
 """
 

@@ -1,0 +1,42 @@
+# Every target makes its own virtual environment when there is none. `make demo` and `make test` are all one needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test check format clean
+
+help:
+	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
+	@echo "make test    install everything and run all tests"
+	@echo "make check   formatting, lint, types, import rule"
+
+demo: $(VENV)/demo-installed
+	$(BIN)/session-kit demo $(ARGS)
+
+test: $(VENV)/dev-installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/dev-installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[disk,cli]'
+	@touch $@
+
+$(VENV)/dev-installed: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/demo-installed

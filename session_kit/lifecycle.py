@@ -1,0 +1,388 @@
+"""What happens to a session between the request and the response: load, save, merge, rotate, destroy.
+
+Every step is written once, as a coroutine that does its I/O through `io`: the blocking or the async face of the store
+(`twins.py`). `Session` puts the public methods in front.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+from msgspec import Raw
+
+from session_kit.cookie import Claim
+from session_kit.draft import RESERVED, Draft, DraftView, check_name
+from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry
+from session_kit.errors import SessionError
+from session_kit.policy import Notes, Policy
+from session_kit.store import Record
+from session_kit.twins import run
+
+# How often a write that others keep overtaking is tried again. Each conflict means that somebody else got through.
+MAX_ATTEMPTS = 100
+# A rotation inside a rotation's grace is followed this far.
+MAX_POINTERS = 8
+
+
+class Lifecycle:
+    """One session's state during one request, and the steps that change it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_asynchronous",
+        "_cleared",
+        "_created",
+        "_draft_or_none",
+        "_expires_at",
+        "_find",
+        "_followed",
+        "_id",
+        "_known",
+        "_outdated",
+        "_policy",
+        "_renewed",
+        "_resend",
+        "_retired",
+        "_sealed",
+        "_used",
+        "_version",
+    )
+
+    def __init__(self, policy: Policy, find: Callable[[], Claim | None], *, asynchronous: bool = False) -> None:
+        self._policy = policy
+        self._find = find
+        self._asynchronous = asynchronous
+        self._draft_or_none: Draft | None = None
+        self._id: str | None = None
+        self._known: str | None = None  # the id that the client holds, if it is good
+        self._version: object = ABSENT  # of the record in the store; ABSENT for a new session
+        self._expires_at: float | None = None
+        self._created = self._renewed = 0.0
+        self._retired: str | None = None  # the id that a rotation leaves behind, until it is saved
+        self._followed = False  # reached by an old id, whose holder must not learn the new one
+        self._outdated = False  # the cookie was signed with an old secret
+        self._resend = False  # the cookie's lifetime is to be renewed
+        self._cleared = False  # the client's cookie is to be deleted
+        self._sealed = False  # the response has begun; no cookie can be sent any more
+        self._used = False  # the application has looked at it
+
+    # --- loading ---
+
+    def _loaded(self) -> Draft:
+        """The draft; loads it first where that takes no waiting."""
+        self._used = True
+        if self._draft_or_none is None:
+            if self._asynchronous and not self._policy.capabilities.quick_reads and on_event_loop():
+                raise SessionError(
+                    "this session is not loaded: use `session = await use_session(request)` before touching it"
+                )
+            run(self._load(self._policy.blocking))
+        return cast(Draft, self._draft_or_none)
+
+    def _current_id(self) -> str:
+        self._loaded()
+        if self._id is None:
+            self._id = self._policy.generate_id()
+        return self._id
+
+    async def _load(self, io: Any) -> None:
+        if self._draft_or_none is not None:
+            return
+        claim = self._find()
+        record = None if claim is None else await self._fetch(io, claim.id, renew=True)
+        if claim is None or record is None:
+            self._begin()
+            return
+        self._adopt(record)
+        self._draft_or_none = Draft(self._policy.codec, record.fields)
+        if not self._followed:
+            self._known = claim.id
+            self._outdated = claim.outdated
+        self._policy.emit("loaded", self._id)
+
+    async def _fetch(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
+        """Read the record of `sid`, or the one it was moved to; None if it is gone, over, or cannot be decoded."""
+        policy = self._policy
+        for _ in range(MAX_POINTERS):
+            try:
+                record: Record | None = await io.read(sid, renew=renew and policy.store.renews)
+                if record is None:
+                    break
+                notes = self._take_notes(record)
+                moved = None if notes.moved is None else unseal(notes.moved, sid)
+            except CorruptEntry:
+                policy.emit("undecodable", sid)
+                await io.destroy(sid)
+                return None
+            if moved is None:
+                if policy.max_lifetime is not None and notes.created + policy.max_lifetime <= policy.clock():
+                    policy.emit("expired", sid)
+                    await io.destroy(sid)
+                    return None
+                self._id = sid
+                self._created, self._renewed = notes.created, notes.renewed
+                return record
+            if notes.until <= policy.clock():
+                break
+            sid = moved
+            self._followed = True
+        policy.emit("unknown_id", sid)
+        return None
+
+    def _take_notes(self, record: Record) -> Notes:
+        raw = record.fields.pop(RESERVED, None)
+        # A record that another program wrote has no notes; its life begins when we first see it.
+        return Notes(self._policy.clock()) if raw is None else self._policy.codec.load(raw, Notes)
+
+    def _adopt(self, record: Record) -> None:
+        self._version, self._expires_at = record.version, record.expires_at
+
+    def _begin(self) -> None:
+        """Become a new session, with what `generate` puts into one."""
+        policy = self._policy
+        initial = policy.generate() if policy.generate is not None else {}
+        fields = {key: policy.codec.dump(value, check_name(key)) for key, value in initial.items()}
+        self._draft_or_none = Draft(policy.codec, fields)
+        self._id = self._retired = None
+        self._version = ABSENT
+        self._expires_at = None
+        self._created = self._renewed = policy.clock()
+        self._followed = self._outdated = self._resend = False
+
+    async def _reload(self, io: Any) -> None:
+        if self._draft_or_none is None or self._version is ABSENT:
+            self._draft_or_none = None
+            await self._load(io)
+            return
+        record = await self._fetch(io, self._retired or self._current_id())
+        self._retired = None
+        if record is None:
+            self._block()
+        else:
+            self._adopt(record)
+            self._draft_or_none = Draft(self._policy.codec, record.fields)
+
+    # --- saving ---
+
+    async def _save(self, io: Any, *, ending: bool = False) -> None:
+        """Write what is to be written. `ending`: also renew what is due."""
+        draft = self._draft_or_none
+        if draft is None:
+            return
+        draft.settle()
+        if self._version is ABSENT:
+            if draft.changed or (ending and self._policy.save_uninitialized):
+                self._need_cookie("a new session cannot be given to the client")
+                await self._create(io)
+        elif self._retired is not None:
+            self._need_cookie("a new id cannot be given to the client")
+            await self._rotate(io, self._retired)
+        elif draft.changed or (ending and self._renewal_is_due()):
+            await self._write(io)
+
+    def _renewal_is_due(self) -> bool:
+        """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
+        if self._sealed or self._followed:
+            return False
+        ttl = self._policy.store.ttl_of(DraftView(self._loaded()))
+        # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
+        return not 0 <= self._policy.clock() - self._renewed < self._policy.slack(ttl)
+
+    def _payload(self) -> dict[str, Raw]:
+        draft = self._loaded()
+        notes = Notes(self._created, self._renewed)
+        return {RESERVED: self._policy.codec.dump(msgspec.to_builtins(notes), RESERVED), **draft.fields}
+
+    async def _put(self, io: Any, sid: str, expect: object) -> bool:
+        """Write the record under `sid`. False if its ttl says that it is over; then it was destroyed instead."""
+        policy, draft = self._policy, self._loaded()
+        ttl = policy.lifetime(DraftView(draft), self._created, stored=True)
+        if ttl is not None and ttl <= 0:
+            for gone in {sid, self._retired} - {None}:
+                await io.destroy(gone)
+            policy.emit("expired", sid)
+            self._clear()
+            return False
+        self._version = await io.set(sid, self._payload(), expect=expect, ttl=ttl)
+        self._expires_at = None if ttl is None else policy.clock() + ttl
+        return True
+
+    async def _create(self, io: Any) -> None:
+        policy = self._policy
+        expect = ABSENT if policy.capabilities.create else ANY
+        self._created = self._renewed = policy.clock()
+        for _ in range(3):
+            try:
+                if await self._put(io, self._current_id(), expect):
+                    self._loaded().saved()
+                    policy.emit("created", self._id)
+                return
+            except Conflict:
+                self._id = None  # taken: an id is never shared, another is made
+        raise SessionError("generate_id returned ids that exist already, three times in a row; it must be random")
+
+    async def _write(self, io: Any) -> None:
+        """Write over the version that was read; if others were faster, replay the changes on what they wrote."""
+        policy, draft = self._policy, self._loaded()
+        changed, before = draft.changed, self._renewed
+        swap = policy.capabilities.swap
+        if not swap and not await self._catch_up(io, self._current_id()):
+            return
+        if self._renewal_is_due():
+            self._renewed = policy.clock()
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                if await self._put(io, self._current_id(), self._version if swap else ANY):
+                    draft.saved()
+                    self._resend = self._resend or self._renewed != before
+                    policy.emit("saved", self._id)
+                return
+            except Conflict:
+                if not changed:
+                    return  # there was only the renewal to write, and whoever was faster has seen to it
+                if not await self._catch_up(io, self._current_id()):
+                    return
+                policy.emit("merged", self._id)
+        raise self._overtaken()
+
+    async def _catch_up(self, io: Any, sid: str) -> bool:
+        """Replay the changes on the newest record. False if that is gone: delete wins, quietly."""
+        record = await self._fetch(io, sid)
+        if record is None:
+            self._block()
+            return False
+        self._adopt(record)
+        self._loaded().rebase(record.fields)
+        return True
+
+    async def _rotate(self, io: Any, old: str) -> None:
+        """Write the record under a new id, then retire the old one."""
+        policy, new = self._policy, self._current_id()
+        if (self._followed or not policy.capabilities.swap) and not await self._catch_up(io, old):
+            return
+        old_version = self._version
+        self._id, self._renewed = new, policy.clock()
+        if not await self._put(io, new, ABSENT if policy.capabilities.create else ANY):
+            return
+        # Who came by an old id leaves the record that it led to alone: another request has just made that one.
+        if self._followed or await self._retire(io, old, new, old_version):
+            self._loaded().saved()
+            self._retired = None
+            self._followed = False
+            policy.emit("rotated", new)
+
+    async def _retire(self, io: Any, old: str, new: str, version: object) -> bool:
+        """Let the old id lead to the new one for a few seconds. False if the session was destroyed meanwhile."""
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                await self._point(io, old, new, version if self._policy.capabilities.swap else ANY)
+                return True
+            except Conflict:
+                new_version = self._version
+                if not await self._catch_up(io, old):
+                    await io.destroy(new)
+                    return False
+                self._policy.emit("merged", old)
+                self._id, version = new, self._version
+                if not await self._put(io, new, new_version):
+                    return False
+                if self._followed:  # another request has rotated it too: both new ids are good
+                    return True
+        raise self._overtaken()
+
+    async def _point(self, io: Any, old: str, new: str, expect: object) -> None:
+        policy = self._policy
+        if policy.rotation_grace <= 0:
+            if not await io.destroy(old, expect=expect):
+                raise Conflict("the session was destroyed")
+            return
+        notes = Notes(self._created, moved=seal(new, old), until=policy.clock() + policy.rotation_grace)
+        pointer = {RESERVED: policy.codec.dump(msgspec.to_builtins(notes), RESERVED)}
+        await io.set(old, pointer, expect=expect, ttl=policy.rotation_grace)
+
+    def _regenerate(self, clear: bool) -> None:
+        draft = self._loaded()
+        if clear:
+            draft.replace({})
+        if self._version is not ABSENT and self._retired is None:
+            self._need_cookie("a new id cannot be given to the client")
+            self._retired = self._id
+        if self._retired is None or self._id == self._retired:
+            self._id = self._policy.generate_id()
+
+    async def _destroy(self, io: Any) -> None:
+        if self._draft_or_none is None:
+            claim = self._find()
+            sids = [] if claim is None else [claim.id]
+        else:
+            sids = [sid for sid in (self._retired or self._id,) if sid is not None and self._version is not ABSENT]
+        self._used = True
+        for sid in sids:
+            await io.destroy(sid)
+            self._policy.emit("destroyed", sid)
+        if sids:
+            self._clear()
+        else:
+            self._begin()
+
+    def _block(self) -> None:
+        """Another request destroyed the session while this one ran: it stays destroyed."""
+        self._policy.emit("revival_blocked", self._retired or self._id)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._begin()
+        self._known = None
+        self._cleared = True
+
+    def _overtaken(self) -> Conflict:
+        return Conflict(f"others changed the session {MAX_ATTEMPTS} times in a row; the changes were not saved")
+
+    def _need_cookie(self, what: str) -> None:
+        if self._sealed:
+            raise SessionError(f"{what}: the response has begun, and no cookie can be sent any more; do it earlier")
+
+    # --- for the manager ---
+
+    def _wants_cookie(self) -> bool:
+        """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
+        if self._version is ABSENT or self._followed:
+            return False
+        return self._id != self._known or self._outdated or self._resend
+
+    def _cookie_lifetime(self) -> float | None:
+        return self._policy.lifetime(DraftView(self._loaded()), self._created, stored=False)
+
+
+def on_event_loop() -> bool:
+    """Whether the calling thread is running an event loop, which a blocking call would hold up."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def seal(new: str, old: str) -> str:
+    """Hide the new id in the record of the old one: only who holds the old id can read it, the store itself cannot."""
+    text = new.encode()
+    return urlsafe_b64encode(_xor(text, old)).decode()
+
+
+def unseal(sealed: str, old: str) -> str:
+    """Return the id that `seal` hid; `CorruptEntry` if there is none."""
+    try:
+        return _xor(urlsafe_b64decode(sealed), old).decode()
+    except ValueError:
+        raise CorruptEntry("the pointer of a rotated session cannot be read") from None
+
+
+def _xor(text: bytes, key: str) -> bytes:
+    # The key is a random id that is used once, so that this is a one-time pad.
+    pad = hashlib.shake_256(b"session_kit.rotation" + key.encode()).digest(len(text))
+    return bytes(a ^ b for a, b in zip(text, pad, strict=True))

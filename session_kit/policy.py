@@ -1,0 +1,109 @@
+"""The rules that the sessions of one application share, the events they report, and the notes in their records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from session_kit.codec import Codec
+from session_kit.drivers import Capabilities
+from session_kit.store import hash_id
+from session_kit.twins import Blocking, Native
+
+log = logging.getLogger("session_kit")
+
+EventName = Literal[
+    "created",
+    "loaded",
+    "saved",
+    "merged",
+    "rotated",
+    "destroyed",
+    "expired",
+    "revival_blocked",
+    "unknown_id",
+    "bad_signature",
+    "undecodable",
+]
+
+
+class Event(NamedTuple):
+    """Something that happened to a session.
+
+    name: one of `EventName`.
+    session: the SHA-256 of the session's id, or None if there is none. Never the id itself.
+    """
+
+    name: EventName
+    session: str | None
+
+
+class Notes(msgspec.Struct, omit_defaults=True):
+    """What the library keeps about a session, inside its record, under the key `"$"`.
+
+    created: Unix time at which the session was first stored; it survives rotation.
+    renewed: Unix time at which the cookie was last sent.
+    moved: in place of data after a rotation: the new id, sealed with the old one.
+    until: Unix time until which `moved` is followed.
+    """
+
+    created: float
+    renewed: float = 0.0
+    moved: str | None = None
+    until: float = 0.0
+
+
+class Policy:
+    """The rules that all sessions of one manager share. `SessionManager` documents them."""
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        clock: Callable[[], float],
+        generate: Callable[[], Mapping[str, Any]] | None,
+        generate_id: Callable[[], str],
+        save_uninitialized: bool,
+        touch_after: float,
+        max_lifetime: float | None,
+        rotation_grace: float,
+        on_event: Callable[[Event], None] | None,
+    ) -> None:
+        self.store = store
+        self.blocking, self.native = Blocking(store), Native(store)
+        self.codec: Codec = store.codec
+        self.capabilities: Capabilities = store.capabilities
+        self.clock = clock
+        self.generate = generate
+        self.generate_id = generate_id
+        self.save_uninitialized = save_uninitialized
+        self.touch_after = touch_after
+        self.max_lifetime = max_lifetime
+        self.rotation_grace = rotation_grace
+        self.on_event = on_event
+
+    def emit(self, name: EventName, sid: str | None) -> None:
+        """Tell the application. A callback that fails must not take the request with it."""
+        if self.on_event is None:
+            return
+        try:
+            self.on_event(Event(name, None if sid is None else hash_id(sid)))
+        except Exception:
+            log.exception("the on_event callback failed at %r", name)
+
+    def slack(self, ttl: float | None) -> float:
+        """The seconds between two renewals. What is stored and sent lives longer by as much: idle means idle."""
+        return self.touch_after if ttl is None else min(self.touch_after, ttl / 10)
+
+    def lifetime(self, data: Mapping[str, Any], created: float, *, stored: bool) -> float | None:
+        """The seconds that the record (`stored`) or its cookie lives from now; None for ever; 0 or less: it is over."""
+        ttl: float | None = self.store.ttl_of(data)
+        if ttl is not None and ttl > 0 and not (stored and self.store.renews):
+            ttl += self.slack(ttl)
+        if self.max_lifetime is not None:
+            left = created + self.max_lifetime - self.clock()
+            ttl = left if ttl is None else min(ttl, left)
+        return ttl

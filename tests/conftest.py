@@ -1,0 +1,74 @@
+"""What the tests share: every behaviour runs on each driver, by the blocking methods and by the async twins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_kit import SessionManager, UnstorageSessionStore
+from session_kit.drivers import Driver
+from session_kit.drivers.disk import DiskDriver
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.policy import Event
+from session_kit.testing import CountingDriver, ManualClock, Visitor
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=["sync", "async"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
+    """None, or the event loop in which the async twins are to run."""
+    if request.param == "sync":
+        yield None
+    else:
+        with asyncio.Runner() as runner:
+            yield runner
+
+
+@pytest.fixture(params=["memory", "disk"])
+def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
+    driver = MemoryDriver(clock=clock) if request.param == "memory" else DiskDriver(tmp_path / "store", clock=clock)
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def driver(backend: Driver) -> CountingDriver:
+    return CountingDriver(backend)
+
+
+@pytest.fixture
+def store(driver: CountingDriver) -> UnstorageSessionStore:
+    return UnstorageSessionStore(driver, ttl=1000)
+
+
+@pytest.fixture
+def events() -> list[str]:
+    """The names of the events that the manager of this test has reported."""
+    return []
+
+
+@pytest.fixture
+def make_manager(store: UnstorageSessionStore, clock: ManualClock, events: list[str]) -> Callable[..., SessionManager]:
+    def make(**options: Any) -> SessionManager:
+        def record(event: Event) -> None:
+            events.append(event.name)
+
+        settings = {"store": store, "secret": SECRET, "clock": clock, "on_event": record}
+        return SessionManager(**(settings | options))
+
+    return make
+
+
+@pytest.fixture
+def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None) -> Visitor:
+    return Visitor(make_manager(), runner)

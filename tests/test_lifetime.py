@@ -1,0 +1,143 @@
+"""Time: the idle limit slides with use and is never shortened; the absolute limit holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from session_kit import ConfigError, SessionManager, UnstorageSessionStore
+from session_kit.testing import CountingDriver, ManualClock, Visitor
+
+
+@pytest.fixture
+def ada(visitor: Visitor) -> Visitor:
+    with visitor.request() as session:
+        session["user"] = "ada"
+    return visitor
+
+
+def alive(visitor: Visitor) -> bool:
+    with visitor.request() as session:
+        return session.get("user") == "ada"
+
+
+def max_age(visitor: Visitor) -> int:
+    header = dict(visitor.headers)["Set-Cookie"]
+    return int(header.split("Max-Age=")[1].split(";")[0])
+
+
+def test_an_idle_session_ends(ada: Visitor, clock: ManualClock) -> None:
+    clock.advance(1000 + 100)
+    assert not alive(ada)
+
+
+def test_use_keeps_a_session_alive(ada: Visitor, clock: ManualClock) -> None:
+    for _ in range(10):
+        clock.advance(900)
+        assert alive(ada)
+
+
+@pytest.mark.parametrize("pause", [1, 50, 99, 100, 101, 150])
+def test_throttled_renewals_never_shorten_the_idle_limit(ada: Visitor, clock: ManualClock, pause: int) -> None:
+    for _ in range(7):
+        clock.advance(pause)
+        assert alive(ada)
+    clock.advance(1000 - 0.001)
+    assert alive(ada)
+
+
+def test_the_cookie_outlives_the_idle_limit_of_the_session(ada: Visitor, clock: ManualClock) -> None:
+    sent_at, age = clock(), max_age(ada)
+    for _ in range(30):
+        clock.advance(33)
+        assert alive(ada)
+        if "Set-Cookie" in dict(ada.headers):
+            sent_at, age = clock(), max_age(ada)
+        # If this was the last use, the browser must keep the cookie for the whole idle limit from now.
+        assert sent_at + age >= clock() + 1000 - 1
+
+
+def test_a_clock_that_was_set_back_does_not_end_sessions_or_renewals(ada: Visitor, clock: ManualClock) -> None:
+    clock.advance(-500)
+    assert alive(ada)
+    assert "Set-Cookie" in dict(ada.headers)
+    assert alive(ada)
+
+
+def test_the_absolute_limit_ends_a_session_in_use(
+    make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock, events: list[str]
+) -> None:
+    ada = Visitor(make_manager(max_lifetime="1h"), visitor.runner)
+    with ada.request() as session:
+        session["user"] = "ada"
+    for _ in range(7):
+        clock.advance(500)
+        assert alive(ada)
+    clock.advance(100)
+    assert not alive(ada)
+
+
+def test_expires_in_tells_the_nearer_limit(
+    make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock
+) -> None:
+    ada = Visitor(make_manager(max_lifetime=1500), visitor.runner)
+    with ada.request() as session:
+        session["user"] = "ada"
+    with ada.request() as session:
+        assert session.expires_in == pytest.approx(1000, abs=101)
+    clock.advance(900)
+    with ada.request() as session:
+        assert session.expires_in is not None
+        assert session.expires_in <= 600
+
+
+def test_a_ttl_function_decides_by_the_data(driver: CountingDriver, visitor: Visitor, clock: ManualClock) -> None:
+    store = UnstorageSessionStore(driver, ttl=lambda data: 10 if data.get("guest") else 5000)
+    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    with ada.request() as session:
+        session.set({"user": "ada", "guest": True})
+    assert max_age(ada) == 11
+    clock.advance(5)
+    with ada.request() as session:
+        session["guest"] = False
+    clock.advance(4000)
+    assert alive(ada)
+
+
+def test_a_ttl_function_that_answers_zero_destroys(
+    driver: CountingDriver, visitor: Visitor, clock: ManualClock
+) -> None:
+    store = UnstorageSessionStore(driver, ttl=lambda data: 0 if data.get("over") else 60)
+    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    with ada.request() as session:
+        session["user"] = "ada"
+    with ada.request() as session:
+        session["over"] = True
+    assert store.length() == 0
+    assert ada.cookie is None
+
+
+def test_without_a_ttl_the_cookie_lives_as_long_as_browsers_allow(
+    driver: CountingDriver, visitor: Visitor, clock: ManualClock
+) -> None:
+    store = UnstorageSessionStore(driver, ttl=None)
+    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    with ada.request() as session:
+        session["user"] = "ada"
+        assert session.expires_in is None
+    assert max_age(ada) == 400 * 86400
+    clock.advance(10**9)
+    assert alive(ada)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, True, float("nan"), float("inf"), "soon", "0s", "-1d", ""])
+def test_a_ttl_that_cannot_work_is_refused_at_start(driver: CountingDriver, ttl: object) -> None:
+    with pytest.raises(ConfigError, match="ttl: "):
+        UnstorageSessionStore(driver, ttl=ttl)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["touch_after", "max_lifetime", "rotation_grace"])
+def test_a_time_that_cannot_work_is_refused_at_start(make_manager: Callable[..., SessionManager], option: str) -> None:
+    with pytest.raises(ConfigError, match=option):
+        make_manager(**{option: "soon"})
