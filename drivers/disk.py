@@ -172,7 +172,10 @@ class DiskDriver(Driver):
         check_key(key)
         with self._cache.transact():
             self._check(key, expect)
-            live = self._live(key) is not None
+            try:
+                live = self._live(key) is not None
+            except CorruptEntry:  # what cannot be read can still be deleted
+                live = True
             self._cache.delete(key)
             return live
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from session_kit.errors import ConfigError, SessionError
 from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager
@@ -46,7 +46,7 @@ class SessionMiddleware:
         *,
         manager: SessionManager | None = None,
         load: Literal["auto", "explicit"] = "auto",
-        **options: Any,
+        **options: Unpack[ManagerOptions],
     ) -> None:
         if load not in ("auto", "explicit"):
             raise ConfigError(f"load must be 'auto' or 'explicit', not {load!r}")
@@ -68,9 +68,9 @@ class SessionMiddleware:
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
 
         manager = self.manager
-        session = manager.open((value for name, value in scope["headers"] if name == b"cookie"), asynchronous=True)
+        session = manager.open([value for name, value in scope["headers"] if name == b"cookie"], asynchronous=True)
         if self._eager:
-            await session._load(session._policy.native)
+            await session._load(session._policy.store.native)
         scope[KEY] = session
 
         async def send_with_session(message: Message) -> None:
@@ -106,7 +106,7 @@ async def use_session(request: Any) -> Session[Any]:
     return await session.aload()
 
 
-def make_manager(store: Any, secret: Secrets, **options: Any) -> SessionManager:
+def make_manager(store: Any, secret: Secrets, **options: Unpack[ManagerOptions]) -> SessionManager:
     """Make the manager of a middleware; a misspelt option gets one clear line."""
     unknown = sorted(set(options) - set(ManagerOptions.__annotations__))
     if unknown:

@@ -181,6 +181,13 @@ class Signer:
         return None
 
 
+class _TextSigner(itsdangerous.Signer):
+    """Compares signatures as they are written, so that there is one text for each."""
+
+    def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
+        return hmac.compare_digest(self.get_signature(value), itsdangerous.encoding.want_bytes(sig))
+
+
 class _PreparedHMAC(itsdangerous.signer.SigningAlgorithm):
     """HMAC-SHA-256 that digests its key once instead of at each signature."""
 
@@ -195,7 +202,7 @@ class _PreparedHMAC(itsdangerous.signer.SigningAlgorithm):
 
 def _signer(secret: str | bytes) -> itsdangerous.Signer:
     def make(algorithm: Any = None) -> itsdangerous.Signer:
-        return itsdangerous.Signer(
+        return _TextSigner(
             secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256, algorithm=algorithm
         )
 

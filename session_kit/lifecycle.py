@@ -1,6 +1,6 @@
 """What happens to a session between the request and the response: load, save, merge, rotate, destroy.
 
-Every step is written once, as a coroutine that does its I/O through `io`: the blocking or the async face of the store
+Every step is written once, as a coroutine that does its I/O through `io`: the blocking or the native face of the driver
 (`twins.py`). `Session` puts the public methods in front.
 """
 
@@ -81,7 +81,7 @@ class Lifecycle:
                 raise SessionError(
                     "this session is not loaded: use `session = await use_session(request)` before touching it"
                 )
-            run(self._load(self._policy.blocking))
+            run(self._load(self._policy.store.blocking))
         return cast(Draft, self._draft_or_none)
 
     def _current_id(self) -> str:
@@ -94,7 +94,7 @@ class Lifecycle:
         if self._draft_or_none is not None:
             return
         claim = self._find()
-        record = None if claim is None else await self._fetch(io, claim.id, renew=True)
+        record = None if claim is None else await self._fetch(io, claim.id, loading=True)
         if claim is None or record is None:
             self._begin()
             return
@@ -105,24 +105,27 @@ class Lifecycle:
             self._outdated = claim.outdated
         self._policy.emit("loaded", self._id)
 
-    async def _fetch(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
-        """Read the record of `sid`, or the one it was moved to; None if it is gone, over, or cannot be decoded."""
+    async def _fetch(self, io: Any, sid: str, *, loading: bool = False) -> Record | None:
+        """Read the record of `sid`, or the one it was moved to; None if it is gone, over, or cannot be decoded.
+
+        loading: it counts as use, and that there is none is news.
+        """
         policy = self._policy
         for _ in range(MAX_POINTERS):
             try:
-                record: Record | None = await io.read(sid, renew=renew and policy.store.renews)
+                record: Record | None = await policy.store.read_by(io, sid, renew=loading and policy.store.renews)
                 if record is None:
                     break
                 notes = self._take_notes(record)
                 moved = None if notes.moved is None else unseal(notes.moved, sid)
             except CorruptEntry:
                 policy.emit("undecodable", sid)
-                await io.destroy(sid)
+                await self._policy.store.destroy_by(io, sid)
                 return None
             if moved is None:
                 if policy.max_lifetime is not None and notes.created + policy.max_lifetime <= policy.clock():
                     policy.emit("expired", sid)
-                    await io.destroy(sid)
+                    await self._policy.store.destroy_by(io, sid)
                     return None
                 self._id = sid
                 self._created, self._renewed = notes.created, notes.renewed
@@ -131,7 +134,8 @@ class Lifecycle:
                 break
             sid = moved
             self._followed = True
-        policy.emit("unknown_id", sid)
+        if loading:
+            policy.emit("unknown_id", sid)
         return None
 
     def _take_notes(self, record: Record) -> Notes:
@@ -203,12 +207,12 @@ class Lifecycle:
         policy, draft = self._policy, self._loaded()
         ttl = policy.lifetime(DraftView(draft), self._created, stored=True)
         if ttl is not None and ttl <= 0:
-            for gone in {sid, self._retired} - {None}:
-                await io.destroy(gone)
+            for gone in filter(None, {sid, self._retired}):
+                await self._policy.store.destroy_by(io, gone)
             policy.emit("expired", sid)
             self._clear()
             return False
-        self._version = await io.set(sid, self._payload(), expect=expect, ttl=ttl)
+        self._version = await self._policy.store.set_by(io, sid, self._payload(), expect=expect, ttl=ttl)
         self._expires_at = None if ttl is None else policy.clock() + ttl
         return True
 
@@ -285,7 +289,7 @@ class Lifecycle:
             except Conflict:
                 new_version = self._version
                 if not await self._catch_up(io, old):
-                    await io.destroy(new)
+                    await self._policy.store.destroy_by(io, new)
                     return False
                 self._policy.emit("merged", old)
                 self._id, version = new, self._version
@@ -298,12 +302,12 @@ class Lifecycle:
     async def _point(self, io: Any, old: str, new: str, expect: object) -> None:
         policy = self._policy
         if policy.rotation_grace <= 0:
-            if not await io.destroy(old, expect=expect):
+            if not await policy.store.destroy_by(io, old, expect=expect):
                 raise Conflict("the session was destroyed")
             return
         notes = Notes(self._created, moved=seal(new, old), until=policy.clock() + policy.rotation_grace)
         pointer = {RESERVED: policy.codec.dump(msgspec.to_builtins(notes), RESERVED)}
-        await io.set(old, pointer, expect=expect, ttl=policy.rotation_grace)
+        await self._policy.store.set_by(io, old, pointer, expect=expect, ttl=policy.rotation_grace)
 
     def _regenerate(self, clear: bool) -> None:
         draft = self._loaded()
@@ -323,7 +327,7 @@ class Lifecycle:
             sids = [sid for sid in (self._retired or self._id,) if sid is not None and self._version is not ABSENT]
         self._used = True
         for sid in sids:
-            await io.destroy(sid)
+            await self._policy.store.destroy_by(io, sid)
             self._policy.emit("destroyed", sid)
         if sids:
             self._clear()

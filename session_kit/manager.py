@@ -111,9 +111,9 @@ class SessionManager:
         cookies: the `Cookie` header of the request, or several.
         asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
         """
-        headers = (
-            [cookies.encode()] if isinstance(cookies, str) else [cookies] if isinstance(cookies, bytes) else cookies
-        )
+        if isinstance(cookies, str):
+            cookies = cookies.encode(errors="surrogateescape")
+        headers = [cookies] if isinstance(cookies, bytes) else cookies
         return Session(self._policy, functools.partial(self._claim, headers), asynchronous=asynchronous)
 
     def commit(self, session: Session[Any]) -> Headers:
@@ -122,11 +122,11 @@ class SessionManager:
         A session that the request did not touch costs nothing and adds nothing.
         Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
         """
-        return run(self._commit(session, self._policy.blocking))
+        return run(self._commit(session, self._policy.store.blocking))
 
     async def acommit(self, session: Session[Any]) -> Headers:
         """Async twin of `commit`."""
-        return await self._commit(session, self._policy.native)
+        return await self._commit(session, self._policy.store.native)
 
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""

@@ -10,8 +10,7 @@ import msgspec
 
 from session_kit.codec import Codec
 from session_kit.drivers import Capabilities
-from session_kit.store import hash_id
-from session_kit.twins import Blocking, Native
+from session_kit.store import PlainStore, UnstorageSessionStore, hash_id
 
 log = logging.getLogger("session_kit")
 
@@ -61,7 +60,7 @@ class Policy:
 
     def __init__(
         self,
-        store: Any,
+        store: UnstorageSessionStore | PlainStore,
         *,
         clock: Callable[[], float],
         generate: Callable[[], Mapping[str, Any]] | None,
@@ -73,7 +72,6 @@ class Policy:
         on_event: Callable[[Event], None] | None,
     ) -> None:
         self.store = store
-        self.blocking, self.native = Blocking(store), Native(store)
         self.codec: Codec = store.codec
         self.capabilities: Capabilities = store.capabilities
         self.clock = clock

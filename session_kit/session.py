@@ -147,13 +147,13 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies."""
         self._check_colour("load")
         self._used = True
-        run(self._load(self._policy.blocking))
+        run(self._load(self._policy.store.blocking))
         return self
 
     async def aload(self) -> Self:
         """Async twin of `load`."""
         self._used = True
-        await self._load(self._policy.native)
+        await self._load(self._policy.store.native)
         return self
 
     def save(self) -> None:
@@ -164,21 +164,21 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         Raises `DriverUnavailable`; `SessionError` for a value that was changed in place into one that cannot be stored.
         """
         self._check_colour("save")
-        run(self._save(self._policy.blocking))
+        run(self._save(self._policy.store.blocking))
 
     async def asave(self) -> None:
         """Async twin of `save`."""
-        await self._save(self._policy.native)
+        await self._save(self._policy.store.native)
 
     def reload(self) -> Self:
         """Drop what was not saved, read the session again and return it."""
         self._check_colour("reload")
-        run(self._reload(self._policy.blocking))
+        run(self._reload(self._policy.store.blocking))
         return self
 
     async def areload(self) -> Self:
         """Async twin of `reload`."""
-        await self._reload(self._policy.native)
+        await self._reload(self._policy.store.native)
         return self
 
     def destroy(self) -> None:
@@ -187,11 +187,11 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         What is set afterwards goes into a new session with a new id, so that a farewell message is possible.
         """
         self._check_colour("destroy")
-        run(self._destroy(self._policy.blocking))
+        run(self._destroy(self._policy.store.blocking))
 
     async def adestroy(self) -> None:
         """Async twin of `destroy`."""
-        await self._destroy(self._policy.native)
+        await self._destroy(self._policy.store.native)
 
     def regenerate(self, *, clear: bool = False) -> Self:
         """Give the session a new id, and return it. Do so at each change of rights, such as a login (OWASP).

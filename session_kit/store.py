@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -112,7 +112,7 @@ class UnstorageSessionStore:
         self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
         if not isinstance(self.driver, Driver):
             raise ConfigError(f"a store needs a Driver or a URL, not {type(driver).__name__}")
-        self._blocking, self._native = Blocking(self.driver), Native(self.driver)
+        self.blocking, self.native = Blocking(self.driver), Native(self.driver)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.driver!r}, prefix={self.prefix!r})"
@@ -131,19 +131,19 @@ class UnstorageSessionStore:
 
     def get(self, sid: str) -> dict[str, Any] | None:
         """Return the data of the session, or None if there is none. `CorruptEntry` if it cannot be decoded."""
-        return run(self._get(self._blocking, sid))
+        return run(self._get(self.blocking, sid))
 
     async def aget(self, sid: str) -> dict[str, Any] | None:
         """Async twin of `get`."""
-        return await self._get(self._native, sid)
+        return await self._get(self.native, sid)
 
     def read(self, sid: str, *, renew: bool = False) -> Record | None:
         """Return the session with its version, or None. `renew` also lets it live for another ttl, in the same call."""
-        return run(self._read(self._blocking, sid, renew))
+        return run(self.read_by(self.blocking, sid, renew=renew))
 
-    def aread(self, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Record | None]:
+    async def aread(self, sid: str, *, renew: bool = False) -> Record | None:
         """Async twin of `read`."""
-        return self._read(self._native, sid, renew)
+        return await self.read_by(self.native, sid, renew=renew)
 
     def set(self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None) -> object:
         """Store `data` and return its version, or None if its ttl function says that it is over.
@@ -151,40 +151,40 @@ class UnstorageSessionStore:
         expect: nothing overwrites; `ABSENT` only creates; a version only replaces what was read (else `Conflict`).
         ttl: seconds; None takes the store's. `SessionError` if a value cannot be stored.
         """
-        return run(self._set(self._blocking, sid, data, expect, ttl))
+        return run(self.set_by(self.blocking, sid, data, expect=expect, ttl=ttl))
 
-    def aset(
+    async def aset(
         self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None
-    ) -> Coroutine[Any, Any, object]:
+    ) -> object:
         """Async twin of `set`."""
-        return self._set(self._native, sid, data, expect, ttl)
+        return await self.set_by(self.native, sid, data, expect=expect, ttl=ttl)
 
     def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> bool:
         """Let the session live for another ttl without writing its data; False if it is not there.
 
         data: what a ttl function is asked with; read from the store if it is not given.
         """
-        return run(self._touch(self._blocking, sid, data))
+        return run(self._touch(self.blocking, sid, data))
 
     async def atouch(self, sid: str, data: Mapping[str, Any] | None = None) -> bool:
         """Async twin of `touch`."""
-        return await self._touch(self._native, sid, data)
+        return await self._touch(self.native, sid, data)
 
     def destroy(self, sid: str, *, expect: object = ANY) -> bool:
         """Delete the session; False if it was not there."""
-        return self.driver.delete(self.key(sid), expect=expect)
+        return run(self.destroy_by(self.blocking, sid, expect=expect))
 
     async def adestroy(self, sid: str, *, expect: object = ANY) -> bool:
         """Async twin of `destroy`."""
-        return await self.driver.adelete(self.key(sid), expect=expect)
+        return await self.destroy_by(self.native, sid, expect=expect)
 
     def all(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each session as `(name, data)`, one at a time. The name is its id, or the hash of it (`hash_ids`)."""
-        return iterate(self._all(self._blocking))
+        return iterate(self._all(self.blocking))
 
     def aall(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Async twin of `all`."""
-        return self._all(self._native)
+        return self._all(self.native)
 
     def length(self) -> int:
         """Count the live sessions under this prefix."""
@@ -222,46 +222,55 @@ class UnstorageSessionStore:
         """The seconds that a session with `data` lives; None for ever; 0 or less if it is over."""
         return self.ttl(data) if callable(self.ttl) else self.ttl
 
-    # --- written once for both colours ---
+    # --- written once for both colours: `io` is the blocking or the native face of the driver ---
 
-    async def _get(self, driver: Any, sid: str) -> dict[str, Any] | None:
-        record = await self._read(driver, sid, False)
-        return None if record is None else record.data
-
-    async def _read(self, driver: Any, sid: str, renew: bool) -> Record | None:
+    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
+        """`read` by a face."""
         key = self.key(sid)
         if renew and self.ttl is not None and not callable(self.ttl):
-            entry = await driver.renew(key, self.ttl)
+            entry = await io.renew(key, self.ttl)
         else:
-            entry = await driver.read(key)
+            entry = await io.read(key)
         if entry is None:
             return None
         return Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
 
-    async def _set(self, driver: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
+    async def set_by(
+        self, io: Any, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None
+    ) -> object:
+        """`set` by a face."""
         if ttl is None:
             ttl = self.ttl_of(self._decoded(data))
         if ttl is not None and ttl <= 0:
-            await driver.delete(self.key(sid), expect=expect)
+            await io.delete(self.key(sid), expect=expect)
             return None
-        return await driver.set(self.key(sid), self.codec.pack(data), ttl=ttl, expect=expect)
+        return await io.set(self.key(sid), self.codec.pack(data), ttl=ttl, expect=expect)
 
-    async def _touch(self, driver: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
+    async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
+        """`destroy` by a face."""
+        destroyed: bool = await io.delete(self.key(sid), expect=expect)
+        return destroyed
+
+    async def _get(self, io: Any, sid: str) -> dict[str, Any] | None:
+        record = await self.read_by(io, sid)
+        return None if record is None else record.data
+
+    async def _touch(self, io: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
         if callable(self.ttl) and data is None:
-            record = await self._read(driver, sid, False)
+            record = await self.read_by(io, sid)
             if record is None:
                 return False
             data = record.data
         ttl = self.ttl_of({} if data is None else data)
         if ttl is not None and ttl <= 0:
-            await driver.delete(self.key(sid))
+            await io.delete(self.key(sid))
             return False
-        touched: bool = await driver.touch(self.key(sid), ttl)
+        touched: bool = await io.touch(self.key(sid), ttl)
         return touched
 
-    async def _all(self, driver: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        async for key in driver.keys(self.prefix + ":"):
-            entry = await driver.read(key)
+    async def _all(self, io: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        async for key in io.keys(self.prefix + ":"):
+            entry = await io.read(key)
             if entry is not None:
                 record = Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
                 yield key.removeprefix(self.prefix + ":"), record.data
@@ -287,43 +296,32 @@ class PlainStore:
         if missing:
             raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
         self.codec: Codec = JSONCodec()
-        self._blocking, self._native = Blocking(store), Native(store)
-        self._ttl = getattr(store, "ttl", None)
-        if not isinstance(self._ttl, (int, float)):
-            self._ttl = None
+        self.blocking, self.native = Blocking(store), Native(store)
+        ttl = getattr(store, "ttl", None)
+        self.ttl = ttl if isinstance(ttl, (int, float)) else None
 
     def ttl_of(self, data: Mapping[str, Any]) -> float | None:
-        return self._ttl
+        """What the store says of itself, if it does."""
+        return self.ttl
 
-    def read(self, sid: str, *, renew: bool = False) -> Record | None:
-        return run(self._read(self._blocking, sid))
-
-    def aread(self, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Record | None]:
-        return self._read(self._native, sid)
-
-    def set(self, sid: str, data: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None = None) -> object:
-        return run(self._set(self._blocking, sid, data))
-
-    def aset(
-        self, sid: str, data: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None = None
-    ) -> Coroutine[Any, Any, object]:
-        return self._set(self._native, sid, data)
-
-    def destroy(self, sid: str, *, expect: object = ANY) -> object:
-        return run(self._blocking.destroy(sid))
-
-    def adestroy(self, sid: str, *, expect: object = ANY) -> Coroutine[Any, Any, object]:
-        destroyed: Coroutine[Any, Any, object] = self._native.destroy(sid)
-        return destroyed
-
-    async def _read(self, store: Any, sid: str) -> Record | None:
-        data = await store.get(sid)
+    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
+        """Get the data; `renew` is not to be had."""
+        data = await io.get(sid)
         if data is None:
             return None
         return Record({key: self.codec.dump(value, key) for key, value in data.items()}, None, None, self.codec)
 
-    async def _set(self, store: Any, sid: str, data: Mapping[str, Raw]) -> None:
-        await store.set(sid, {key: self.codec.load(raw, object) for key, raw in data.items()})
+    async def set_by(
+        self, io: Any, sid: str, data: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None = None
+    ) -> object:
+        """Set the data; the store decides how long it lives, and there is no version."""
+        await io.set(sid, {key: self.codec.load(raw, object) for key, raw in data.items()})
+        return None
+
+    async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
+        """Destroy the session; True, because the store does not say whether it was there."""
+        await io.destroy(sid)
+        return True
 
 
 def open_store(url: str, *, clock: Callable[[], float] = time.time) -> UnstorageSessionStore:

@@ -176,7 +176,7 @@ def test_a_write_after_the_response_began_reaches_the_store_if_the_client_has_th
 def test_a_write_after_the_response_began_raises_if_the_client_cannot_get_the_id(after: Any) -> None:
     store = UnstorageSessionStore("memory://")
     app = SessionMiddleware(bare(lambda session: None, after=after), store, SECRET)
-    with pytest.raises(SessionError, match="the response has begun|await session.aregenerate"):
+    with pytest.raises(SessionError, match=r"the response has begun|await session\.aregenerate"):
         asyncio.run(call(app))
 
 

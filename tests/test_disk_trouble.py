@@ -1,12 +1,15 @@
-"""A full disk raises; what was there stays, and the store works again once there is room."""
+"""Trouble with the disk raises and destroys nothing; what somebody planted there is neither executed nor an error."""
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from session_kit import ConfigError, open_store
+from session_kit import ConfigError, SessionManager, open_store
 from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
 
@@ -62,3 +65,15 @@ def test_a_folder_that_was_taken_away_raises_instead_of_looking_empty(tmp_path: 
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     with pytest.raises(DriverUnavailable):
         driver.get("a")
+
+
+def test_a_planted_pickle_is_a_fresh_session_and_is_deleted(tmp_path: Path) -> None:
+    manager = SessionManager(f"disk://{tmp_path}/store", "Kx7-not-for-production-but-long-enough-0123")
+    session = manager.open()
+    session["user"] = "ada"
+    cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cache.db")) as database, database:
+        database.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps({"user": "eve"}),))
+    for _ in range(2):
+        assert dict(manager.open(cookie)) == {}
+    assert manager.store.length() == 0
