@@ -1,0 +1,27 @@
+"""A clock that tests set."""
+
+from __future__ import annotations
+
+import time
+
+
+class ManualClock:
+    """Returns Unix time in seconds, and stands still until it is moved. Pass it as `clock=`.
+
+    start: the first time to return. Default: the real time now.
+
+    >>> clock = ManualClock(1000.0)
+    >>> clock.advance(60)
+    >>> clock()
+    1060.0
+    """
+
+    def __init__(self, start: float | None = None) -> None:
+        self.now = time.time() if start is None else start
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock; a negative number sets it back."""
+        self.now += seconds

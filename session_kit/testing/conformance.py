@@ -1,0 +1,624 @@
+"""The contract of `drivers/base.py` as tests that any driver author can run, with pytest and hypothesis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from session_kit.drivers import ABSENT, Conflict, Driver, Unsupported
+from session_kit.testing.clock import ManualClock
+from session_kit.testing.face import Face
+
+RACERS = 16
+MIB = 1024 * 1024
+
+HOSTILE_KEYS = [
+    "../up",
+    "/etc/passwd",
+    "..",
+    ".",
+    "a/../../b",
+    "a//b",
+    "trailing/",
+    "c:\\windows",
+    "a:b",
+    "*",
+    "?",
+    "[a]",
+    "a%",
+    "a_",
+    "%2e%2e%2f",
+    "nul\0inside",
+    "new\nline",
+    " spaces around ",
+    "tab\t",
+    "'; DROP TABLE Cache; --",
+    "$HOME",
+    "~",
+    "-rf",
+    "#fragment",
+    "name",
+    "NAME",
+    "Name",
+    "caf\u00e9",
+    "cafe\u0301",
+    "\U0001f36a",
+    "\uffff",
+    "con",
+    "\x7f",
+    "k" * 512,
+    "\u20ac" * 170 + "xx",
+]
+
+WRONG_TTLS: list[Any] = [0, -1, 0.0, True, False, float("nan"), float("inf"), float("-inf"), "60"]
+WRONG_KEYS: list[tuple[Any, type[Exception]]] = [
+    ("", ValueError),
+    ("k" * 513, ValueError),
+    ("\u20ac" * 171, ValueError),
+    ("lone\ud800", ValueError),
+    (b"bytes", TypeError),
+    (None, TypeError),
+    (5, TypeError),
+]
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60).filter(
+    lambda key: len(key.encode()) <= 500
+)
+
+check = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+
+OTHER_PROCESS = """
+import sys
+from session_kit.drivers import Conflict, open_driver
+
+driver = open_driver(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    while True:
+        entry = driver.read("counter")
+        try:
+            driver.set("counter", b"%d" % (int(entry.value) + 1), expect=entry.version)
+            break
+        except Conflict:
+            pass
+print(driver.get("counter") is not None)
+"""
+
+
+class DriverConformance:
+    """Subclass it in a test file, say how to open your driver, and pytest does the rest.
+
+    Every test runs twice: by the blocking methods and by the async twins. What a driver cannot do is read from its
+    `capabilities`; a driver that claims what it does not honour fails.
+
+        class TestMine(DriverConformance):
+            def open_driver(self, clock, tmp_path):
+                return MyDriver(tmp_path, clock=clock)
+    """
+
+    clock: ManualClock
+
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        """Return a new driver on an empty store."""
+        raise NotImplementedError("say how to open the driver")
+
+    def url(self, tmp_path: Path) -> str | None:
+        """Return a URL by which another process opens the same store; needed where `capabilities.shared`."""
+        return None
+
+    def pass_time(self, seconds: float) -> None:
+        """Let `seconds` go by. Override where the backend has a clock of its own."""
+        self.clock.advance(seconds)
+
+    # --- fixtures ---
+
+    @pytest.fixture
+    def driver(self, tmp_path: Path) -> Iterator[Driver]:
+        self.clock = ManualClock()
+        driver = self.open_driver(self.clock, tmp_path)
+        yield driver
+        driver.close()
+
+    @pytest.fixture(params=["blocking", "async"])
+    def face(self, request: pytest.FixtureRequest, driver: Driver) -> Iterator[Any]:
+        if request.param == "blocking":
+            yield Face(driver, None)
+        else:
+            with asyncio.Runner() as runner:
+                yield Face(driver, runner)
+                runner.run(driver.aclose())
+
+    @pytest.fixture
+    def creates(self, driver: Driver) -> None:
+        if not driver.capabilities.create:
+            pytest.skip("capabilities.create is False")
+
+    @pytest.fixture
+    def swaps(self, driver: Driver) -> None:
+        if not driver.capabilities.swap:
+            pytest.skip("capabilities.swap is False")
+
+    # --- missing and expired ---
+
+    def test_a_missing_key_is_missing_everywhere(self, face: Any) -> None:
+        assert face.read("key") is None
+        assert face.get("key") is None
+        assert face.has("key") is False
+        assert face.renew("key", 60) is None
+        assert face.touch("key", 60) is False
+        assert face.delete("key") is False
+        assert face.get_many(["key"]) == {}
+        assert list(face.keys()) == []
+
+    def test_an_expired_key_is_seen_nowhere(self, face: Any) -> None:
+        def expired() -> None:
+            face.set("key", b"value", ttl=10)
+            self.pass_time(10)
+
+        expired()
+        assert face.read("key") is None
+        assert face.get("key") is None
+        assert face.has("key") is False
+        assert face.get_many(["key"]) == {}
+        assert list(face.keys()) == []
+        assert face.renew("key", 60) is None
+        assert face.touch("key", None) is False
+        assert face.read("key") is None
+        assert face.delete("key") is False
+        expired()
+        assert face.clear() == 0
+
+    def test_an_expired_key_can_be_created_again(self, face: Any, creates: None) -> None:
+        face.set("key", b"old", ttl=10)
+        self.pass_time(10)
+        face.set("key", b"new", expect=ABSENT)
+        assert face.get("key") == b"new"
+
+    def test_the_version_of_an_expired_key_conflicts(self, face: Any, swaps: None) -> None:
+        version = face.set("key", b"old", ttl=10)
+        self.pass_time(10)
+        with pytest.raises(Conflict):
+            face.set("key", b"new", expect=version)
+        assert face.read("key") is None
+
+    # --- time to live ---
+
+    @pytest.mark.parametrize("ttl", WRONG_TTLS)
+    def test_a_wrong_ttl_is_refused_before_anything_is_written(self, face: Any, ttl: Any) -> None:
+        with pytest.raises(ValueError, match="ttl"):
+            face.set("new", b"value", ttl=ttl)
+        with pytest.raises(ValueError, match="ttl"):
+            face.set_many({"new": b"value"}, ttl=ttl)
+        face.set("key", b"value", ttl=100)
+        with pytest.raises(ValueError, match="ttl"):
+            face.set("key", b"other", ttl=ttl)
+        with pytest.raises(ValueError, match="ttl"):
+            face.touch("key", ttl)
+        with pytest.raises(ValueError, match="ttl"):
+            face.renew("key", ttl)
+        assert face.get("key") == b"value"
+        assert face.has("new") is False
+
+    def test_fractions_of_a_second_count(self, face: Any) -> None:
+        face.set("key", b"value", ttl=2.5)
+        self.pass_time(2.25)
+        assert face.has("key")
+        self.pass_time(0.25)
+        assert not face.has("key")
+
+    def test_without_a_ttl_a_key_is_kept_for_ever(self, face: Any) -> None:
+        face.set("key", b"value")
+        self.pass_time(10**9)
+        assert face.get("key") == b"value"
+
+    def test_a_set_without_a_ttl_drops_an_old_one(self, face: Any) -> None:
+        face.set("key", b"value", ttl=10)
+        face.set("key", b"other")
+        self.pass_time(1000)
+        assert face.get("key") == b"other"
+
+    def test_a_touch_gives_a_new_ttl_and_keeps_the_value(self, face: Any) -> None:
+        face.set("key", b"value", ttl=10)
+        self.pass_time(8)
+        assert face.touch("key", 10) is True
+        self.pass_time(8)
+        assert face.get("key") == b"value"
+        assert face.touch("key", 1) is True
+        self.pass_time(1)
+        assert face.get("key") is None
+
+    def test_a_touch_without_a_ttl_keeps_for_ever(self, face: Any) -> None:
+        face.set("key", b"value", ttl=10)
+        assert face.touch("key", None) is True
+        self.pass_time(1000)
+        assert face.get("key") == b"value"
+        assert face.touch("key", None) is True
+
+    def test_a_renewal_reads_and_slides_the_expiry(self, face: Any) -> None:
+        version = face.set("key", b"value", ttl=10)
+        for _ in range(5):
+            self.pass_time(8)
+            entry = face.renew("key", 10)
+            assert entry.value == b"value"
+        if face.target.capabilities.renew:
+            assert entry.version == version
+        if entry.expires_at is not None:
+            assert entry.expires_at == pytest.approx(self.clock() + 10, abs=1)
+        self.pass_time(10)
+        assert face.read("key") is None
+
+    def test_the_expiry_is_told_where_it_is_known(self, face: Any) -> None:
+        face.set("key", b"value", ttl=100)
+        face.set("forever", b"value")
+        expires_at = face.read("key").expires_at
+        assert expires_at is None or expires_at == pytest.approx(self.clock() + 100, abs=2)
+        assert face.read("forever").expires_at is None
+
+    def test_pruning_removes_what_has_expired_and_nothing_else(self, face: Any) -> None:
+        for number in range(20):
+            face.set(f"old-{number}", b"value", ttl=10)
+        face.set("young", b"value", ttl=100)
+        face.set("forever", b"value")
+        self.pass_time(10)
+        assert 0 <= face.prune() <= 20
+        assert face.prune() == 0
+        assert sorted(face.keys()) == ["forever", "young"]
+
+    # --- expect ---
+
+    def test_creating_only_creates(self, face: Any, creates: None) -> None:
+        face.set("key", b"first", expect=ABSENT)
+        with pytest.raises(Conflict):
+            face.set("key", b"second", expect=ABSENT, ttl=1)
+        self.pass_time(5)
+        assert face.get("key") == b"first"
+
+    def test_a_version_only_replaces_what_was_read(self, face: Any, swaps: None) -> None:
+        first = face.set("key", b"1")
+        assert face.read("key").version == first
+        second = face.set("key", b"2", expect=first)
+        assert face.read("key").version == second
+        with pytest.raises(Conflict):
+            face.set("key", b"3", expect=first)
+        assert face.get("key") == b"2"
+        face.set("key", b"4")
+        with pytest.raises(Conflict):
+            face.set("key", b"5", expect=second)
+        assert face.get("key") == b"4"
+
+    def test_the_version_of_a_deleted_key_conflicts(self, face: Any, swaps: None) -> None:
+        version = face.set("key", b"1")
+        face.delete("key")
+        with pytest.raises(Conflict):
+            face.set("key", b"2", expect=version)
+        assert face.has("key") is False
+        face.set("key", b"again")
+        with pytest.raises(Conflict):
+            face.set("key", b"2", expect=version)
+        assert face.get("key") == b"again"
+
+    def test_a_delete_can_expect_a_version(self, face: Any, swaps: None) -> None:
+        old = face.set("key", b"1")
+        new = face.set("key", b"2")
+        with pytest.raises(Conflict):
+            face.delete("key", expect=old)
+        assert face.has("key")
+        assert face.delete("key", expect=new) is True
+        with pytest.raises(Conflict):
+            face.delete("key", expect=new)
+
+    def test_a_swap_sets_the_ttl(self, face: Any, swaps: None) -> None:
+        version = face.set("key", b"1", ttl=10)
+        version = face.set("key", b"2", ttl=100, expect=version)
+        self.pass_time(50)
+        assert face.get("key") == b"2"
+        face.set("key", b"3", expect=version)
+        self.pass_time(10**6)
+        assert face.get("key") == b"3"
+
+    def test_a_touch_or_renewal_does_not_make_a_concurrent_write_fail(self, face: Any, swaps: None) -> None:
+        if not face.target.capabilities.renew:
+            pytest.skip("capabilities.renew is False")
+        version = face.set("key", b"1", ttl=10)
+        face.renew("key", 20)
+        face.touch("key", 30)
+        face.set("key", b"2", expect=version)
+        assert face.get("key") == b"2"
+
+    def test_what_is_not_supported_is_refused_before_any_write(self, face: Any) -> None:
+        capabilities = face.target.capabilities
+        if not capabilities.create:
+            with pytest.raises(Unsupported):
+                face.set("key", b"value", expect=ABSENT)
+        if not capabilities.swap:
+            with pytest.raises(Unsupported):
+                face.set("key", b"value", expect="version")
+            with pytest.raises(Unsupported):
+                face.delete("key", expect="version")
+        assert face.has("key") is False
+
+    # --- races ---
+
+    def test_of_many_racers_one_creates(self, face: Any, creates: None) -> None:
+        outcomes = race(face, lambda number: ("set", ("key", b"%d" % number), {"expect": ABSENT}))
+        assert sorted(outcomes) == [False] * (RACERS - 1) + [True]
+        assert face.get("key") == b"%d" % outcomes.index(True)
+
+    def test_of_many_racers_one_replaces_a_version(self, face: Any, swaps: None) -> None:
+        version = face.set("key", b"start")
+        outcomes = race(face, lambda number: ("set", ("key", b"%d" % number), {"expect": version}))
+        assert sorted(outcomes) == [False] * (RACERS - 1) + [True]
+        assert face.get("key") == b"%d" % outcomes.index(True)
+
+    def test_of_many_racers_one_deletes_a_version(self, face: Any, swaps: None) -> None:
+        version = face.set("key", b"start")
+        outcomes = race(face, lambda number: ("delete", ("key",), {"expect": version}))
+        assert outcomes.count(True) == 1
+        assert face.has("key") is False
+
+    def test_counting_by_swaps_loses_nothing(self, driver: Driver, swaps: None) -> None:
+        driver.set("counter", b"0")
+
+        def count() -> None:
+            for _ in range(5):
+                while True:
+                    entry = driver.read("counter")
+                    assert entry is not None
+                    with suppress(Conflict):
+                        driver.set("counter", b"%d" % (int(entry.value) + 1), expect=entry.version)
+                        break
+
+        in_threads([count] * 8)
+        assert driver.get("counter") == b"40"
+
+    # --- keys ---
+
+    def test_hostile_keys_come_back_unchanged_and_stay_apart(self, face: Any) -> None:
+        for number, key in enumerate(HOSTILE_KEYS):
+            face.set(key, b"%d" % number)
+        assert sorted(face.keys()) == sorted(HOSTILE_KEYS)
+        for number, key in enumerate(HOSTILE_KEYS):
+            assert face.get(key) == b"%d" % number
+            assert key in list(face.keys(key))
+        for key in HOSTILE_KEYS:
+            assert face.delete(key) is True
+        assert list(face.keys()) == []
+
+    @check
+    @given(items=st.dictionaries(KEYS, st.binary(max_size=50), max_size=8))
+    def test_any_keys_and_values_come_back_unchanged(self, face: Any, items: dict[str, bytes]) -> None:
+        face.clear()
+        for key, value in items.items():
+            face.set(key, value, ttl=100)
+        assert sorted(face.keys()) == sorted(items)
+        assert face.get_many(items) == items
+        assert {key: face.read(key).value for key in items} == items
+
+    @pytest.mark.parametrize(("key", "error"), WRONG_KEYS)
+    def test_a_wrong_key_is_refused_by_every_method(self, face: Any, key: Any, error: type[Exception]) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: face.read(key),
+            lambda: face.get(key),
+            lambda: face.has(key),
+            lambda: face.set(key, b"value"),
+            lambda: face.delete(key),
+            lambda: face.touch(key, 10),
+            lambda: face.renew(key, 10),
+            lambda: face.get_many([key]),
+            lambda: face.set_many({key: b"value"}),
+            lambda: face.delete_many([key]),
+        ]
+        for call in calls:
+            with pytest.raises(error):
+                call()
+        assert list(face.keys()) == []
+
+    @pytest.mark.parametrize("prefix", ["a:", "a*", "a?", "a[b]", "a%", "a_", "a\\", "a/", "a.", "A", "\u00e9"])
+    def test_a_prefix_is_taken_literally(self, face: Any, prefix: str) -> None:
+        siblings = ["ab:1", "axx", "a", "ab", "b", "a;1", "a\u00e9", "a]"]
+        mine = [prefix + "1", prefix + "2", prefix]
+        for key in siblings + mine:
+            face.set(key, b"value")
+        assert sorted(face.keys(prefix)) == sorted(mine)
+        assert face.clear(prefix) == 3
+        assert sorted(face.keys()) == sorted(siblings)
+        assert face.clear() == len(siblings)
+        assert list(face.keys()) == []
+
+    def test_listing_streams_and_bears_deletions(self, driver: Driver) -> None:
+        driver.set_many({f"key-{number}": b"value" for number in range(2500)})
+        names = driver.keys("key-")
+        assert iter(names) is names
+        seen = []
+        for key in names:
+            seen.append(key)
+            assert driver.delete(key) is True
+        assert sorted(seen) == sorted(f"key-{number}" for number in range(2500))
+        assert list(driver.keys()) == []
+
+    # --- values ---
+
+    @pytest.mark.parametrize(
+        "value",
+        [b"", bytes(range(256)), b"\0", b"\x80\x04.", b"x" * (8 * MIB)],
+        ids=["empty", "all", "nul", "pickle", "8MiB"],
+    )
+    def test_any_bytes_are_kept(self, face: Any, value: bytes) -> None:
+        face.set("key", value, ttl=100)
+        entry = face.read("key")
+        assert type(entry.value) is bytes
+        assert entry.value == value
+        assert face.get("key") == value
+        assert face.has("key") is True
+
+    @pytest.mark.parametrize("value", ["text", bytearray(b"x"), memoryview(b"x"), None, 5])
+    def test_a_value_that_is_not_bytes_is_refused(self, face: Any, value: Any) -> None:
+        with pytest.raises(TypeError):
+            face.set("key", value)
+        assert face.has("key") is False
+
+    def test_many_at_once(self, face: Any) -> None:
+        items = {f"key-{number}": b"%d" % number for number in range(300)}
+        face.set_many(items, ttl=50)
+        assert face.get_many([*items, "missing"]) == items
+        assert face.delete_many([*items, "missing"]) == 300
+        face.set_many({})
+        assert face.get_many([]) == {}
+        assert face.delete_many([]) == 0
+        face.set_many(items, ttl=50)
+        self.pass_time(50)
+        assert face.get_many(items) == {}
+
+    # --- threads, loops, processes ---
+
+    def test_the_twins_agree_with_the_blocking_methods(self, driver: Driver) -> None:
+        async def main() -> None:
+            await driver.aset("key", b"1", ttl=100)
+            assert driver.get("key") == await driver.aget("key") == b"1"
+            assert driver.read("key") == await driver.aread("key")
+            driver.set("key", b"2", ttl=100)
+            assert await driver.aget("key") == b"2"
+            assert [key async for key in driver.akeys()] == list(driver.keys()) == ["key"]
+            assert await driver.adelete("key") is True
+            assert driver.has("key") is await driver.ahas("key") is False
+
+        asyncio.run(main())
+
+    def test_many_threads_share_one_driver(self, driver: Driver) -> None:
+        def work(name: str) -> None:
+            for number in range(20):
+                driver.set(f"{name}-{number}", name.encode(), ttl=100)
+                assert driver.get(f"{name}-{number}") == name.encode()
+                assert driver.touch(f"{name}-{number}", 200)
+
+        in_threads([lambda name=f"thread{number}": work(name) for number in range(12)])  # type: ignore[misc]
+        assert sum(1 for _ in driver.keys()) == 240
+
+    def test_many_event_loops_share_one_driver(self, driver: Driver) -> None:
+        async def work(name: str) -> None:
+            await asyncio.gather(*(driver.aset(f"{name}-{number}", b"value", ttl=100) for number in range(10)))
+            assert len(await driver.aget_many(f"{name}-{number}" for number in range(10))) == 10
+
+        in_threads([lambda name=f"loop{number}": asyncio.run(work(name)) for number in range(4)])  # type: ignore[misc]
+        asyncio.run(work("last"))
+        assert sum(1 for _ in driver.keys()) == 50
+
+    def test_calls_that_never_block_run_on_the_callers_thread(self, driver: Driver) -> None:
+        if not driver.capabilities.never_blocks:
+            pytest.skip("capabilities.never_blocks is False")
+        before = threading.active_count()
+
+        async def main() -> None:
+            await driver.aset("key", b"value")
+            assert await driver.aget("key") == b"value"
+            assert await driver.adelete("key")
+
+        asyncio.run(main())
+        assert threading.active_count() == before
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_a_driver_survives_a_fork(self, driver: Driver) -> None:
+        driver.set("before", b"parent")
+        asyncio.run(driver.aset("twin", b"parent"))  # a thread pool of the parent is of no use to the child
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                driver.set("after", b"child")
+                asyncio.run(driver.aset("twin-after", b"child"))
+                status = 0 if driver.get("before") == b"parent" and driver.get("after") == b"child" else 2
+            finally:
+                os._exit(status)
+        _, result = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(result) == 0
+        assert driver.get("before") == b"parent"
+        if driver.capabilities.shared:
+            assert driver.get("after") == driver.get("twin-after") == b"child"
+
+    def test_several_processes_share_the_store(self, driver: Driver, tmp_path: Path) -> None:
+        if not driver.capabilities.shared:
+            pytest.skip("capabilities.shared is False")
+        url = self.url(tmp_path)
+        assert url is not None, "a driver that claims `shared` must say its URL"
+        driver.set("counter", b"0")
+        rounds = 10 if driver.capabilities.swap else 0
+        command = [sys.executable, "-c", OTHER_PROCESS, url, str(rounds)]
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]  # noqa: S603
+        assert [process.communicate()[0].strip() for process in processes] == [b"True"] * 3
+        assert driver.get("counter") == b"%d" % (3 * rounds)
+
+    # --- the end ---
+
+    def test_closing_twice_is_no_error(self, driver: Driver) -> None:
+        driver.set("key", b"value")
+        driver.close()
+        driver.close()
+        asyncio.run(driver.aclose())
+
+    def test_repr_shows_no_value(self, driver: Driver) -> None:
+        driver.set("key", b"s3cret-value")
+        assert "s3cret-value" not in repr(driver)
+
+
+def race(face: Any, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[bool]:
+    """Let all racers call at once; True for each that got through, False for each `Conflict`."""
+    outcomes = [False] * RACERS
+
+    if face.runner is None:
+        barrier = threading.Barrier(RACERS)
+
+        def run(number: int) -> None:
+            name, args, kwargs = make(number)
+            barrier.wait()
+            with suppress(Conflict):
+                getattr(face.target, name)(*args, **kwargs)
+                outcomes[number] = True
+
+        in_threads([lambda number=number: run(number) for number in range(RACERS)])  # type: ignore[misc]
+    else:
+
+        async def arun(number: int) -> None:
+            name, args, kwargs = make(number)
+            with suppress(Conflict):
+                await getattr(face.target, f"a{name}")(*args, **kwargs)
+                outcomes[number] = True
+
+        async def main() -> None:
+            await asyncio.gather(*(arun(number) for number in range(RACERS)))
+
+        face.runner.run(main())
+    return outcomes
+
+
+def in_threads(jobs: list[Callable[[], object]]) -> None:
+    """Run all jobs at once, each in a thread, and raise what any of them raised."""
+    errors: list[BaseException] = []
+
+    def guarded(job: Callable[[], object]) -> None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,197 @@
+"""The disk driver keeps the contract, and neither executes nor opens what somebody planted in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
+from session_kit.drivers.disk import WRITES_PER_PRUNE, DiskDriver
+from session_kit.testing import DriverConformance, ManualClock
+
+
+class TestDisk(DriverConformance):
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        return DiskDriver(tmp_path / "store", clock=clock)
+
+    def url(self, tmp_path: Path) -> str:
+        return f"disk://{tmp_path}/store"
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "exploded"
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> DiskDriver:
+    return DiskDriver(tmp_path / "store")
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Callable[..., None]:
+    """Write a row straight into the database, as somebody with access to the folder would."""
+
+    def plant(key: Any, raw: int, mode: int, filename: str | None, value: Any, expire: Any = None) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cache.db")) as database, database:
+            database.execute(
+                "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, mode, filename, value)"
+                " VALUES (?, ?, 0, ?, 0, ?, ?, ?)",
+                (key, raw, expire, mode, filename, value),
+            )
+
+    return plant
+
+
+def use_everything(driver: DiskDriver, key: str) -> None:
+    """Call every method that comes near the row."""
+    for call in (
+        lambda: driver.read(key),
+        lambda: driver.get(key),
+        lambda: driver.has(key),
+        lambda: driver.renew(key, 10),
+        lambda: driver.touch(key, 10),
+        lambda: driver.get_many([key]),
+    ):
+        with pytest.raises(CorruptEntry):
+            call()
+    list(driver.keys())
+    driver.prune()
+    assert driver.delete(key) is True
+    assert driver.has(key) is False
+
+
+def test_a_planted_pickle_is_not_executed(driver: DiskDriver, plant: Callable[..., None], marker: Path) -> None:
+    plant("key", 1, 4, None, pickle.dumps(Bomb(marker)))
+    use_everything(driver, "key")
+    assert not marker.exists()
+
+
+def test_a_planted_pickle_in_a_file_is_not_executed(
+    driver: DiskDriver, plant: Callable[..., None], marker: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "store" / "bomb.val").write_bytes(pickle.dumps(Bomb(marker)))
+    plant("key", 1, 4, "bomb.val", None)
+    use_everything(driver, "key")
+    assert not marker.exists()
+
+
+def test_a_planted_pickled_key_is_not_executed(driver: DiskDriver, plant: Callable[..., None], marker: Path) -> None:
+    plant(pickle.dumps(Bomb(marker)), 0, 1, None, b"value")
+    driver.set("mine", b"value")
+    assert list(driver.keys()) == ["mine"]
+    assert driver.clear() == 1
+    driver.prune()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_planted_file_name_outside_the_folder_is_neither_read_nor_removed(
+    driver: DiskDriver, plant: Callable[..., None], tmp_path: Path, mode: int, absolute: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("not yours")
+    plant("key", 1, mode, str(secret) if absolute else "../secret", None)
+    use_everything(driver, "key")
+    plant("key", 1, mode, str(secret) if absolute else "../secret", None)
+    driver.set("key", b"overwritten")
+    assert driver.get("key") == b"overwritten"
+    plant("old", 1, mode, "../secret", None, expire=1.0)
+    assert driver.prune() == 1
+    assert secret.read_text() == "not yours"
+
+
+@pytest.mark.parametrize("value", ["text", 5, 1.5, None])
+def test_a_planted_value_of_another_type_is_refused(
+    driver: DiskDriver, plant: Callable[..., None], value: object
+) -> None:
+    plant("key", 1, 1, None, value)
+    use_everything(driver, "key")
+
+
+def test_a_planted_expiry_of_another_type_is_refused(driver: DiskDriver, plant: Callable[..., None]) -> None:
+    plant("key", 1, 1, None, b"value", expire="never")
+    with pytest.raises(CorruptEntry):
+        driver.read("key")
+
+
+def test_planted_settings_do_not_take_effect(driver: DiskDriver, tmp_path: Path) -> None:
+    driver.set("key", b"value")
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cache.db")) as database, database:
+        for name, value in {"size_limit": 1, "cull_limit": 100, "eviction_policy": "least-recently-used"}.items():
+            database.execute("UPDATE Settings SET value = ? WHERE key = ?", (value, name))
+        database.execute("INSERT INTO Settings VALUES ('disk_anything', 'planted')")
+    again = DiskDriver(tmp_path / "store")
+    again.set("other", b"value")
+    assert sorted(again.keys()) == ["key", "other"]
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    os.umask(os.umask(0o022))
+    DiskDriver(tmp_path / "new" / "store")
+    assert (tmp_path / "new" / "store").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "empty").mkdir(mode=0o755)
+    DiskDriver(tmp_path / "empty")
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_restart_finds_everything(tmp_path: Path) -> None:
+    first = DiskDriver(tmp_path / "store")
+    first.set("key", b"value", ttl=100)
+    first.close()
+    second = DiskDriver(tmp_path / "store")
+    entry = second.read("key")
+    assert entry is not None
+    assert entry.value == b"value"
+    assert entry.expires_at is not None
+
+
+def test_expired_rows_leave_the_database_without_being_asked_for(tmp_path: Path) -> None:
+    clock = ManualClock()
+    driver = DiskDriver(tmp_path / "store", clock=clock)
+    driver.set_many({f"old-{number}": b"value" for number in range(300)}, ttl=10)
+    clock.advance(10)
+    for _ in range(WRITES_PER_PRUNE):
+        driver.set("key", b"value")
+    assert driver.prune() == 0
+    ((rows,),) = driver._cache._sql("SELECT count(*) FROM Cache").fetchall()
+    assert rows == 1
+
+
+def test_nothing_is_evicted_unless_asked(tmp_path: Path) -> None:
+    unlimited = DiskDriver(tmp_path / "unlimited")
+    limited = DiskDriver(tmp_path / "limited", size_limit=2_000_000)  # type: ignore[arg-type]
+    for number in range(100):
+        unlimited.set(f"key-{number}", b"x" * 50_000)
+        limited.set(f"key-{number}", b"x" * 50_000)
+    assert sum(1 for _ in unlimited.keys()) == 100
+    assert 10 < sum(1 for _ in limited.keys()) < 100
+    assert limited.has("key-99")
+
+
+def test_a_lock_held_by_another_process_raises_within_the_timeout(tmp_path: Path) -> None:
+    driver = DiskDriver(tmp_path / "store", timeout=0.1)  # type: ignore[arg-type]
+    driver.set("key", b"value")
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cache.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DriverUnavailable, match=r"timeout=0\.1 s"):
+            driver.set("key", b"other")
+        assert driver.get("key") == b"value"

@@ -1,0 +1,93 @@
+"""The memory driver keeps the contract, frees what has expired, and never searches for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from session_kit import ConfigError
+from session_kit.drivers import Driver, open_driver
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.testing import DriverConformance, ManualClock
+
+
+class TestMemory(DriverConformance):
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        return MemoryDriver(clock=clock)
+
+
+class TestBoundedMemory(DriverConformance):
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        return MemoryDriver(max_entries=100_000, clock=clock)
+
+
+def test_expired_entries_are_freed_by_later_writes() -> None:
+    clock = ManualClock()
+    driver = MemoryDriver(clock=clock)
+    for number in range(1000):
+        driver.set(f"old-{number}", b"value", ttl=10)
+    clock.advance(10)
+    for number in range(400):
+        driver.set(f"new-{number}", b"value", ttl=10)
+    assert len(driver._entries) == 400
+
+
+def test_renewals_do_not_pile_up() -> None:
+    clock = ManualClock()
+    driver = MemoryDriver(clock=clock)
+    driver.set("key", b"value", ttl=10)
+    for _ in range(10_000):
+        clock.advance(1)
+        assert driver.renew("key", 10) is not None
+    assert len(driver._due) == 1
+
+
+def test_entries_made_and_deleted_do_not_pile_up() -> None:
+    driver = MemoryDriver()
+    for _ in range(10_000):
+        driver.set("key", b"value", ttl=86400)
+        driver.delete("key")
+    assert len(driver._due) < 100
+
+
+def test_one_write_never_pays_for_the_whole_backlog() -> None:
+    clock = ManualClock()
+    driver = MemoryDriver(clock=clock)
+    for number in range(1000):
+        driver.set(f"old-{number}", b"value", ttl=10)
+    clock.advance(10)
+    driver.set("new", b"value")
+    assert len(driver._entries) > 990
+    assert driver.prune() > 990
+    assert list(driver._entries) == ["new"]
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    driver = MemoryDriver(max_entries=3)
+    for key in "abc":
+        driver.set(key, b"value")
+    driver.get("a")
+    driver.renew("b", 60)
+    driver.set("d", b"value")
+    assert sorted(driver.keys()) == ["a", "b", "d"]
+
+
+def test_a_name_is_shared_and_no_name_is_not() -> None:
+    open_driver("memory://conformance-shared").set("key", b"value")
+    assert open_driver("memory://conformance-shared").get("key") == b"value"
+    assert open_driver("memory://conformance-other").get("key") is None
+    open_driver("memory://").set("key", b"value")
+    assert open_driver("memory://").get("key") is None
+
+
+def test_one_name_with_two_bounds_is_refused() -> None:
+    open_driver("memory://conformance-bound?max_entries=5")
+    with pytest.raises(ConfigError, match="already open with max_entries=5"):
+        open_driver("memory://conformance-bound?max_entries=6")
+
+
+@pytest.mark.parametrize("url", ["memory://?max_entries=0", "memory://a/b", "memory://?max_entries=many"])
+def test_a_url_that_cannot_work_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_driver(url)
