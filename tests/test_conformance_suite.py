@@ -51,7 +51,8 @@ BROKEN = {
         "test_a_wrong_ttl_is_refused_before_anything_is_written",
     ),
     "TruncatesTtl": (
-        "def expires_at(self, ttl):\n        return None if super().expires_at(ttl) is None else self._clock() + int(ttl)",
+        "def expires_at(self, ttl):\n"
+        "        return None if super().expires_at(ttl) is None else self._clock() + int(ttl)",
         "test_fractions_of_a_second_count",
     ),
     "ReusesVersions": (

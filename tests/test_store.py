@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,28 +12,9 @@ import pytest
 from session_kit import ABSENT, ConfigError, SessionManager, SessionStore, UnstorageSessionStore, open_store
 from session_kit.drivers import Conflict, CorruptEntry, Driver
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.testing import ManualClock, Visitor
+from session_kit.testing import Face, ManualClock, Visitor
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
-
-
-class Face:
-    """Calls a store's methods by name, or their async twins."""
-
-    def __init__(self, target: Any, runner: asyncio.Runner | None) -> None:
-        self._target, self._runner = target, runner
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if self._runner is None:
-            return getattr(self._target, name)  # type: ignore[no-any-return]
-        runner, twin = self._runner, getattr(self._target, f"a{name}")
-
-        async def drain(items: Any) -> list[Any]:
-            return [item async for item in items]
-
-        if name == "all":
-            return lambda: runner.run(drain(twin()))
-        return lambda *args, **kwargs: runner.run(twin(*args, **kwargs))
 
 
 @pytest.fixture

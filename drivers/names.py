@@ -1,0 +1,63 @@
+"""Keys as names of files and objects: reversible, safe in any path, and prefixes stay prefixes.
+
+A name holds only lowercase letters, digits and `-_!$'()@,=~`: no separator, no dot, nothing that a file system that
+folds case or normalises Unicode could confuse. It has at most 901 characters, so that a key of 512 bytes fits into an
+S3 object name (1,024) with room for a folder before it.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+HIGH: Final = "!$'()@,="
+LOW: Final = "0123456789abcdefghijklmnopqrstuv"
+REST: Final = "~"
+HEAD_BYTES: Final = 200
+
+_NAMES: Final = [chr(byte) if byte in PLAIN else HIGH[byte >> 5] + LOW[byte & 31] for byte in range(256)]
+
+
+def name_of(key: str) -> str:
+    """Return the name for `key`: its first 200 UTF-8 bytes escaped one by one, what follows packed in base 32.
+
+    >>> name_of("sess:Ada"), name_of("../x")
+    ("sess$q'1da", '$e$e$fx')
+    """
+    data = key.encode()
+    head = "".join([_NAMES[byte] for byte in data[:HEAD_BYTES]])
+    rest = data[HEAD_BYTES:]
+    return head + REST + base64.b32hexencode(rest).decode().rstrip("=").lower() if rest else head
+
+
+def key_of(name: str) -> str | None:
+    """Return the key that `name` stands for; None if `name_of` would not have written it.
+
+    >>> key_of("sess$q'1da")
+    'sess:Ada'
+    """
+    head, _, rest = name.partition(REST)
+    try:
+        key = (_unescape(head) + base64.b32hexdecode(rest.upper() + "=" * (-len(rest) % 8))).decode()
+    except ValueError:
+        return None
+    return key if key and name_of(key) == name else None
+
+
+def stem_of(prefix: str) -> str:
+    """Return what the names of all keys that begin with `prefix` begin with, so that a backend can list by it.
+
+    Other names may begin with it too: compare the key.
+    """
+    return "".join([_NAMES[byte] for byte in prefix.encode()[:HEAD_BYTES]])
+
+
+def _unescape(head: str) -> bytes:
+    data, characters = bytearray(), iter(head)
+    for character in characters:
+        if (high := HIGH.find(character)) < 0:
+            data += character.encode()
+        else:
+            data.append(high << 5 | LOW.index(next(characters, " ")))
+    return bytes(data)
