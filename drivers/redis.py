@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import redis
-import redis.asyncio
 from redis.exceptions import NoScriptError
 
 from session_kit.drivers.base import (
@@ -24,10 +22,11 @@ from session_kit.drivers.base import (
     check_ttl,
     check_value,
 )
-from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry
+from session_kit.drivers.errors import Conflict, CorruptEntry
 from session_kit.drivers.options import Duration
+from session_kit.drivers.redis_cluster import Cluster
 from session_kit.drivers.redis_endpoint import Endpoint
-from session_kit.drivers.redis_links import ClientLink, Command, Link, Wire, unavailable
+from session_kit.drivers.redis_links import Command, GivenClient, Link, Wire, unavailable
 
 if TYPE_CHECKING:
     from typing import Self
@@ -242,7 +241,7 @@ class RedisDriver(Driver):
     ) -> None:
         super().__init__(clock=clock)
         if client is not None:
-            self._link: Link = _given(client)
+            self._link: Link = GivenClient(client)
             return
         tls = {
             "ssl_ca_certs": ssl_ca_certs,
@@ -260,10 +259,7 @@ class RedisDriver(Driver):
             sentinel_username=sentinel_username,
             sentinel_password=sentinel_password,
         )
-        if endpoint.kind == "cluster":
-            self._link = ClientLink(endpoint.where, endpoint.cluster, endpoint.async_cluster, owned=True)
-        else:
-            self._link = Wire(endpoint)
+        self._link = Cluster(endpoint) if endpoint.kind == "cluster" else Wire(endpoint)
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
@@ -355,15 +351,3 @@ class _OnlyNew:
             return name.decode()
         except UnicodeDecodeError:  # of another program
             return None
-
-
-def _given(client: Any) -> ClientLink:
-    """A link through a client that the application made."""
-    if not isinstance(client, (redis.Redis, redis.RedisCluster, redis.asyncio.Redis, redis.asyncio.RedisCluster)):
-        raise ConfigError(f"client must be a redis-py client, not {type(client).__name__}")
-    if client.get_encoder().decode_responses:
-        raise ConfigError("client must be made with decode_responses=False: values are bytes")
-    where = f"the given {type(client).__name__} client"
-    if isinstance(client, (redis.asyncio.Redis, redis.asyncio.RedisCluster)):
-        return ClientLink(where, None, lambda: client, owned=False)
-    return ClientLink(where, lambda: client, None, owned=False)

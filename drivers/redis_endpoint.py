@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import re
 from collections.abc import AsyncIterator
@@ -13,8 +14,6 @@ from urllib.parse import SplitResult, unquote
 
 import redis
 import redis.asyncio
-import redis.asyncio.cluster
-import redis.cluster
 import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -105,8 +104,14 @@ class Endpoint:
         if number and (db is not None or not number.isdecimal()):
             raise ConfigError(f"{where}: the path is the number of the database, given once: redis://host:6379/0")
         settings["db"] = int(number) if number else db or 0
-        if settings["db"] and kind == "cluster":
+        if settings["db"] < 0:
+            raise ConfigError(f"{where}: db must be 0 or above, not {settings['db']}")
+        if kind == "cluster" and settings["db"]:
             raise ConfigError(f"{where}: a cluster has only database 0")
+        if max_connections < 1:
+            raise ConfigError(f"{where}: max_connections must be at least 1, not {max_connections}")
+        if tls.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
+            raise ConfigError(f"{where}: ssl_cert_reqs must be required, optional or none")
         if tls and not match["tls"]:
             raise ConfigError(f"{where}: {next(iter(tls))} needs TLS: rediss:// or valkeys://")
         # redis-py spells TLS as `ssl`.
@@ -153,15 +158,10 @@ class Endpoint:
             if sentinels is not None:
                 await sentinels.aclose()
 
-    def cluster(self) -> Any:
-        """Make a blocking cluster client. It asks a node for the others at once."""
-        nodes = [redis.cluster.ClusterNode(host, port) for host, port in self.hosts]
-        return redis.cluster.RedisCluster(startup_nodes=nodes, **self.settings)
-
-    def async_cluster(self) -> Any:
-        """Make an asyncio cluster client; it connects when it is used."""
-        nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in self.hosts]
-        return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **self.settings)
+    def node(self, host: str, port: int) -> Endpoint:
+        """The endpoint of one node of this cluster."""
+        where = f"{self.where} (node {host}:{port})"
+        return dataclasses.replace(self, where=where, kind="server", hosts=((host, port),))
 
     @functools.cached_property
     def _client(self) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import threading
 import weakref
 from collections import deque
@@ -16,6 +17,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import hiredis
+import redis
+import redis.asyncio
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
@@ -30,7 +33,7 @@ from redis.exceptions import (
 )
 
 from session_kit.drivers.base import LIST_BATCH
-from session_kit.drivers.errors import DriverUnavailable, Unsupported
+from session_kit.drivers.errors import ConfigError, DriverUnavailable, Unsupported
 from session_kit.drivers.redis_endpoint import Endpoint
 
 Command = tuple[Any, ...]
@@ -69,8 +72,11 @@ class Link(Protocol):
 
 def unavailable(where: str, error: BaseException) -> DriverUnavailable:
     """The error to raise for one of redis-py's or the system's; it never shows a password, a key or a value."""
-    # A server quotes what it was sent; what stands before the quote is its own.
-    plain = str(error).split("`")[0].split("'")[0].strip(" ,.:") or type(error).__name__
+    # A server's error may quote what it was sent, and a pipeline puts the command in front.
+    plain = str(error).rpartition("caused error: ")[2]
+    if isinstance(error, ResponseError):
+        plain = re.split("[`']", plain)[0]
+    plain = plain.strip(" ,.:") or type(error).__name__
     reason = next((reason for kind, reason in REASONS.items() if isinstance(error, kind)), plain)
     return DriverUnavailable(f"{where}: {reason}")
 
@@ -171,18 +177,22 @@ class Wire:
                 return
 
     def close(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop().disconnect()
+        self._close_idle()
         for loop, lane in list(self._lanes.items()):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(lane.stop, ConnectionError(CLOSED))
 
     async def aclose(self) -> None:
+        # Other event loops may go on: only what is this one's, and what is nobody's.
         lane = self._lanes.pop(asyncio.get_running_loop(), None)
         if lane is not None:
             await lane.stopped()
-        self.close()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().disconnect()
 
 
 class _Call:
@@ -305,38 +315,23 @@ class Lane:
             await asyncio.wait([task])
 
 
-class ClientLink:
-    """Commands through clients of redis-py: for a cluster, or for a client that the application made.
+class GivenClient:
+    """Commands through a client of redis-py that the application made, and closes."""
 
-    client: makes or returns the blocking client. async_client: makes or returns the asyncio client.
-    owned: whether we made them, and so close them.
-    """
-
-    def __init__(
-        self,
-        where: str,
-        client: Callable[[], Any] | None,
-        async_client: Callable[[], Any] | None,
-        *,
-        owned: bool,
-    ) -> None:
-        self._where = where
-        self._make, self._amake = client, async_client
-        self._owned = owned
-        self.asynchronous = async_client is not None
-        self.after_fork()
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.asynchronous = isinstance(client, (redis.asyncio.Redis, redis.asyncio.RedisCluster))
+        if not self.asynchronous and not isinstance(client, (redis.Redis, redis.RedisCluster)):
+            raise ConfigError(f"client must be a redis-py client, not {type(client).__name__}")
+        if client.get_encoder().decode_responses:
+            raise ConfigError("client must be made with decode_responses=False: values are bytes")
 
     def __str__(self) -> str:
-        return self._where
-
-    def after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._client: Any = None
-        self._aclients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        return f"the given {type(self._client).__name__} client"
 
     def run(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+        client = self._blocking()
         try:
-            client = self._blocking()
             if len(commands) == 1:
                 return [_answer(lambda: client.execute_command(*commands[0]))]
             pipeline = client.pipeline(transaction=False)
@@ -344,66 +339,49 @@ class ClientLink:
                 pipeline.execute_command(*command)
             return list(pipeline.execute(raise_on_error=False))
         except FAILURES as error:
-            if not (repeatable and _is_lost(error)):
-                raise unavailable(self._where, error) from None
-        return self.run(commands)
+            raise unavailable(str(self), error) from None
 
     async def arun(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
         try:
-            client = self._native()
             if len(commands) == 1:
                 try:
-                    return [await client.execute_command(*commands[0])]
+                    return [await self._client.execute_command(*commands[0])]
                 except ResponseError as error:
                     return [error]
-            pipeline = client.pipeline(transaction=False)
+            pipeline = self._client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
             return list(await pipeline.execute(raise_on_error=False))
         except FAILURES as error:
-            if not (repeatable and _is_lost(error)):
-                raise unavailable(self._where, error) from None
-        return await self.arun(commands)
+            raise unavailable(str(self), error) from None
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
+        client = self._blocking()
         try:
-            yield from self._blocking().scan_iter(match=pattern, count=LIST_BATCH)
+            yield from client.scan_iter(match=pattern, count=LIST_BATCH)
         except FAILURES as error:
-            raise unavailable(self._where, error) from None
+            raise unavailable(str(self), error) from None
 
     async def ascan(self, pattern: bytes) -> AsyncIterator[bytes]:
         try:
-            async for key in self._native().scan_iter(match=pattern, count=LIST_BATCH):
+            async for key in self._client.scan_iter(match=pattern, count=LIST_BATCH):
                 yield key
         except FAILURES as error:
-            raise unavailable(self._where, error) from None
+            raise unavailable(str(self), error) from None
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None and self._owned:
-            client.close()
+        """Not ours to close."""
 
     async def aclose(self) -> None:
-        client = self._aclients.pop(asyncio.get_running_loop(), None)
-        if client is not None and self._owned:
-            await client.aclose()
-        self.close()
+        """Not ours to close."""
+
+    def after_fork(self) -> None:
+        """redis-py sees to it."""
 
     def _blocking(self) -> Any:
-        if self._make is None:
-            raise Unsupported(f"{self._where} was given an asyncio client: use the async methods, or give a URL")
-        with self._lock:
-            if self._client is None:
-                self._client = self._make()
-            return self._client
-
-    def _native(self) -> Any:
-        loop = asyncio.get_running_loop()
-        client = self._aclients.get(loop)
-        if client is None and self._amake is not None:
-            client = self._aclients[loop] = self._amake()
-        return client
+        if self.asynchronous:
+            raise Unsupported(f"{self} is an asyncio client: use the async methods, or give a URL")
+        return self._client
 
 
 def _pack(commands: Sequence[Command]) -> bytes:

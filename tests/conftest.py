@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,22 @@ from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.redis import RedisDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.servers import (
+    Cluster,
+    S3Server,
+    Sentinel,
+    Valkey,
+    keep_time,
+    start_cluster,
+    start_moto,
+    start_redis62,
+    start_seaweed,
+    start_sentinel,
+    start_valkey,
+)
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
@@ -34,9 +49,18 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
             yield runner
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "valkey"])
 def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
-    driver = MemoryDriver(clock=clock) if request.param == "memory" else DiskDriver(tmp_path / "store", clock=clock)
+    if request.param == "memory":
+        driver: Driver = MemoryDriver(clock=clock)
+    elif request.param == "disk":
+        driver = DiskDriver(tmp_path / "store", clock=clock)
+    else:
+        server = request.getfixturevalue("valkey")
+        with server.client() as client:
+            client.flushall()
+            keep_time(client, clock)
+        driver = RedisDriver(server.url, clock=clock)
     yield driver
     driver.close()
 
@@ -72,3 +96,42 @@ def make_manager(store: UnstorageSessionStore, clock: ManualClock, events: list[
 @pytest.fixture
 def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None) -> Visitor:
     return Visitor(make_manager(), runner)
+
+
+# --- real servers, each started once a run, when the first test asks for it ---
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with contextlib.closing(start_valkey(tmp_path_factory.mktemp("valkey"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis62(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with contextlib.closing(start_redis62(tmp_path_factory.mktemp("redis62"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with contextlib.closing(start_cluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
+    with contextlib.closing(start_sentinel(tmp_path_factory.mktemp("sentinel"))) as sentinel:
+        yield sentinel
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with contextlib.closing(start_seaweed(tmp_path_factory.mktemp("seaweed"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with contextlib.closing(start_moto(tmp_path_factory.mktemp("moto"))) as server:
+        yield server
