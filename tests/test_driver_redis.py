@@ -635,3 +635,22 @@ def test_a_store_by_host_and_port(valkey: Valkey) -> None:
     store.close()
     with pytest.raises(ConfigError, match="not both"):
         RedisSessionStore(valkey.url, host="elsewhere")
+
+
+def test_the_rights_that_the_readme_names_are_enough(tmp_path: Path) -> None:
+    rules = "app on >pa55word ~sess:* +@read +@write +@connection +@scripting"
+    server = start_valkey(tmp_path, users=[rules])
+    store = RedisSessionStore(host=server.host, port=server.port, username="app", password="pa55word")
+    try:
+        version = store.set("sid", {"n": 1})
+        store.set("sid", {"n": 2}, expect=version)
+        assert store.touch("sid")
+        record = store.read("sid", renew=True)
+        assert record is not None
+        assert [data for _, data in store.all()] == [{"n": 2}]
+        assert store.clear() == 1
+        with pytest.raises(DriverUnavailable, match="ACL"):
+            store.driver.set("elsewhere", b"x")
+    finally:
+        store.close()
+        server.close()
