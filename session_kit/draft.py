@@ -8,8 +8,9 @@ be replayed on a newer record when another request was faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from session_kit.codec import IMMUTABLE, Codec
@@ -179,8 +180,9 @@ class Draft:
         if not isinstance(result, Mapping):
             kind = type(result).__name__
             raise SessionError(f"an updater must return a mapping of the keys to change, not {kind}")
-        for key, value in result.items():
-            raw = self.codec.dump(value, check_name(key))
+        # All are encoded before the first is stored: an updater whose result is refused has changed nothing.
+        changes = {key: (self.codec.dump(value, check_name(key)), value) for key, value in result.items()}
+        for key, (raw, value) in changes.items():
             if raw != self.fields.get(key):
                 self.store(key, raw)
                 self.values[key] = value
@@ -219,6 +221,10 @@ def check_name(key: object) -> str:
     return key
 
 
+MISSING: Final = object()
+"""In a merge: the key is not there."""
+
+
 def merge(base: Any, ours: Any, theirs: Any) -> Any:
     """Merge two changes of one JSON value: by key in objects; what was appended to a list is appended; else ours.
 
@@ -227,18 +233,22 @@ def merge(base: Any, ours: Any, theirs: Any) -> Any:
     >>> merge([1], [1, 2], [1, 3])
     [1, 3, 2]
     """
-    if ours == base:
+    if _same(ours, base):
         return theirs
-    if isinstance(base, dict) and isinstance(ours, dict) and isinstance(theirs, dict):
-        merged = {key: value for key, value in theirs.items() if key in ours or key not in base}
-        for key, value in ours.items():
-            if key not in base or key not in theirs:
-                changed = key not in base or value != base[key]
-                if changed:
-                    merged[key] = value
-            else:
-                merged[key] = merge(base[key], value, theirs[key])
-        return merged
-    if isinstance(base, list) and isinstance(ours, list) and isinstance(theirs, list) and ours[: len(base)] == base:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        old = base if isinstance(base, dict) else {}
+        merged = {
+            key: merge(old.get(key, MISSING), ours.get(key, MISSING), theirs.get(key, MISSING))
+            for key in (theirs | ours)
+        }
+        return {key: value for key, value in merged.items() if value is not MISSING}
+    if all(isinstance(value, list) for value in (base, ours, theirs)) and _same(ours[: len(base)], base):
         return theirs + ours[len(base) :]
     return ours
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether both are the same in JSON, where 1, 1.0 and true are three values."""
+    if one is MISSING or other is MISSING:
+        return one is other
+    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
