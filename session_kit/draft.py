@@ -31,6 +31,17 @@ class Put(NamedTuple):
         draft.store(self.key, self.raw)
 
 
+class Default(NamedTuple):
+    """A key that was not there was given a value."""
+
+    key: str
+    raw: Raw
+
+    def replay(self, draft: Draft) -> None:
+        if self.key not in draft.fields:
+            draft.store(self.key, self.raw)
+
+
 class Drop(NamedTuple):
     """A key was deleted."""
 
@@ -89,7 +100,7 @@ class Draft:
         self.stored = fields
         self.fields = fields
         self.values: dict[str, Any] = {}
-        self.log: list[Put | Drop | Edit | Apply | Replace] = []
+        self.log: list[Put | Default | Drop | Edit | Apply | Replace] = []
 
     # --- reading ---
 
@@ -107,12 +118,17 @@ class Draft:
 
     # --- changing ---
 
-    def put(self, key: str, value: object) -> None:
+    def put(self, key: str, value: object, change: type[Put | Default] = Put) -> None:
         """Set one key. `SessionError` if the value cannot be stored."""
         raw = self.codec.dump(value, check_name(key))
         self.store(key, raw)
         self.values[key] = value
-        self.log.append(Put(key, raw))
+        self.log.append(change(key, raw))
+
+    def default(self, key: str, value: object) -> None:
+        """Set one key unless it is there."""
+        if key not in self.fields:
+            self.put(key, value, Default)
 
     def drop(self, key: str) -> None:
         """Delete one key. `KeyError` if it is not there."""
