@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from session_kit import SessionError, SessionManager
 from session_kit.codec import JSONCodec
-from session_kit.draft import Draft, Drop, Replace, merge
+from session_kit.draft import Draft, Drop, Edit, Put, Replace, merge
 from session_kit.testing import Visitor
 
 CODEC = JSONCodec()
@@ -187,6 +187,29 @@ def test_being_overtaken_twice_ends_where_being_overtaken_once_does(
     assert shown(twice) == shown(once)
 
 
+@given(DATA, ANY_CHANGES, DATA)
+def test_after_a_merge_the_handler_reads_what_was_merged_and_a_second_save_keeps_it(
+    data: Any, steps: list[Change], newer: Any
+) -> None:
+    draft = draft_of(data, *steps)
+    draft.rebase(packed(newer))
+    merged = shown(draft)
+    assert text({key: draft[key] for key in draft.fields}) == merged
+    draft.settle()
+    assert shown(draft) == merged
+
+
+def test_a_change_that_was_saved_is_not_made_again() -> None:
+    def count(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"visits": data["visits"] + 1}
+
+    draft = draft_of({"visits": 1}, lambda hand: hand.apply(count))
+    draft.saved()
+    put("a", 1)(Hand(draft))
+    draft.rebase(packed({"visits": 2}))
+    assert shown(draft) == text({"visits": 2, "a": 1})
+
+
 @given(DATA, ANY_CHANGES, DATA, ANY_CHANGES)
 def test_a_replay_changes_neither_the_newer_record_nor_the_log(
     data: Any, steps: list[Change], newer: Any, later: list[Change]
@@ -284,7 +307,7 @@ def test_putting_keeps_the_keys_of_others_and_replacing_does_not() -> None:
 
 def test_replacing_forgets_the_changes_before_it_and_keeps_those_after_it() -> None:
     draft = draft_of({"a": 1}, put("b", 2), replace({"c": [3]}), lambda hand: hand["c"].append(4), put("d", 5))
-    assert [type(change) for change in draft.log].count(Replace) == 1
+    assert [type(change) for change in draft.log] == [Replace, Put, Edit]
     draft.rebase(packed({"a": 9, "b": 9}))
     assert shown(draft) == text({"c": [3, 4], "d": 5})
 
@@ -316,9 +339,24 @@ def test_each_change_in_place_is_found_and_survives_another_request(change: Call
     assert shown(draft) == text({"value": value, "other": 1})
 
 
-def test_an_object_that_was_put_in_and_then_changed_is_found_under_each_of_its_keys() -> None:
+@pytest.mark.parametrize(
+    "take_in",
+    [
+        lambda hand, value: hand.__setitem__("a", value),
+        lambda hand, value: hand.setdefault("a", value),
+        lambda hand, value: hand.apply(lambda data: {"a": value}),
+        lambda hand, value: hand.replace({"a": value}),
+    ],
+)
+def test_an_object_that_was_taken_in_and_then_changed_is_found(take_in: Callable[[Hand, Any], None]) -> None:
+    value = [1]
+    draft = draft_of({}, lambda hand: take_in(hand, value), lambda hand: value.append(2))
+    assert shown(draft) == text({"a": [1, 2]})
+
+
+def test_an_object_under_two_keys_is_changed_under_both() -> None:
     shared = [1]
-    draft = draft_of({}, lambda hand: (hand.__setitem__("a", shared), hand.__setitem__("b", shared), shared.append(2)))
+    draft = draft_of({}, lambda hand: hand.update(a=shared, b=shared), lambda hand: shared.append(2))
     assert shown(draft) == text({"a": [1, 2], "b": [1, 2]})
 
 
