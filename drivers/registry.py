@@ -36,7 +36,7 @@ def register_driver(scheme: str, driver: type[Driver] | str) -> None:
     >>> open_driver("scratch://").set("key", b"value") is not None
     True
     """
-    if urlsplit(f"{scheme}://").scheme != scheme.lower():
+    if not scheme or urlsplit(f"{scheme}://").scheme != scheme.lower():
         raise ConfigError(
             f"{scheme!r} cannot begin a URL: a scheme is a letter, then letters, digits, '+', '-' and '.'"
         )
@@ -102,9 +102,9 @@ def _driver_class(scheme: str) -> type[Driver]:
         found = entry_points(group=ENTRY_POINT_GROUP)
         for entry_point in found:
             if entry_point.name.lower() == scheme:
-                target = entry_point.value
+                target = entry_point.value.partition("[")[0].strip()  # "[extra]" may stand behind it
         if target is None:
-            known = sorted({*_builtin, *_registered, *(entry_point.name for entry_point in found)})
+            known = sorted({*_builtin, *_registered, *(entry_point.name.lower() for entry_point in found)})
             raise ConfigError(f"no driver for {scheme}://; known: {', '.join(f'{name}://' for name in known)}")
     cls: object = target
     if isinstance(target, str):
