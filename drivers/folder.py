@@ -22,6 +22,8 @@ def make_private(path: Path, scheme: str, ours: str) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{scheme}://{path}: the folder cannot be made: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{str(path)!r} cannot be the name of a folder: it holds a NUL or a lone surrogate") from None
     if path.stat().st_mode & 0o077 and os.name == "posix":
         if (path / ours).exists() or not any(path.iterdir()):
             path.chmod(0o700)

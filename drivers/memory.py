@@ -13,6 +13,7 @@ from urllib.parse import SplitResult
 
 from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.errors import ConfigError, Conflict
+from session_kit.drivers.registry import redact
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,7 +55,7 @@ class MemoryDriver(Driver):
     @classmethod
     def from_url(cls, url: SplitResult, **options: object) -> Self:
         if url.path not in ("", "/"):
-            raise ConfigError(f"memory:// takes a name, not a path: memory://{url.path.strip('/').replace('/', '-')}")
+            raise ConfigError(f"{redact(url)}: a name, like memory://shop, has no slash in it")
         if not url.netloc:
             return super().from_url(url, **options)
         with _shared_lock:
@@ -63,7 +64,7 @@ class MemoryDriver(Driver):
                 driver = _shared[url.netloc] = super().from_url(url, **options)
         wanted = options.get("max_entries", driver.max_entries)
         if not isinstance(driver, cls) or wanted != driver.max_entries:
-            raise ConfigError(f"memory://{url.netloc} is already open with max_entries={driver.max_entries}")
+            raise ConfigError(f"{redact(url)} is already open with max_entries={driver.max_entries}")
         return driver
 
     def read(self, key: str) -> Entry | None:

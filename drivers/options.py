@@ -52,10 +52,15 @@ def parse_duration(value: str | float | timedelta) -> Duration:
 def parse_size(value: str) -> Size:
     """Return `value` in bytes: `"1024"`, `"64KB"` (thousands), `"2GiB"` or `"2G"` (powers of 1,024).
 
+    Raises `ValueError` for anything else, and for sizes below one byte.
+
     >>> parse_size("1.5KiB")
     1536
     """
-    return Size(int(_quantity(value, _BYTES, "a size like 64KB, 10MiB or 2GiB")))
+    size = _quantity(value, _BYTES, "a size like 64KB, 10MiB or 2GiB")
+    if not 1 <= size < 2**63:
+        raise ValueError(f"a size must be between 1 byte and 8 EiB, not {value!r}")
+    return Size(int(size))
 
 
 def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
@@ -139,5 +144,5 @@ def unknown_option(name: str, valid: Iterable[str], where: str) -> ConfigError:
     """The error for an option that does not exist, with the valid ones and the one probably meant."""
     names = sorted(valid)
     guess = difflib.get_close_matches(name, names, n=1)
-    meant = f"; did you mean {guess[0]!r}?" if guess else ""
+    meant = f"; did you mean {guess[0]!r}?" if guess else "."
     return ConfigError(f"{where}: unknown option {name!r}{meant} Valid options: {', '.join(names) or 'none'}.")

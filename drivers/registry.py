@@ -14,6 +14,7 @@ from session_kit.drivers.options import convert
 
 Query = list[tuple[str, str]]
 
+ESCAPE = "in a user or password write / ? # [ ] and @ as %2F %3F %23 %5B %5D and %40"
 ENTRY_POINT_GROUP = "session_kit.drivers"
 
 REDIS_KINDS = ("", "+cluster", "+sentinel")
@@ -39,10 +40,16 @@ def register_driver(scheme: str, driver: type[Driver] | str) -> None:
     A package can do the same without a call, by an entry point in the group `session_kit.drivers` whose name is the
     scheme. What is registered by a call comes first, then what is built in, then entry points.
 
+    Raises `ConfigError` for a scheme that no URL can have.
+
     >>> register_driver("scratch", "session_kit.drivers.memory:MemoryDriver")
     >>> open_driver("scratch://").set("key", b"value") is not None
     True
     """
+    if not scheme or urlsplit(f"{scheme}://").scheme != scheme.lower():
+        raise ConfigError(
+            f"{scheme!r} cannot begin a URL: a scheme is a letter, then letters, digits, '+', '-' and '.'"
+        )
     _registered[scheme.lower()] = driver
 
 
@@ -76,17 +83,23 @@ def split_url(url: str) -> tuple[SplitResult, Query]:
         raise ConfigError(f"a store URL must be a str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"the store URL cannot be parsed: {error}") from None
+    except ValueError:  # whose message shows user and password
+        raise ConfigError(f"the store URL cannot be parsed; {ESCAPE}") from None
     if not parts.scheme or "://" not in url:
         raise ConfigError("a store URL needs a scheme, like memory:// or disk:///var/lib/app")
     if parts.fragment:
         raise ConfigError(f"{redact(parts)}: '#' starts a fragment, which means nothing here; write it as %23")
-    return parts, parse_qsl(parts.query, keep_blank_values=True)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    if any("@" in name for name, _ in query):
+        raise ConfigError(f"{redact(parts)}: no option has an '@' in its name; {ESCAPE}")
+    return parts, query
 
 
 def redact(parts: SplitResult) -> str:
     """Return the URL without what may be secret: user, password and options."""
+    # A password with an unescaped / ? or # ends the netloc early, and the rest of it looks like a path or an option.
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return f"{parts.scheme}://..."
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -99,18 +112,18 @@ def _driver_class(scheme: str) -> type[Driver]:
         found = entry_points(group=ENTRY_POINT_GROUP)
         for entry_point in found:
             if entry_point.name.lower() == scheme:
-                target = entry_point.value
+                target = entry_point.value.partition("[")[0].strip()  # "[extra]" may stand behind it
         if target is None:
-            known = sorted({*_builtin, *_registered, *(entry_point.name for entry_point in found)})
+            known = sorted({*_builtin, *_registered, *(entry_point.name.lower() for entry_point in found)})
             raise ConfigError(f"no driver for {scheme}://; known: {', '.join(f'{name}://' for name in known)}")
-    if not isinstance(target, str):
-        return target
-    module, _, name = target.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        hint = f"pip install 'session-kit[{extra}]'" if extra else f"install the package that provides {error.name}"
-        raise ConfigError(f"{scheme}:// needs the package {error.name}, which is not installed: {hint}") from None
+    cls: object = target
+    if isinstance(target, str):
+        module, _, name = target.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module), name, None)
+        except ModuleNotFoundError as error:
+            hint = f"pip install 'session-kit[{extra}]'" if extra else f"install the package that provides {error.name}"
+            raise ConfigError(f"{scheme}:// needs the package {error.name}, which is not installed: {hint}") from None
     if not (isinstance(cls, type) and issubclass(cls, Driver)):
         raise ConfigError(f"{scheme}:// is registered for {target}, which is not a Driver class")
     return cls

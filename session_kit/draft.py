@@ -8,8 +8,9 @@ be replayed on a newer record when another request was faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from session_kit.codec import IMMUTABLE, Codec
@@ -28,6 +29,17 @@ class Put(NamedTuple):
 
     def replay(self, draft: Draft) -> None:
         draft.store(self.key, self.raw)
+
+
+class Default(NamedTuple):
+    """A key that was not there was given a value."""
+
+    key: str
+    raw: Raw
+
+    def replay(self, draft: Draft) -> None:
+        if self.key not in draft.fields:
+            draft.store(self.key, self.raw)
 
 
 class Drop(NamedTuple):
@@ -88,7 +100,7 @@ class Draft:
         self.stored = fields
         self.fields = fields
         self.values: dict[str, Any] = {}
-        self.log: list[Put | Drop | Edit | Apply | Replace] = []
+        self.log: list[Put | Default | Drop | Edit | Apply | Replace] = []
 
     # --- reading ---
 
@@ -106,12 +118,17 @@ class Draft:
 
     # --- changing ---
 
-    def put(self, key: str, value: object) -> None:
+    def put(self, key: str, value: object, change: type[Put | Default] = Put) -> None:
         """Set one key. `SessionError` if the value cannot be stored."""
         raw = self.codec.dump(value, check_name(key))
         self.store(key, raw)
         self.values[key] = value
-        self.log.append(Put(key, raw))
+        self.log.append(change(key, raw))
+
+    def default(self, key: str, value: object) -> None:
+        """Set one key unless it is there."""
+        if key not in self.fields:
+            self.put(key, value, Default)
 
     def drop(self, key: str) -> None:
         """Delete one key. `KeyError` if it is not there."""
@@ -179,8 +196,9 @@ class Draft:
         if not isinstance(result, Mapping):
             kind = type(result).__name__
             raise SessionError(f"an updater must return a mapping of the keys to change, not {kind}")
-        for key, value in result.items():
-            raw = self.codec.dump(value, check_name(key))
+        # All are encoded before the first is stored: an updater whose result is refused has changed nothing.
+        changes = {key: (self.codec.dump(value, check_name(key)), value) for key, value in result.items()}
+        for key, (raw, value) in changes.items():
             if raw != self.fields.get(key):
                 self.store(key, raw)
                 self.values[key] = value
@@ -219,6 +237,10 @@ def check_name(key: object) -> str:
     return key
 
 
+MISSING: Final = object()
+"""In a merge: the key is not there."""
+
+
 def merge(base: Any, ours: Any, theirs: Any) -> Any:
     """Merge two changes of one JSON value: by key in objects; what was appended to a list is appended; else ours.
 
@@ -227,18 +249,22 @@ def merge(base: Any, ours: Any, theirs: Any) -> Any:
     >>> merge([1], [1, 2], [1, 3])
     [1, 3, 2]
     """
-    if ours == base:
+    if _same(ours, base):
         return theirs
-    if isinstance(base, dict) and isinstance(ours, dict) and isinstance(theirs, dict):
-        merged = {key: value for key, value in theirs.items() if key in ours or key not in base}
-        for key, value in ours.items():
-            if key not in base or key not in theirs:
-                changed = key not in base or value != base[key]
-                if changed:
-                    merged[key] = value
-            else:
-                merged[key] = merge(base[key], value, theirs[key])
-        return merged
-    if isinstance(base, list) and isinstance(ours, list) and isinstance(theirs, list) and ours[: len(base)] == base:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        old = base if isinstance(base, dict) else {}
+        merged = {
+            key: merge(old.get(key, MISSING), ours.get(key, MISSING), theirs.get(key, MISSING))
+            for key in (theirs | ours)
+        }
+        return {key: value for key, value in merged.items() if value is not MISSING}
+    if all(isinstance(value, list) for value in (base, ours, theirs)) and _same(ours[: len(base)], base):
         return theirs + ours[len(base) :]
     return ours
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether both are the same in JSON, where 1, 1.0 and true are three values."""
+    if one is MISSING or other is MISSING:
+        return one is other
+    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")

@@ -125,6 +125,12 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
     def __delitem__(self, key: str) -> None:
         self._loaded().drop(key)
 
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        """Return the value of `key`; if it is not there, set it to `default`, unless another request was faster."""
+        draft = self._loaded()
+        draft.default(key, default)
+        return draft[key]
+
     def __contains__(self, key: object) -> bool:
         return key in self._loaded().fields
 

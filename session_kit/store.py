@@ -7,13 +7,14 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Raw
 
 from session_kit.codec import Codec, JSONCodec
 from session_kit.draft import RESERVED, Draft, DraftView
 from session_kit.drivers import ANY, Capabilities, Driver, open_driver
+from session_kit.drivers.base import check_key
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
 from session_kit.drivers.twins import Blocking, Native, iterate, run
@@ -102,10 +103,8 @@ class UnstorageSessionStore:
         codec: Codec | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not isinstance(prefix, str) or not prefix:
-            raise ConfigError("prefix must be a text of at least one character; it keeps applications apart")
         self.ttl = ttl if ttl is None or callable(ttl) else _duration(ttl)
-        self.prefix = prefix
+        self.prefix = _prefix(prefix)
         self.hash_ids = hash_ids
         self.codec: Codec = codec or JSONCodec()
         self._owns_driver = isinstance(driver, str)
@@ -333,13 +332,16 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
     604800.0
     """
     parts, query = split_url(url)
-    own = {name: text for name, text in query if name in ("prefix", "ttl")}
+    own = {name: text for name, text in query if name in OWN_OPTIONS}
     if len(own) < sum(name in own for name, _ in query):
         raise ConfigError(f"{redact(parts)}: prefix and ttl may be given once each")
     # Checked before the driver opens, so that nothing is made on disk for a URL that is wrong.
-    options: dict[str, Any] = {**own, "ttl": _duration(own["ttl"])} if "ttl" in own else {**own}
+    try:
+        options: dict[str, Any] = {name: OWN_OPTIONS[name](text) for name, text in own.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{redact(parts)}: {error}") from None
     rest = [(name, text) for name, text in query if name not in own]
-    driver = open_parts(parts, rest, clock=clock, also=("prefix", "ttl"))
+    driver = open_parts(parts, rest, clock=clock, also=OWN_OPTIONS)
     store = UnstorageSessionStore(driver, **options)
     store._owns_driver = True
     return store
@@ -350,8 +352,22 @@ def hash_id(sid: str) -> str:
     return urlsafe_b64encode(hashlib.sha256(sid.encode()).digest())[:43].decode()
 
 
+def _prefix(prefix: str) -> str:
+    if not isinstance(prefix, str) or not prefix:
+        raise ConfigError("prefix must be a text of at least one character; it keeps applications apart")
+    try:
+        check_key(f"{prefix}:{hash_id('')}")
+    except ValueError as error:
+        raise ConfigError(f"prefix and id together: {error}") from None
+    return prefix
+
+
 def _duration(value: str | float | timedelta) -> float:
     try:
         return parse_duration(value)
     except ValueError as error:
         raise ConfigError(f"ttl: {error}") from None
+
+
+OWN_OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {"prefix": _prefix, "ttl": _duration}
+"""The options that a URL gives to the store; the rest are its driver's."""
