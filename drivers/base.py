@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import SplitResult
 
 from session_kit.drivers.errors import Conflict, Unsupported
+from session_kit.drivers.options import Parser, options_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -152,11 +153,16 @@ class Driver:
         _alive.add(self)
 
     @classmethod
-    def from_url(cls, url: SplitResult, **options: object) -> Self:
-        """Make a driver from a URL; `options` are its query parameters, already converted to their types.
+    def url_options(cls, url: SplitResult) -> Mapping[str, Parser]:
+        """The options that a URL may name, each with what turns its text into a value.
 
-        The keyword-only parameters of `__init__` are the options that a URL may name.
+        By default the keyword-only parameters of `__init__` of a type that text can give.
         """
+        return options_of(cls)
+
+    @classmethod
+    def from_url(cls, url: SplitResult, **options: object) -> Self:
+        """Make a driver from a URL; `options` are its query parameters, already converted to their types."""
         return cls(**options)  # type: ignore[arg-type]  # the registry has checked them against the signature
 
     # --- required of an author ---

@@ -93,7 +93,9 @@ def _parse_int(text: str) -> int:
         raise ValueError(f"{text!r} is not a whole number") from None
 
 
-_PARSERS: dict[object, Callable[[str], object]] = {
+Parser = Callable[[str], object]
+
+_PARSERS: dict[object, Parser] = {
     str: str,
     int: _parse_int,
     float: lambda text: _quantity(text, {"": 1}, "a number"),
@@ -103,13 +105,18 @@ _PARSERS: dict[object, Callable[[str], object]] = {
 }
 
 
-def options_of(cls: type) -> dict[str, Callable[[str], object]]:
+def parser_for(hint: object) -> Parser | None:
+    """Return what turns text into the type `hint`; None if text cannot give it."""
+    return _PARSERS.get(_not_none(hint))
+
+
+def options_of(cls: type) -> dict[str, Parser]:
     """Return the options that a URL may set for `cls`: its keyword-only parameters of a type that text can give."""
     init = cls.__init__  # type: ignore[misc]  # asked of the class, not of an instance
     hints = typing.get_type_hints(init)
     found = {}
     for name, parameter in inspect.signature(init).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and (parser := _PARSERS.get(_not_none(hints.get(name)))):
+        if parameter.kind is parameter.KEYWORD_ONLY and (parser := parser_for(hints.get(name))):
             found[name] = parser
     return found
 
@@ -121,12 +128,13 @@ def _not_none(hint: object) -> object:
     return hint
 
 
-def convert(texts: Iterable[tuple[str, str]], cls: type, *, where: str, also: Iterable[str] = ()) -> dict[str, object]:
-    """Check the query parameters `texts` against the options of `cls` and return them typed, or raise `ConfigError`.
+def convert(
+    texts: Iterable[tuple[str, str]], parsers: Mapping[str, Parser], *, where: str, also: Iterable[str] = ()
+) -> dict[str, object]:
+    """Check the query parameters `texts` against the options there are and return them typed, or raise `ConfigError`.
 
     where: begins each message. also: further names to list as valid ones.
     """
-    parsers = options_of(cls)
     options: dict[str, object] = {}
     for name, text in texts:
         if name not in parsers:

@@ -73,7 +73,7 @@ def open_parts(
 ) -> Driver:
     """Open a driver from a split URL. `also` names options that the caller has taken out, for error messages."""
     cls = _driver_class(parts.scheme)
-    options = convert(query, cls, where=redact(parts), also=also)
+    options = convert(query, cls.url_options(parts), where=redact(parts), also=also)
     return cls.from_url(parts, clock=clock, **options)
 
 
@@ -103,6 +103,17 @@ def redact(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def _fsspec_knows(scheme: str) -> bool:
+    """Whether to leave `scheme` to fsspec; it is not asked unless nobody else answers."""
+    if scheme.startswith("fsspec+"):
+        return True
+    try:
+        from fsspec.registry import available_protocols
+    except ModuleNotFoundError:
+        return False
+    return scheme in available_protocols()
+
+
 def _driver_class(scheme: str) -> type[Driver]:
     target: type[Driver] | str | None = _registered.get(scheme)
     extra: str | None = None
@@ -113,9 +124,14 @@ def _driver_class(scheme: str) -> type[Driver]:
         for entry_point in found:
             if entry_point.name.lower() == scheme:
                 target = entry_point.value.partition("[")[0].strip()  # "[extra]" may stand behind it
+        if target is None and _fsspec_knows(scheme):
+            target, extra = "session_kit.drivers.fsspec:FsspecDriver", "fsspec"
         if target is None:
             known = sorted({*_builtin, *_registered, *(entry_point.name.lower() for entry_point in found)})
-            raise ConfigError(f"no driver for {scheme}://; known: {', '.join(f'{name}://' for name in known)}")
+            raise ConfigError(
+                f"no driver for {scheme}://; known: {', '.join(f'{name}://' for name in known)}, and with the extra"
+                " 'fsspec' what fsspec knows (gs://, az://, sftp:// ...)"
+            )
     cls: object = target
     if isinstance(target, str):
         module, _, name = target.partition(":")

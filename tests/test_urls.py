@@ -65,7 +65,8 @@ def python(code: str, *folders: Path) -> str:
 
 
 def listed(*more: str) -> str:
-    return ", ".join(f"{scheme}://" for scheme in sorted({*registry._builtin, *more}))
+    known = ", ".join(f"{scheme}://" for scheme in sorted({*registry._builtin, *more}))
+    return f"{known}, and with the extra 'fsspec' what fsspec knows (gs://, az://, sftp:// ...)"
 
 
 def error_of(url: Any, opener: Callable[[Any], object] = open_store) -> str:

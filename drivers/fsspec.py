@@ -1,0 +1,283 @@
+"""Entries on any file system that fsspec knows: object stores, SFTP, memory, and many more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import SplitResult
+
+import fsspec
+
+from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_key, check_value
+from session_kit.drivers.envelope import HEADER, Header, seal, unseal, unseal_header
+from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverError, DriverUnavailable
+from session_kit.drivers.names import FOLDER_END, key_of, parts_of
+from session_kit.drivers.options import Parser, parser_for
+from session_kit.drivers.registry import redact
+from session_kit.drivers.twins import Blocking, run
+
+if TYPE_CHECKING:
+    from typing import Self
+
+PREFIX: Final = "fsspec+"
+# What fsspec itself looks at, and what we have decided: nothing is cached, and nothing is shared with other code.
+OURS: Final = {"use_listings_cache": False, "skip_instance_cache": True}
+NO_OPTIONS: Final = {*OURS, "self", "args", "kwargs", "storage_options", "asynchronous", "loop", "fo", "fs"}
+
+
+class FsspecDriver(Driver):
+    """A folder of a file system that fsspec reaches, with one file for each entry.
+
+    protocol: as fsspec names it, such as `"gs"`, `"az"`, `"sftp"`, `"memory"`.
+    root: the folder, as that file system writes it.
+    options: keyword arguments of the file system; in a URL, those that its signature names.
+    clock: Unix time in seconds.
+
+    fsspec promises neither exclusive creation nor conditional writes, so `expect=` is refused, and of two requests that
+    write one session at the same moment the last wins. A value is replaced atomically where the file system does so
+    (object stores do). Where a file system calls an outage "not found", so does this driver.
+
+    In a URL: `gs://bucket/folder?project=shop`, `sftp://user:password@host/srv/sessions`, `fsspec+memory://name`.
+    """
+
+    def __init__(
+        self,
+        protocol: str,
+        root: str,
+        options: Mapping[str, object] | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock=clock)
+        self.capabilities = Capabilities(shared=protocol != "memory")
+        self._class = file_system_class(protocol)
+        self._protocol = protocol
+        self._root = root.rstrip("/")
+        self._where = f"{protocol}://{self._root.lstrip('/')}"
+        self._options = {**(options or {}), **OURS}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._opening = threading.Lock()
+        self._blocking: Any = None
+        self._native: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Native] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def url_options(cls, url: SplitResult) -> Mapping[str, Parser]:
+        """What the constructor of the file system names, by the type of its default."""
+        found: dict[str, Parser] = {}
+        for ancestor in file_system_class(url.scheme.removeprefix(PREFIX)).__mro__:
+            for parameter in inspect.signature(ancestor.__init__).parameters.values():
+                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in NO_OPTIONS:
+                    continue
+                default = parameter.default
+                parser = parser_for(str if default in (None, parameter.empty) else type(default))
+                if parser is not None:
+                    found.setdefault(parameter.name, parser)
+        return found
+
+    @classmethod
+    def from_url(cls, url: SplitResult, **options: Any) -> Self:
+        protocol = url.scheme.removeprefix(PREFIX)
+        clock = options.pop("clock", time.time)
+        plain = url._replace(scheme=protocol, query="").geturl()
+        if not (url.netloc or url.path.strip("/")):
+            raise ConfigError(f"{redact(url)}: name a folder or bucket, like {url.scheme}://name")
+        file_system = file_system_class(protocol)
+        # Host, user and password, for the file systems that have such.
+        own: dict[str, Any] = file_system._get_kwargs_from_urls(plain)
+        driver = cls(protocol, file_system._strip_protocol(plain), {**own, **options}, clock=clock)
+        driver._where = redact(url)
+        return driver
+
+    def __repr__(self) -> str:
+        return f"FsspecDriver({self._where})"
+
+    # --- the contract ---
+
+    def read(self, key: str) -> Entry | None:
+        return run(self._read(self._io, key))
+
+    async def aread(self, key: str) -> Entry | None:
+        return await self._read(self._aio, key) if self._class.async_impl else await super().aread(key)
+
+    async def aget(self, key: str) -> bytes | None:
+        entry = await self.aread(key)
+        return None if entry is None else entry.value
+
+    async def ahas(self, key: str) -> bool:
+        return await self.aread(key) is not None
+
+    def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
+        return run(self._set(self._io, key, value, ttl, expect))
+
+    async def aset(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
+        if self._class.async_impl:
+            return await self._set(self._aio, key, value, ttl, expect)
+        return await super().aset(key, value, ttl=ttl, expect=expect)
+
+    def delete(self, key: str, *, expect: object = ANY) -> bool:
+        return run(self._delete(self._io, key, expect))
+
+    async def adelete(self, key: str, *, expect: object = ANY) -> bool:
+        if self._class.async_impl:
+            return await self._delete(self._aio, key, expect)
+        return await super().adelete(key, expect=expect)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        for path, key in self._files(self._root, ""):
+            if key.startswith(prefix) and run(self._live_header(self._io(), path)) is not None:
+                yield key
+
+    def prune(self) -> int:
+        """Drop what has expired; each entry is looked at."""
+        count = 0
+        for path, _ in self._files(self._root, ""):
+            header = run(self._header(self._io(), path))
+            if header is not None and not self._is_live(header):
+                with self._translated("deleted"), contextlib.suppress(FileNotFoundError):
+                    run(self._io().rm_file(path))
+                    count += 1
+        return count
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._reset()
+
+    # --- written once for both colours: `io` has the methods of the file system as coroutines ---
+
+    async def _read(self, io: Callable[[], Any], key: str) -> Entry | None:
+        path = self._path(key)
+        data = await self._load(io(), path)
+        if data is None:
+            return None
+        entry = unseal(data)
+        return entry if self._is_live(entry) else None
+
+    async def _set(self, io: Callable[[], Any], key: str, value: bytes, ttl: float | None, expect: object) -> object:
+        path = self._path(key)
+        check_value(value)
+        data, version = seal(value, self.expires_at(ttl))
+        if expect is not ANY:
+            raise self.unsupported("conditional writes")
+        with self._translated("written"):
+            try:
+                await io().pipe_file(path, data)
+            except FileNotFoundError:
+                await io().makedirs(path.rpartition("/")[0], exist_ok=True)
+                await io().pipe_file(path, data)
+        return version
+
+    async def _delete(self, io: Callable[[], Any], key: str, expect: object) -> bool:
+        path = self._path(key)
+        if expect is not ANY:
+            raise self.unsupported("conditional deletes")
+        try:
+            header = await self._header(io(), path)
+        except CorruptEntry:  # what cannot be read can still be deleted
+            live = True
+        else:
+            if header is None:
+                return False
+            live = self._is_live(header)
+        with self._translated("deleted"):
+            try:
+                await io().rm_file(path)
+            except FileNotFoundError:
+                return False
+        return live
+
+    async def _header(self, io: Any, path: str) -> Header | None:
+        data = await self._load(io, path, start=0, end=HEADER.size)
+        return None if data is None else unseal_header(data)
+
+    async def _live_header(self, io: Any, path: str) -> Header | None:
+        with contextlib.suppress(CorruptEntry):
+            header = await self._header(io, path)
+            return header if header is not None and self._is_live(header) else None
+        return None
+
+    async def _load(self, io: Any, path: str, **part: int) -> bytes | None:
+        with self._translated("read"):
+            try:
+                data: bytes = await io.cat_file(path, **part)
+                return data
+            except FileNotFoundError:
+                return None
+
+    # --- the file system ---
+
+    def _path(self, key: str) -> str:
+        check_key(key)
+        return "/".join([self._root, *parts_of(key)])
+
+    def _is_live(self, entry: Entry | Header) -> bool:
+        return entry.expires_at is None or entry.expires_at > self._clock()
+
+    def _files(self, folder: str, name: str) -> Iterator[tuple[str, str]]:
+        """Each file of ours with its key."""
+        with self._translated("listed"):
+            try:
+                found = run(self._io().ls(folder, detail=True))
+            except FileNotFoundError:
+                return
+        for item in found:
+            last = item["name"].rstrip("/").rpartition("/")[2]
+            if item["type"] == "directory" and last.endswith(FOLDER_END):
+                yield from self._files(item["name"], name + last.removesuffix(FOLDER_END))
+            elif item["type"] == "file" and (key := key_of(name + last)) is not None:
+                yield item["name"], key
+
+    def _io(self) -> Any:
+        with self._opening:
+            if self._blocking is None:
+                with self._translated("opened"):
+                    self._blocking = Blocking(self._class(**self._options))
+            return self._blocking
+
+    def _aio(self) -> Any:
+        loop = asyncio.get_running_loop()
+        io = self._native.get(loop)
+        if io is None:
+            with self._translated("opened"):
+                io = self._native[loop] = _Native(self._class(asynchronous=True, loop=loop, **self._options))
+        return io
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        """File systems raise whatever they like: what is not "not found" is an outage."""
+        try:
+            yield
+        except (DriverError, FileNotFoundError):
+            raise
+        except NotImplementedError:
+            raise DriverUnavailable(f"{self!r} cannot be {what}: the file system does not offer it") from None
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise DriverUnavailable(f"{self!r} cannot be {what}: {reason}") from error
+
+
+class _Native:
+    """The coroutines of an asynchronous file system, under the names of the blocking methods."""
+
+    def __init__(self, file_system: Any) -> None:
+        self._file_system = file_system
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file_system, f"_{name}")
+
+
+def file_system_class(protocol: str) -> Any:
+    """Return fsspec's class for `protocol`; `ConfigError` if there is none, or its package is missing."""
+    try:
+        return fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise ConfigError(f"{protocol}:// needs another package, says fsspec: {error}") from None
+    except ValueError:
+        raise ConfigError(f"fsspec knows no protocol {protocol}://") from None

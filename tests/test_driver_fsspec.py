@@ -1,0 +1,243 @@
+"""Any file system of fsspec keeps what the driver claims, and says clearly what it cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import fsspec
+import pytest
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from session_kit import ConfigError, SessionManager, UnstorageSessionStore, open_driver
+from session_kit.drivers import Capabilities, CorruptEntry, Driver, DriverUnavailable, Unsupported
+from session_kit.drivers.fsspec import FsspecDriver
+from session_kit.testing import DriverConformance, ManualClock
+
+
+class TestMemory(DriverConformance):
+    title = "`fsspec+memory://`"
+
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        return open_driver(f"fsspec+memory://{tmp_path.name}-{id(self)}", clock=clock)
+
+
+class TestLocal(DriverConformance):
+    title = "`fsspec+file://`"
+
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        return open_driver(self.url(tmp_path), clock=clock)
+
+    def url(self, tmp_path: Path) -> str:
+        return f"fsspec+file://{tmp_path}/store"
+
+
+class AsyncMemory(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no type hints
+    """A file system with native coroutines, as the object stores have; it notes the event loops it was called in."""
+
+    protocol = "asyncmemory"
+    cachable = False
+    files: ClassVar[dict[str, bytes]] = {}
+    loops: ClassVar[list[Any]] = []
+
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        self.loops.append(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path][start:end]
+
+    async def _pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        await asyncio.sleep(0)
+        self.files[path] = value
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        await asyncio.sleep(0)
+        if self.files.pop(path, None) is None:
+            raise FileNotFoundError(path)
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        inside = [name for name in self.files if name.startswith(path + "/")]
+        entries: dict[str, Any] = {}
+        for name in inside:
+            child, more, _ = name[len(path) + 1 :].partition("/")
+            entries[child] = {"name": f"{path}/{child}", "type": "directory" if more else "file", "size": 0}
+        return list(entries.values())
+
+
+class Broken(MemoryFileSystem):  # type: ignore[misc]
+    """A file system whose server does not answer, and whose user may not write."""
+
+    protocol = "broken"
+    cachable = False
+
+    def __init__(self, token: str | None = None, retries: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def cat_file(self, *args: Any, **kwargs: Any) -> bytes:
+        raise RuntimeError("token s3cr3t-t0ken was refused")
+
+    def pipe_file(self, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def ls(self, *args: Any, **kwargs: Any) -> list[Any]:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+
+class ReadOnly(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A file system without a method to write, like that of GitHub."""
+
+    protocol = "readonly"
+    cachable = False
+
+    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> bytes:
+        raise FileNotFoundError(path)
+
+    def _open(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered() -> None:
+    for cls in (AsyncMemory, Broken, ReadOnly):
+        fsspec.register_implementation(cls.protocol, cls, clobber=True)
+
+
+class TestAsync(DriverConformance):
+    title = "an asynchronous file system of fsspec"
+
+    def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
+        AsyncMemory.files.clear()
+        driver = FsspecDriver("asyncmemory", "/root", clock=clock)
+        driver.capabilities = Capabilities()  # it lives in this process alone
+        return driver
+
+
+def test_native_coroutines_run_in_the_callers_loop() -> None:
+    driver = FsspecDriver("asyncmemory", "/loop")
+    AsyncMemory.loops.clear()
+
+    async def main() -> None:
+        await driver.aset("key", b"value")
+        assert await driver.aget("key") == b"value"
+        assert await driver.adelete("key") is True
+        assert set(AsyncMemory.loops) == {asyncio.get_running_loop()}
+
+    asyncio.run(main())
+
+
+def test_what_it_cannot_promise_is_refused_and_the_session_layer_falls_back() -> None:
+    driver = open_driver("fsspec+memory://fallback")
+    assert not driver.capabilities.create
+    assert not driver.capabilities.swap
+    with pytest.raises(Unsupported):
+        driver.set("key", b"value", expect="version")
+    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    session = manager.open()
+    session["user"] = "ada"
+    cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
+    one, other = manager.open(cookie), manager.open(cookie)
+    one["a"] = 1
+    other["b"] = 2
+    manager.commit(one)
+    manager.commit(other)
+    assert dict(manager.open(cookie)) == {"user": "ada", "a": 1, "b": 2}
+
+
+def test_an_error_of_the_file_system_is_an_outage_and_shows_no_secret() -> None:
+    driver = open_driver("fsspec+broken://host/root?token=s3cr3t-t0ken")
+    with pytest.raises(DriverUnavailable, match="cannot be read: RuntimeError") as caught:
+        driver.get("key")
+    assert "s3cr3t" not in str(caught.value) + repr(driver)
+    with pytest.raises(DriverUnavailable, match="cannot be written: Permission denied"):
+        driver.set("key", b"value")
+    with pytest.raises(DriverUnavailable, match="cannot be listed: Connection reset"):
+        list(driver.keys())
+
+
+def test_a_read_only_file_system_refuses_writes_clearly() -> None:
+    driver = open_driver("fsspec+readonly://root")
+    assert driver.get("key") is None
+    with pytest.raises(DriverUnavailable, match="cannot be written: the file system does not offer it"):
+        driver.set("key", b"value")
+
+
+def test_nothing_is_cached_between_drivers(tmp_path: Path) -> None:
+    one, other = (open_driver(f"fsspec+file://{tmp_path}/store") for _ in range(2))
+    one.set("a", b"1")
+    assert list(other.keys()) == ["a"]
+    one.set("b", b"2")
+    assert sorted(other.keys()) == ["a", "b"]
+    one.delete("a")
+    assert list(other.keys()) == ["b"]
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    driver = open_driver(f"fsspec+file://{tmp_path}")
+    (tmp_path / "README.txt").write_text("hello")
+    (tmp_path / "planted").write_bytes(b"\x80\x04\x95pickle")
+    assert list(driver.keys()) == []
+    with pytest.raises(CorruptEntry):
+        driver.get("planted")
+    assert driver.clear() == 0
+    assert (tmp_path / "README.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("fsspec+memory://", "name a folder"),
+        ("fsspec+nonsense://x", "knows no protocol nonsense"),
+        ("fsspec+broken://x?retrys=5", "did you mean 'retries'"),
+        ("fsspec+broken://x?retries=many", "retries: 'many' is not a whole number"),
+        ("nonsense://x", "no driver for nonsense://"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_driver(url)
+
+
+def test_a_protocol_whose_package_is_missing_names_it() -> None:
+    script = """
+import sys
+sys.modules["gcsfs"] = None
+from session_kit import ConfigError, open_driver
+try:
+    open_driver("gs://bucket/folder")
+except ConfigError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "gcsfs" in run.stdout
+
+
+def test_without_fsspec_the_extra_is_named() -> None:
+    script = """
+import sys
+sys.modules["fsspec"] = None
+from session_kit import ConfigError, open_driver
+for url in ("fsspec+memory://x", "gs://bucket"):
+    try:
+        open_driver(url)
+    except ConfigError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    one, other = run.stdout.splitlines()
+    assert "pip install 'session-kit[fsspec]'" in one
+    assert "extra 'fsspec'" in other
+
+
+@given(st.text(min_size=6).filter(str.isprintable))
+def test_a_password_in_a_url_is_never_shown(password: str) -> None:
+    driver = open_driver(f"ftp://user:{quote(password, safe='')}@ftp.example.com/folder")
+    assert repr(driver) == "FsspecDriver(ftp://ftp.example.com/folder)"
+    assert driver._options["password"] in (password, quote(password, safe=""))  # type: ignore[attr-defined]
