@@ -15,6 +15,7 @@ from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests import servers
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
@@ -72,3 +73,18 @@ def make_manager(store: UnstorageSessionStore, clock: ManualClock, events: list[
 @pytest.fixture
 def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None) -> Visitor:
     return Visitor(make_manager(), runner)
+
+
+# --- real servers: one for the whole run, started when the first test asks for it ---
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]:
+    with servers.start_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    with servers.start_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
