@@ -88,3 +88,29 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
     with servers.start_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis62(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]:
+    with servers.start_redis62(tmp_path_factory.mktemp("redis62")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Cluster]:
+    """Killed nodes are to be healed by the test that killed them."""
+    with servers.start_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Sentinel]:
+    """Killed servers are to be healed by the test that killed them."""
+    with servers.start_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
+        yield sentinel
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    with servers.start_moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
