@@ -16,9 +16,18 @@ Query = list[tuple[str, str]]
 
 ENTRY_POINT_GROUP = "session_kit.drivers"
 
-_builtin = {
+REDIS_KINDS = ("", "+cluster", "+sentinel")
+
+_builtin: dict[str, tuple[str, str | None]] = {
     "memory": ("session_kit.drivers.memory:MemoryDriver", None),
     "disk": ("session_kit.drivers.disk:DiskDriver", "disk"),
+    **dict.fromkeys(
+        [
+            "unix",
+            *(f"{server}{tls}{kind}" for server in ("redis", "valkey") for tls in ("", "s") for kind in REDIS_KINDS),
+        ],
+        ("session_kit.drivers.redis:RedisDriver", "redis"),
+    ),
 }
 _registered: dict[str, type[Driver] | str] = {}
 

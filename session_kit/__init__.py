@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from session_kit.manager import SessionManager
     from session_kit.policy import Event
+    from session_kit.redis_store import RedisSessionStore
     from session_kit.session import Session
     from session_kit.store import SessionStore, UnstorageSessionStore, open_store
 
@@ -37,6 +38,7 @@ __all__ = [
     "DriverUnavailable",
     "Entry",
     "Event",
+    "RedisSessionStore",
     "Session",
     "SessionError",
     "SessionKitError",
@@ -60,6 +62,7 @@ _HOME = {
     "register_driver": "drivers",
     "SessionManager": "manager",
     "Event": "policy",
+    "RedisSessionStore": "redis_store",
     "Session": "session",
     "SessionStore": "store",
     "UnstorageSessionStore": "store",

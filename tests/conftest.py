@@ -13,9 +13,22 @@ from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.redis import RedisDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
-from tests import servers
+from tests.servers import (
+    Cluster,
+    S3Server,
+    Sentinel,
+    Valkey,
+    keep_time,
+    start_cluster,
+    start_moto,
+    start_redis62,
+    start_seaweed,
+    start_sentinel,
+    start_valkey,
+)
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
@@ -35,9 +48,18 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
             yield runner
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "valkey"])
 def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
-    driver = MemoryDriver(clock=clock) if request.param == "memory" else DiskDriver(tmp_path / "store", clock=clock)
+    if request.param == "memory":
+        driver: Driver = MemoryDriver(clock=clock)
+    elif request.param == "disk":
+        driver = DiskDriver(tmp_path / "store", clock=clock)
+    else:
+        server = request.getfixturevalue("valkey")
+        with server.client() as client:
+            client.flushall()
+            keep_time(client, clock)
+        driver = RedisDriver(server.url, clock=clock)
     yield driver
     driver.close()
 
@@ -75,42 +97,42 @@ def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner 
     return Visitor(make_manager(), runner)
 
 
-# --- real servers: one for the whole run, started when the first test asks for it ---
+# --- real servers, each started once a run, when the first test asks for it ---
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]:
-    with servers.start_valkey(tmp_path_factory.mktemp("valkey")) as server:
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
-    with servers.start_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+def redis62(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with start_redis62(tmp_path_factory.mktemp("redis62")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def redis62(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]:
-    with servers.start_redis62(tmp_path_factory.mktemp("redis62")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Cluster]:
-    """Killed nodes are to be healed by the test that killed them."""
-    with servers.start_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A test that kills one of its servers heals it."""
+    with start_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def valkey_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Sentinel]:
-    """Killed servers are to be healed by the test that killed them."""
-    with servers.start_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
+def valkey_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
+    """A test that kills one of its servers heals it."""
+    with start_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
         yield sentinel
 
 
 @pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
-    with servers.start_moto(tmp_path_factory.mktemp("moto")) as server:
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with start_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with start_moto(tmp_path_factory.mktemp("moto")) as server:
         yield server

@@ -15,6 +15,7 @@ import http.client
 import importlib.util
 import ipaddress
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -89,12 +90,12 @@ class Server(Stoppable):
 
     def start(self) -> None:
         """Start it on its port and folder, and wait until it is ready."""
-        with (self.folder / "server.log").open("wb") as log:
+        with (self.folder / "server.log").open("wb") as output:
             self.process = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 cwd=self.folder,
                 env=os.environ | self._environment(),
                 start_new_session=True,  # Ctrl-C is for the tests; their fixtures stop the servers in order
@@ -107,8 +108,9 @@ class Server(Stoppable):
             raise ServerError(f"{self.name} was not ready in {DEADLINE:g} s:\n{self.log()[-2000:]}") from None
         if (code := self.process.poll()) is not None:
             self.kill()
-            kind = PortTaken if "address already in use" in self.log().lower() else ServerError
-            raise kind(f"{self.name} ended at once, with code {code}:\n{self.log()[-2000:]}")
+            log = self.log()
+            taken = re.search("address already in use|port allocation failed", log, re.IGNORECASE)
+            raise (PortTaken if taken else ServerError)(f"{self.name} ended at once, with code {code}:\n{log[-2000:]}")
 
     @property
     def address(self) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class ManualClock:
@@ -18,6 +19,7 @@ class ManualClock:
 
     def __init__(self, start: float | None = None) -> None:
         self.now = time.time() if start is None else start
+        self._followers: list[Callable[[float], None]] = []
 
     def __call__(self) -> float:
         return self.now
@@ -25,3 +27,9 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Move the clock; a negative number sets it back."""
         self.now += seconds
+        for follow in self._followers:
+            follow(seconds)
+
+    def follow(self, callback: Callable[[float], None]) -> None:
+        """Call `callback(seconds)` at each move, so that a backend that keeps time by itself can be moved along."""
+        self._followers.append(callback)
