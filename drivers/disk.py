@@ -70,6 +70,16 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type 
         """Leave it: no file is ours, and a planted name may point anywhere."""
 
 
+class Deadline(float):
+    """A point in time where diskcache asks for a duration: what it adds it to becomes the deadline itself.
+
+    So an expiry follows the driver's clock exactly, however late diskcache looks at its own.
+    """
+
+    def __radd__(self, now: float) -> float:
+        return float(self)
+
+
 def _refuse(what: str) -> NoReturn:
     raise CorruptEntry(f"the disk store holds {what} that was not written by this driver; it was not read")
 
@@ -158,11 +168,11 @@ class DiskDriver(Driver):
     def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
         check_key(key)
         check_value(value)
-        seconds = self._seconds(ttl)
+        deadline = self._deadline(ttl)
         version = secrets.token_hex(8)
         with contextlib.nullcontext() if expect is ANY else self._cache.transact():
             self._check(key, expect)
-            self._cache.set(key, value, expire=seconds, tag=version)
+            self._cache.set(key, value, expire=deadline, tag=version)
         if next(self._writes) % WRITES_PER_PRUNE == 0:
             self._prune_batch()
         return version
@@ -182,9 +192,9 @@ class DiskDriver(Driver):
     @_translated
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
-        seconds = self._seconds(ttl)
+        deadline = self._deadline(ttl)
         with self._cache.transact():
-            return self._live(key) is not None and self._cache.touch(key, expire=seconds)
+            return self._live(key) is not None and self._cache.touch(key, expire=deadline)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         page = self._page(prefix)
@@ -217,13 +227,9 @@ class DiskDriver(Driver):
         super().close()
         self._cache.close()
 
-    def _seconds(self, ttl: float | None) -> float | None:
-        """The ttl for diskcache, which adds it to the real time, so that the sum is right by this driver's clock.
-
-        It reads the time a moment later than we do: a millisecond less, and no entry outlives its ttl.
-        """
+    def _deadline(self, ttl: float | None) -> Deadline | None:
         expires_at = self.expires_at(ttl)
-        return None if expires_at is None else expires_at - time.time() - 0.001
+        return None if expires_at is None else Deadline(expires_at)
 
     def _live(self, key: str) -> Entry | None:
         value, expires_at, version = self._cache.get(key, default=MISSING, expire_time=True, tag=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
@@ -47,6 +47,7 @@ class JSONCodec:
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder().decode
+        self._typed: dict[object, Callable[[Raw], Any]] = {}
         self._split = msgspec.json.Decoder(dict[str, Raw]).decode
 
     def pack(self, fields: Mapping[str, Any]) -> bytes:
@@ -77,7 +78,9 @@ class JSONCodec:
         try:
             if type is object:
                 return cast(T, self._decode(raw))
-            return msgspec.json.decode(raw, type=type)
+            if type not in self._typed:
+                self._typed[type] = msgspec.json.Decoder(type).decode
+            return cast(T, self._typed[type](raw))
         except (ValueError, msgspec.MsgspecError) as error:
             if type is object:
                 # All that `unpack` lets through is well-formed; msgspec only minds a number like 1e999.

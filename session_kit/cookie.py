@@ -7,7 +7,7 @@ import hmac
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import itsdangerous
 
@@ -161,7 +161,7 @@ class Signer:
     def __init__(self, secrets: str | bytes | Sequence[str | bytes]) -> None:
         # One signer for each secret keeps our order, newest first. In one list itsdangerous wants the newest *last*;
         # mixing the two up is what CVE-2025-47278 was about.
-        self._signers = [_signer(secret) for secret in check_secrets(secrets)]
+        self._signers = [_SecretSigner(secret) for secret in check_secrets(secrets)]
 
     def __repr__(self) -> str:
         return f"<Signer with {len(self._signers)} secrets>"
@@ -181,35 +181,23 @@ class Signer:
         return None
 
 
-class _TextSigner(itsdangerous.Signer):
-    """Compares signatures as they are written, so that there is one text for each."""
+class _SecretSigner(itsdangerous.Signer):
+    """itsdangerous' signature with one secret, whose key is derived and digested once.
+
+    Signatures are compared as they are written, so that there is one text for each.
+    """
+
+    def __init__(self, secret: str | bytes) -> None:
+        super().__init__(secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256)
+        self._keyed = hmac.new(self.derive_key(), digestmod=hashlib.sha256)
+
+    def get_signature(self, value: str | bytes) -> bytes:
+        mac = self._keyed.copy()
+        mac.update(itsdangerous.want_bytes(value))
+        return itsdangerous.encoding.base64_encode(mac.digest())
 
     def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
-        return hmac.compare_digest(self.get_signature(value), itsdangerous.encoding.want_bytes(sig))
-
-
-class _PreparedHMAC(itsdangerous.signer.SigningAlgorithm):
-    """HMAC-SHA-256 that digests its key once instead of at each signature."""
-
-    def __init__(self, key: bytes) -> None:
-        self._keyed = hmac.new(key, digestmod=hashlib.sha256)
-
-    def get_signature(self, key: bytes, value: bytes) -> bytes:
-        mac = self._keyed.copy()
-        mac.update(value)
-        return mac.digest()
-
-
-def _signer(secret: str | bytes) -> itsdangerous.Signer:
-    def make(algorithm: Any = None) -> itsdangerous.Signer:
-        return _TextSigner(
-            secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256, algorithm=algorithm
-        )
-
-    signer = make(_PreparedHMAC(make().derive_key()))
-    # The derived key lies in the algorithm; there is nothing left to derive at each signature.
-    signer.key_derivation = "none"
-    return signer
+        return hmac.compare_digest(self.get_signature(value), itsdangerous.want_bytes(sig))
 
 
 def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:

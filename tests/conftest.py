@@ -16,6 +16,11 @@ from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis import RedisDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.conformance_table import (  # noqa: F401  # hooks of pytest
+    pytest_addoption,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+)
 from tests.servers import (
     Cluster,
     S3Server,

@@ -18,6 +18,8 @@ from session_kit.testing import DriverConformance, ManualClock
 
 
 class TestDisk(DriverConformance):
+    title = "`disk://`"
+
     def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
         return DiskDriver(tmp_path / "store", clock=clock)
 

@@ -13,6 +13,8 @@ from session_kit.testing import DriverConformance, ManualClock
 
 
 class TestMemory(DriverConformance):
+    title = "`memory://`"
+
     def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
         return MemoryDriver(clock=clock)
 

@@ -55,14 +55,17 @@ class RedisConformance(DriverConformance):
 
 
 class TestValkey(RedisConformance):
+    title = "`valkey://` (Valkey 9.1)"
     kind = "valkey"
 
 
 class TestRedis62(RedisConformance):
+    title = "`redis://` (Redis 6.2)"
     kind = "redis62"
 
 
 class TestCluster(RedisConformance):
+    title = "`redis+cluster://` (3 primaries, 3 replicas)"
     kind = "valkey_cluster"
 
     def client(self) -> Any:
@@ -70,6 +73,7 @@ class TestCluster(RedisConformance):
 
 
 class TestSentinel(RedisConformance):
+    title = "`redis+sentinel://`"
     kind = "valkey_sentinel"
 
     def client(self) -> Any:
@@ -79,6 +83,7 @@ class TestSentinel(RedisConformance):
 class TestGivenClient(RedisConformance):
     """A blocking client of the application: the async twins run in threads."""
 
+    title = "a redis-py client of your own"
     kind = "valkey"
 
     def connect(self, clock: ManualClock) -> Driver:

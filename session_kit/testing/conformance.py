@@ -20,7 +20,6 @@ from session_kit.drivers import ABSENT, Conflict, Driver, Unsupported
 from session_kit.testing.clock import ManualClock
 from session_kit.testing.face import Face
 
-RACERS = 16
 MIB = 1024 * 1024
 
 HOSTILE_KEYS = [
@@ -99,17 +98,13 @@ print(driver.get("counter") is not None)
 """
 
 
-class DriverConformance:
-    """Subclass it in a test file, say how to open your driver, and pytest does the rest.
+class Suite:
+    """What the parts of the suite share: a driver on an empty store, and a face to call it in both colours."""
 
-    Every test runs twice: by the blocking methods and by the async twins. What a driver cannot do is read from its
-    `capabilities`; a driver that claims what it does not honour fails.
-
-        class TestMine(DriverConformance):
-            def open_driver(self, clock, tmp_path):
-                return MyDriver(tmp_path, clock=clock)
-    """
-
+    title = ""
+    """What the driver is called in a report."""
+    racers = 16
+    """How many compete in a race; fewer where the backend is slow."""
     clock: ManualClock
 
     def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
@@ -152,7 +147,9 @@ class DriverConformance:
         if not driver.capabilities.swap:
             pytest.skip("capabilities.swap is False")
 
-    # --- missing and expired ---
+
+class Expiry(Suite):
+    """What is missing and what has expired are the same, and are seen nowhere; the rules for a time to live."""
 
     def test_a_missing_key_is_missing_everywhere(self, face: Any) -> None:
         assert face.read("key") is None
@@ -194,8 +191,6 @@ class DriverConformance:
         with pytest.raises(Conflict):
             face.set("key", b"new", expect=version)
         assert face.read("key") is None
-
-    # --- time to live ---
 
     @pytest.mark.parametrize("ttl", WRONG_TTLS)
     def test_a_wrong_ttl_is_refused_before_anything_is_written(self, face: Any, ttl: Any) -> None:
@@ -278,7 +273,9 @@ class DriverConformance:
         assert face.prune() == 0
         assert sorted(face.keys()) == ["forever", "young"]
 
-    # --- expect ---
+
+class Conditions(Suite):
+    """Writes that expect an absence or a version: of all who race, one wins."""
 
     def test_creating_only_creates(self, face: Any, creates: None) -> None:
         face.set("key", b"first", expect=ABSENT)
@@ -351,22 +348,20 @@ class DriverConformance:
                 face.delete("key", expect="version")
         assert face.has("key") is False
 
-    # --- races ---
-
     def test_of_many_racers_one_creates(self, face: Any, creates: None) -> None:
-        outcomes = race(face, lambda number: ("set", ("key", b"%d" % number), {"expect": ABSENT}))
-        assert sorted(outcomes) == [False] * (RACERS - 1) + [True]
+        outcomes = race(face, self.racers, lambda number: ("set", ("key", b"%d" % number), {"expect": ABSENT}))
+        assert sorted(outcomes) == [False] * (self.racers - 1) + [True]
         assert face.get("key") == b"%d" % outcomes.index(True)
 
     def test_of_many_racers_one_replaces_a_version(self, face: Any, swaps: None) -> None:
         version = face.set("key", b"start")
-        outcomes = race(face, lambda number: ("set", ("key", b"%d" % number), {"expect": version}))
-        assert sorted(outcomes) == [False] * (RACERS - 1) + [True]
+        outcomes = race(face, self.racers, lambda number: ("set", ("key", b"%d" % number), {"expect": version}))
+        assert sorted(outcomes) == [False] * (self.racers - 1) + [True]
         assert face.get("key") == b"%d" % outcomes.index(True)
 
     def test_of_many_racers_one_deletes_a_version(self, face: Any, swaps: None) -> None:
         version = face.set("key", b"start")
-        outcomes = race(face, lambda number: ("delete", ("key",), {"expect": version}))
+        outcomes = race(face, self.racers, lambda number: ("delete", ("key",), {"expect": version}))
         assert outcomes.count(True) == 1
         assert face.has("key") is False
 
@@ -385,7 +380,9 @@ class DriverConformance:
         in_threads([count] * 8)
         assert driver.get("counter") == b"40"
 
-    # --- keys ---
+
+class Keys(Suite):
+    """Any key comes back unchanged, and a prefix is taken literally."""
 
     def test_hostile_keys_come_back_unchanged_and_stay_apart(self, face: Any) -> None:
         for number, key in enumerate(HOSTILE_KEYS):
@@ -450,7 +447,9 @@ class DriverConformance:
         assert sorted(seen) == sorted(f"key-{number}" for number in range(2500))
         assert list(driver.keys()) == []
 
-    # --- values ---
+
+class Values(Suite):
+    """Any bytes are kept."""
 
     @pytest.mark.parametrize(
         "value",
@@ -483,7 +482,9 @@ class DriverConformance:
         self.pass_time(50)
         assert face.get_many(items) == {}
 
-    # --- threads, loops, processes ---
+
+class Sharing(Suite):
+    """One driver serves threads, event loops, a fork; and other processes, where it says so."""
 
     def test_the_twins_agree_with_the_blocking_methods(self, driver: Driver) -> None:
         async def main() -> None:
@@ -566,8 +567,6 @@ class DriverConformance:
         assert [process.communicate()[0].strip() for process in processes] == [b"True"] * 3
         assert driver.get("counter") == b"%d" % (3 * rounds)
 
-    # --- the end ---
-
     def test_closing_twice_is_no_error(self, driver: Driver) -> None:
         driver.set("key", b"value")
         driver.close()
@@ -579,12 +578,24 @@ class DriverConformance:
         assert "s3cret-value" not in repr(driver)
 
 
-def race(face: Any, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[bool]:
-    """Let all racers call at once; True for each that got through, False for each `Conflict`."""
-    outcomes = [False] * RACERS
+class DriverConformance(Expiry, Conditions, Keys, Values, Sharing):
+    """Subclass it in a test file, say how to open your driver, and pytest does the rest.
+
+    Every test runs twice: by the blocking methods and by the async twins. What a driver cannot do is read from its
+    `capabilities`; a driver that claims what it does not honour fails.
+
+        class TestMine(DriverConformance):
+            def open_driver(self, clock, tmp_path):
+                return MyDriver(tmp_path, clock=clock)
+    """
+
+
+def race(face: Any, racers: int, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[bool]:
+    """Let `racers` call at once; True for each that got through, False for each `Conflict`."""
+    outcomes = [False] * racers
 
     if face.runner is None:
-        barrier = threading.Barrier(RACERS)
+        barrier = threading.Barrier(racers)
 
         def run(number: int) -> None:
             name, args, kwargs = make(number)
@@ -593,7 +604,7 @@ def race(face: Any, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, 
                 getattr(face.target, name)(*args, **kwargs)
                 outcomes[number] = True
 
-        in_threads([lambda number=number: run(number) for number in range(RACERS)])  # type: ignore[misc]
+        in_threads([lambda number=number: run(number) for number in range(racers)])  # type: ignore[misc]
     else:
 
         async def arun(number: int) -> None:
@@ -603,7 +614,7 @@ def race(face: Any, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, 
                 outcomes[number] = True
 
         async def main() -> None:
-            await asyncio.gather(*(arun(number) for number in range(RACERS)))
+            await asyncio.gather(*(arun(number) for number in range(racers)))
 
         face.runner.run(main())
     return outcomes
