@@ -15,7 +15,6 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 from urllib.parse import SplitResult, unquote
 
@@ -23,6 +22,7 @@ import diskcache
 
 from session_kit.drivers.base import ABSENT, ANY, LIST_BATCH, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.folder import expanded, make_private
 from session_kit.drivers.options import Duration, Size
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class DiskDriver(Driver):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock=clock)
-        # diskcache expands both; doing it first keeps the folder that is checked and the folder that is used the same.
-        self.path = Path(os.path.expandvars(os.path.expanduser(path))).absolute()
+        # diskcache expands names too: done first, so that the folder that is checked is the one that is used.
+        self.path = expanded(path)
         self.timeout = timeout
         self._writes = itertools.count(1)
         self._cache = self._open(size_limit)
@@ -145,7 +145,7 @@ class DiskDriver(Driver):
 
     @_translated
     def _open(self, size_limit: int | None) -> Any:
-        _make_private(self.path)
+        make_private(self.path, "disk", DATABASE)
         return diskcache.Cache(
             str(self.path),
             timeout=self.timeout,
@@ -268,18 +268,3 @@ class DiskDriver(Driver):
                 (self._clock(), PRUNE_BATCH),
             )
             return int(rows.rowcount)
-
-
-def _make_private(path: Path) -> None:
-    """Make the folder, readable by this user alone; refuse one that others can use and that is not ours to close."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"disk://{path}: the folder cannot be made: {error.strerror}") from None
-    if path.stat().st_mode & 0o077 and os.name == "posix":
-        if (path / DATABASE).exists() or not any(path.iterdir()):
-            path.chmod(0o700)
-        else:
-            raise ConfigError(
-                f"disk://{path}: the folder is open to other users and holds other files; name a folder of its own"
-            )

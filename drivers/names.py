@@ -14,6 +14,8 @@ PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 HIGH: Final = "!$'()@,="
 LOW: Final = "0123456789abcdefghijklmnopqrstuv"
 REST: Final = "~"
+PART_LENGTH: Final = 200
+FOLDER_END: Final = ".d"
 HEAD_BYTES: Final = 200
 
 _NAMES: Final = [chr(byte) if byte in PLAIN else HIGH[byte >> 5] + LOW[byte & 31] for byte in range(256)]
@@ -43,6 +45,17 @@ def key_of(name: str) -> str | None:
     except ValueError:
         return None
     return key if key and name_of(key) == name else None
+
+
+def parts_of(key: str) -> list[str]:
+    """Return `name_of(key)` in parts that any file system takes as names: folders, which end in `.d`, and a file.
+
+    >>> parts_of("sess:Ada")
+    ["sess$q'1da"]
+    """
+    name = name_of(key)
+    parts = [name[start : start + PART_LENGTH] for start in range(0, len(name), PART_LENGTH)]
+    return [*(part + FOLDER_END for part in parts[:-1]), parts[-1]]
 
 
 def stem_of(prefix: str) -> str:

@@ -21,6 +21,7 @@ REDIS_KINDS = ("", "+cluster", "+sentinel")
 _builtin: dict[str, tuple[str, str | None]] = {
     "memory": ("session_kit.drivers.memory:MemoryDriver", None),
     "disk": ("session_kit.drivers.disk:DiskDriver", "disk"),
+    "file": ("session_kit.drivers.file:FileDriver", None),
     **dict.fromkeys(
         [
             "unix",

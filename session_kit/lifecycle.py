@@ -18,10 +18,10 @@ from msgspec import Raw
 from session_kit.cookie import Claim
 from session_kit.draft import RESERVED, Draft, DraftView, check_name
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry
+from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
 from session_kit.policy import Notes, Policy
 from session_kit.store import Record
-from session_kit.twins import run
 
 # How often a write that others keep overtaking is tried again. Each conflict means that somebody else got through.
 MAX_ATTEMPTS = 100

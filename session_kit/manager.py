@@ -11,11 +11,11 @@ from typing import Any, TypedDict
 
 from session_kit.cookie import Claim, Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
+from session_kit.drivers.twins import run
 from session_kit.errors import ConfigError, SessionError
 from session_kit.policy import Event, Policy
 from session_kit.session import Session
 from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, open_store
-from session_kit.twins import run
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from session_kit.draft import DraftView, Updater
 from session_kit.drivers import ABSENT
+from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
 from session_kit.lifecycle import Lifecycle, on_event_loop
-from session_kit.twins import run
 
 if TYPE_CHECKING:
     from typing import Self

@@ -16,8 +16,8 @@ from session_kit.draft import RESERVED, Draft, DraftView
 from session_kit.drivers import ANY, Capabilities, Driver, open_driver
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
+from session_kit.drivers.twins import Blocking, Native, iterate, run
 from session_kit.errors import ConfigError
-from session_kit.twins import Blocking, Native, iterate, run
 
 DAY = 86400.0
 

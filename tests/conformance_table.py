@@ -43,22 +43,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    titles = _titles(DriverConformance)
-    whole_suite = all((title, promise.__name__) in _outcomes for title in titles for promise in PROMISES)
-    if not whole_suite or any(counts["failed"] for counts in _outcomes.values()):
-        return
     text = README.read_text()
+    known = re.findall(r"^\| ([^|]+) \|", PLACE.search(text)[0], re.MULTILINE)[2:]  # type: ignore[index]
+    everything = {(title, promise.__name__) for title in known for promise in PROMISES}
+    if not everything <= _outcomes.keys() or any(counts["failed"] for counts in _outcomes.values()):
+        return
     made = PLACE.sub(lambda _: _table(), text)
     if session.config.getoption("--write-table", default=False):
         README.write_text(made)
     elif made != text:
         print("\nThe conformance table in the README is not what this run found: pytest --write-table")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def _titles(cls: type[DriverConformance]) -> set[str]:
-    found = {cls.title} if cls.title else set()
-    return found.union(*(_titles(sub) for sub in cls.__subclasses__()))
 
 
 def _table() -> str:
