@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,35 +107,37 @@ def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner 
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with contextlib.closing(start_valkey(tmp_path_factory.mktemp("valkey"))) as server:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis62(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with contextlib.closing(start_redis62(tmp_path_factory.mktemp("redis62"))) as server:
+    with start_redis62(tmp_path_factory.mktemp("redis62")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with contextlib.closing(start_cluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+    """A test that kills one of its servers heals it."""
+    with start_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def valkey_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
-    with contextlib.closing(start_sentinel(tmp_path_factory.mktemp("sentinel"))) as sentinel:
+    """A test that kills one of its servers heals it."""
+    with start_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
         yield sentinel
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with contextlib.closing(start_seaweed(tmp_path_factory.mktemp("seaweed"))) as server:
+    with start_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with contextlib.closing(start_moto(tmp_path_factory.mktemp("moto"))) as server:
+    with start_moto(tmp_path_factory.mktemp("moto")) as server:
         yield server

@@ -318,7 +318,7 @@ def own(tmp_path: Path) -> Iterator[Valkey]:
     """A server that a test may kill; it writes each change to disk before it answers."""
     server = start_valkey(tmp_path / "own", config=["--appendonly", "yes", "--appendfsync", "always"])
     yield server
-    server.close()
+    server.stop()
 
 
 @pytest.mark.parametrize("colour", ["blocking", "async"])
@@ -476,7 +476,7 @@ def test_a_refused_user_is_named_without_the_password(tmp_path: Path, colour: st
         assert "pa55" not in str(caught.value) + repr(driver)
         driver.close()
     finally:
-        server.close()
+        server.stop()
 
 
 def test_a_full_server_refuses_and_keeps_what_was_there(tmp_path: Path) -> None:
@@ -492,7 +492,7 @@ def test_a_full_server_refuses_and_keeps_what_was_there(tmp_path: Path) -> None:
         assert driver.get("key") == b"old"
     finally:
         driver.close()
-        server.close()
+        server.stop()
 
 
 @pytest.mark.parametrize("colour", ["blocking", "async"])
@@ -536,7 +536,7 @@ def test_tls_checks_the_server_and_shows_a_certificate(
         for one in (driver, stranger, plain, wrong):
             one.close()
     finally:
-        tls.close()
+        tls.stop()
         gc.collect()
 
 
@@ -552,7 +552,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
             assert client.get("key") == b"value"
     finally:
         driver.close()
-        server.close()
+        server.stop()
 
 
 def test_a_given_client_is_not_closed(valkey: Valkey) -> None:
@@ -658,4 +658,4 @@ def test_the_rights_that_the_readme_names_are_enough(tmp_path: Path) -> None:
             store.driver.set("elsewhere", b"x")
     finally:
         store.close()
-        server.close()
+        server.stop()
