@@ -242,6 +242,9 @@ class Driver:
         """Drop what has expired but still takes room, and return how many entries; 0 where nothing lingers."""
         return 0
 
+    def prepare(self) -> None:
+        """Find out what the backend can do, where it has to be asked; from then on `capabilities` is final."""
+
     def close(self) -> None:
         """Release connections and threads. Idempotent; never closes a client that the caller handed in."""
         with self._pool_lock:
@@ -310,6 +313,11 @@ class Driver:
     async def aprune(self) -> int:
         """Async twin of `prune`."""
         return await self._call(self.prune)
+
+    async def aprepare(self) -> None:
+        """Async twin of `prepare`."""
+        if type(self).prepare is not Driver.prepare:
+            await self._call(self.prepare)
 
     async def aclose(self) -> None:
         """Async twin of `close`."""

@@ -17,7 +17,7 @@ import fsspec
 from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.envelope import HEADER, Header, seal, unseal, unseal_header
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverError, DriverUnavailable
-from session_kit.drivers.names import FOLDER_END, key_of, parts_of
+from session_kit.drivers.names import FOLDER_END, key_of, path_of
 from session_kit.drivers.options import Parser, parser_for
 from session_kit.drivers.registry import redact
 from session_kit.drivers.twins import Blocking, run
@@ -215,7 +215,7 @@ class FsspecDriver(Driver):
 
     def _path(self, key: str) -> str:
         check_key(key)
-        return "/".join([self._root, *parts_of(key)])
+        return f"{self._root}/{path_of(key)}"
 
     def _is_live(self, entry: Entry | Header) -> bool:
         return entry.expires_at is None or entry.expires_at > self._clock()

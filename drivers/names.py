@@ -58,12 +58,28 @@ def parts_of(key: str) -> list[str]:
     return [*(part + FOLDER_END for part in parts[:-1]), parts[-1]]
 
 
-def stem_of(prefix: str) -> str:
-    """Return what the names of all keys that begin with `prefix` begin with, so that a backend can list by it.
+def path_of(key: str) -> str:
+    """Return the parts of the name with slashes between them."""
+    return "/".join(parts_of(key))
 
-    Other names may begin with it too: compare the key.
+
+def key_of_path(path: str) -> str | None:
+    """Return the key that `path` stands for; None if `path_of` would not have written it.
+
+    >>> key_of_path(path_of("k" * 512)) == "k" * 512
+    True
     """
-    return "".join([_NAMES[byte] for byte in prefix.encode()[:HEAD_BYTES]])
+    *folders, last = path.split("/")
+    key = key_of("".join(folder.removesuffix(FOLDER_END) for folder in folders) + last)
+    return key if key is not None and path_of(key) == path else None
+
+
+def stem_of(prefix: str) -> str:
+    """Return what the names and paths of all keys that begin with `prefix` begin with, for a backend to list by.
+
+    Others may begin with it too: compare the key.
+    """
+    return "".join([_NAMES[byte] for byte in prefix.encode()[:HEAD_BYTES]])[:PART_LENGTH]
 
 
 def _unescape(head: str) -> bytes:

@@ -22,6 +22,7 @@ REDIS_KINDS = ("", "+cluster", "+sentinel")
 _builtin: dict[str, tuple[str, str | None]] = {
     "memory": ("session_kit.drivers.memory:MemoryDriver", None),
     "disk": ("session_kit.drivers.disk:DiskDriver", "disk"),
+    "s3": ("session_kit.drivers.s3:S3Driver", "s3"),
     "file": ("session_kit.drivers.file:FileDriver", None),
     **dict.fromkeys(
         [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_kit.drivers.names import key_of, name_of, stem_of
+from session_kit.drivers.names import key_of, key_of_path, name_of, path_of, stem_of
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda key: len(key.encode()) <= 512)
 SAFE = re.compile(r"[a-z0-9\-_!$'()@,=~]+")
@@ -24,12 +24,25 @@ def test_a_name_is_safe_short_and_gives_its_key_back(key: str) -> None:
 @pytest.mark.parametrize("key", ["/" * 512, "\U0001f36a" * 128, "k" * 512, "k" * 200, "k" * 199 + "\u00e9" + "x" * 300])
 def test_the_longest_keys_fit_into_an_object_name(key: str) -> None:
     assert len(name_of(key)) <= 901
+    assert len(path_of(key)) <= 913
+    assert max(len(part) for part in path_of(key).split("/")) <= 202
     assert key_of(name_of(key)) == key
 
 
+@given(KEYS)
+def test_a_path_gives_its_key_back(key: str) -> None:
+    assert key_of_path(path_of(key)) == key
+
+
+@pytest.mark.parametrize("path", ["a.d/b", "/", "", "a/b", "../a", "k" * 201, "k" * 200 + ".d/"])
+def test_a_strange_path_is_no_key(path: str) -> None:
+    assert key_of_path(path) is None
+
+
 @given(KEYS, st.integers(0, 520))
-def test_names_of_one_prefix_share_a_stem(key: str, length: int) -> None:
+def test_names_and_paths_of_one_prefix_share_a_stem(key: str, length: int) -> None:
     assert name_of(key).startswith(stem_of(key[:length]))
+    assert path_of(key).startswith(stem_of(key[:length]))
 
 
 @given(KEYS, KEYS)
