@@ -119,6 +119,7 @@ WRONG = [
     ('SessionManager("memory://", SECRET).open().update(5)', '"update"'),
     ('SessionManager("memory://", SECRET).open().data["user"] = "eve"', "Mapping[str, Any]"),
     ('SessionManager("memory://", SECRET).open().sav()', '"sav"'),
+    ("use_session(None).sav()", "Session[Any]"),
 ]
 
 
