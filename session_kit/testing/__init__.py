@@ -1,9 +1,26 @@
-"""For tests of drivers and applications: the conformance suite, a clock, faults, visitors whose requests overlap."""
+"""For tests of drivers and applications: the conformance suite, a clock, faults, visitors whose requests overlap.
+
+`DriverConformance` needs pytest and hypothesis; the rest needs neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from session_kit.testing.clock import ManualClock
-from session_kit.testing.conformance import DriverConformance
 from session_kit.testing.face import Face
 from session_kit.testing.faults import CountingDriver, FaultyDriver
 from session_kit.testing.visitor import Visitor
 
+if TYPE_CHECKING:
+    from session_kit.testing.conformance import DriverConformance
+
 __all__ = ["CountingDriver", "DriverConformance", "Face", "FaultyDriver", "ManualClock", "Visitor"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "DriverConformance":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from session_kit.testing.conformance import DriverConformance
+
+    return DriverConformance
