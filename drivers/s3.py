@@ -45,8 +45,8 @@ CHANGED: Final = "the entry is not what was expected: it was changed, created or
 # An object name has at most 1,024 bytes, the path of a key 913.
 LONGEST_FOLDER: Final = 110
 BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
-# The most that one request deletes.
-DELETED_AT_ONCE: Final = 1000
+# The most that one request lists or deletes.
+PAGE = 1000
 # How often a write is repeated that the server refused because another was under way (409).
 MAX_ATTEMPTS: Final = 8
 
@@ -235,8 +235,8 @@ class S3Driver(Driver):
         names = [self._name(key) for key in keys]
         seen = list(self._at_once(self._look, names))
         there = [name for name, one in zip(names, seen, strict=True) if one is not None]
-        for start in range(0, len(there), DELETED_AT_ONCE):
-            objects = [{"Key": name} for name in there[start : start + DELETED_AT_ONCE]]
+        for start in range(0, len(there), PAGE):
+            objects = [{"Key": name} for name in there[start : start + PAGE]]
             answer = self._must("delete_objects", Delete={"Objects": objects, "Quiet": True})
             if errors := answer.get("Errors"):
                 raise DriverUnavailable(
@@ -404,7 +404,7 @@ class S3Driver(Driver):
     def _pages(self, stem: str) -> Iterator[list[str]]:
         more: dict[str, str] = {}
         while True:
-            answer = self._must("list_objects_v2", Prefix=self._folder + stem, **more)
+            answer = self._must("list_objects_v2", Prefix=self._folder + stem, MaxKeys=PAGE, **more)
             yield [item["Key"] for item in answer.get("Contents", ())]
             if not answer.get("IsTruncated"):
                 return

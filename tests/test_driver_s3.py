@@ -18,9 +18,11 @@ BUCKET = "sessions"
 class S3Conformance(DriverConformance):
     kind: str
     """The fixture that starts the server."""
+    many = 200
 
     @pytest.fixture(autouse=True)
     def bucket(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("session_kit.drivers.s3.PAGE", 60)
         self.server: S3Server = request.getfixturevalue(self.kind)
         log_in(self.server, monkeypatch)
         self.folder = secrets.token_hex(8)
