@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import re
 import secrets
@@ -15,6 +16,8 @@ from urllib.parse import SplitResult, unquote
 
 import boto3
 import botocore.handlers
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -24,7 +27,6 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
-    ProfileNotFound,
     ReadTimeoutError,
     ResponseStreamingError,
 )
@@ -117,6 +119,8 @@ class S3Driver(Driver):
             raise ConfigError(f"{self._where}: max_connections must be at least 1, not {max_connections}")
         if endpoint_url is not None and not re.match(r"https?://[^/]", endpoint_url):
             raise ConfigError(f"{self._where}: endpoint_url must begin with http:// or https:// and name a host")
+        if profile is not None and profile not in botocore.session.get_session().available_profiles:
+            raise ConfigError(f"{self._where}: there is no profile {profile!r} in the configuration of boto3")
         self.threads = max_connections
         self.capabilities = Capabilities(create=True, swap=True, shared=True)
         self._bucket = bucket
@@ -447,10 +451,9 @@ class S3Driver(Driver):
         return self._opened
 
     def _open(self) -> Any:
-        try:
-            session = boto3.session.Session(profile_name=self._settings["profile"])
-        except ProfileNotFound:
-            raise ConfigError(f"{self._where}: there is no profile {self._settings['profile']!r}") from None
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _models())
+        session = boto3.session.Session(profile_name=self._settings["profile"], botocore_session=core)
         endpoint = self._settings["endpoint_url"]
         config = Config(
             connect_timeout=self._timeout / 2,
@@ -474,6 +477,12 @@ class S3Driver(Driver):
 
     def _unavailable(self, error: Exception) -> DriverUnavailable:
         return DriverUnavailable(f"{self._where}: {_reason(error)}")
+
+
+@functools.cache
+def _models() -> Any:
+    """The descriptions of the service, which take most of the time that a new client needs; read once a process."""
+    return botocore.loaders.create_loader()
 
 
 def _reason(error: Exception) -> str:

@@ -179,6 +179,8 @@ class Lifecycle:
         if draft is None:
             return
         draft.settle()
+        if not self._policy.prepared:
+            await self._policy.prepare(io)
         if self._version is ABSENT:
             if draft.changed or (ending and self._policy.save_uninitialized):
                 self._need_cookie("a new session cannot be given to the client")

@@ -74,6 +74,7 @@ class Policy:
         self.store = store
         self.codec: Codec = store.codec
         self.capabilities: Capabilities = store.capabilities
+        self.prepared = False
         self.clock = clock
         self.generate = generate
         self.generate_id = generate_id
@@ -82,6 +83,12 @@ class Policy:
         self.max_lifetime = max_lifetime
         self.rotation_grace = rotation_grace
         self.on_event = on_event
+
+    async def prepare(self, io: Any) -> None:
+        """Before the first write, let the driver find out what its backend can do."""
+        await self.store.prepare_by(io)
+        self.capabilities = self.store.capabilities
+        self.prepared = True
 
     def emit(self, name: EventName, sid: str | None) -> None:
         """Tell the application. A callback that fails must not take the request with it."""

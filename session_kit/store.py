@@ -223,6 +223,10 @@ class UnstorageSessionStore:
 
     # --- written once for both colours: `io` is the blocking or the native face of the driver ---
 
+    async def prepare_by(self, io: Any) -> None:
+        """Let the driver find out what its backend can do; `capabilities` is final then."""
+        await io.prepare()
+
     async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
         """`read` by a face."""
         key = self.key(sid)
@@ -298,6 +302,9 @@ class PlainStore:
         self.blocking, self.native = Blocking(store), Native(store)
         ttl = getattr(store, "ttl", None)
         self.ttl = ttl if isinstance(ttl, (int, float)) else None
+
+    async def prepare_by(self, io: Any) -> None:
+        """There is nothing to find out."""
 
     def ttl_of(self, data: Mapping[str, Any]) -> float | None:
         """What the store says of itself, if it does."""

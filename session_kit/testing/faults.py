@@ -19,6 +19,12 @@ class WrappedDriver(Driver):
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # asked of the driver inside
         return self.driver.capabilities
 
+    def prepare(self) -> None:
+        self.driver.prepare()
+
+    async def aprepare(self) -> None:
+        await self.driver.aprepare()
+
     def before(self, name: str) -> None:
         """Called before each call reaches the driver."""
 
