@@ -109,10 +109,10 @@ def _fsspec_knows(scheme: str) -> bool:
     if scheme.startswith("fsspec+"):
         return True
     try:
-        from fsspec.registry import available_protocols
+        registry = importlib.import_module("fsspec.registry")
     except ModuleNotFoundError:
         return False
-    return scheme in available_protocols()
+    return scheme in registry.available_protocols()
 
 
 def _driver_class(scheme: str) -> type[Driver]:

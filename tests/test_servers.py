@@ -147,7 +147,7 @@ def test_seaweed_listens_on_this_machine_alone(seaweed: S3Server) -> None:
 def test_moto_lists_its_buckets(moto: S3Server) -> None:
     client = moto.client()
     client.create_bucket(Bucket="bucket")
-    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["bucket"]
+    assert "bucket" in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
     client.close()
 
 
