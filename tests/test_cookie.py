@@ -1,0 +1,135 @@
+"""The cookie: impossible settings are refused, deletion mirrors creation, and any bytes may come in."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from session_kit import ConfigError, CookieOptions, SessionManager
+from session_kit.cookie import MAX_AGE_LIMIT, Cookie, Signer
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samesite": "none", "secure": False}, "samesite='none' needs secure=True"),
+        ({"partitioned": True, "secure": False}, "partitioned=True needs secure=True"),
+        ({"samesite": "Lax"}, "samesite must be"),
+        ({"priority": "urgent"}, "priority must be"),
+        ({"path": "app"}, "path must begin with '/'"),
+        ({"path": "/; Domain=evil.example"}, "path must begin with '/'"),
+        ({"path": "/\r\nSet-Cookie: x=y"}, "path must begin with '/'"),
+        ({"domain": "evil.example; Path=/x"}, "domain must be a host name"),
+        ({"domain": ""}, "domain must be a host name"),
+    ],
+)
+def test_settings_that_a_browser_would_drop_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CookieOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("__Host-sid", {"domain": "example.com"}),
+        ("__Host-sid", {"path": "/app"}),
+        ("__Host-sid", {"secure": False}),
+        ("__host-SID", {"secure": False}),
+        ("__Secure-sid", {"secure": False}),
+        ("", {}),
+        ("a b", {}),
+        ("a;b", {}),
+        ("a=b", {}),
+        ("a\r\nb", {}),
+        ("s\u00e9", {}),
+    ],
+)
+def test_a_name_that_a_browser_would_drop_is_refused(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="cookie name"):
+        Cookie(name, CookieOptions(**options))
+
+
+def test_the_defaults_are_safe() -> None:
+    header = Cookie("session", CookieOptions()).set_header("value", 60)
+    assert header == "session=value; Max-Age=60; Path=/; HttpOnly; Secure; SameSite=Lax"
+
+
+@pytest.mark.parametrize(("max_age", "sent"), [(None, MAX_AGE_LIMIT), (10**10, MAX_AGE_LIMIT), (0.2, 1), (90.9, 90)])
+def test_the_lifetime_is_what_browsers_take(max_age: float | None, sent: int) -> None:
+    assert f"; Max-Age={sent};" in Cookie("session", CookieOptions()).set_header("v", max_age)
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "httponly": st.booleans(),
+        "secure": st.booleans(),
+        "samesite": st.sampled_from(["lax", "strict", "none"]),
+        "path": st.sampled_from(["/", "/app", "/a/b"]),
+        "domain": st.sampled_from([None, "example.com", ".example.com"]),
+        "persistent": st.booleans(),
+        "partitioned": st.booleans(),
+        "priority": st.sampled_from([None, "low", "high"]),
+    }
+)
+
+
+@given(OPTIONS, st.sampled_from(["session", "__Host-session", "__Secure-session"]))
+def test_deletion_mirrors_creation(options: dict[str, Any], name: str) -> None:
+    try:
+        cookie = Cookie(name, CookieOptions(**options))
+    except ConfigError:
+        assume(False)
+
+    def attributes(header: str) -> set[str]:
+        lifetime = ("Max-Age", "Expires")
+        return {part for part in header.split("; ")[1:] if not part.startswith(lifetime)}
+
+    deleted = cookie.delete_header()
+    assert attributes(deleted) == attributes(cookie.set_header("value", 60))
+    assert deleted.startswith(f"{name}=; Max-Age=0; Expires=Thu, 01 Jan 1970")
+
+
+@given(st.lists(st.binary(max_size=200), max_size=3))
+def test_no_bytes_raise_or_verify(headers: list[bytes]) -> None:
+    cookie, signer = Cookie("s", CookieOptions()), Signer(SECRET)
+    assert not any(signer.verify(value) for value in cookie.find([*headers, b"s=" + b";s=".join(headers)]))
+
+
+def test_of_several_cookies_of_our_name_the_first_that_verifies_counts() -> None:
+    manager = SessionManager("memory://", SECRET)
+    made = []
+    for user in ("ada", "eve"):
+        session = manager.open()
+        session["user"] = user
+        made.append(dict(manager.commit(session))["Set-Cookie"].split(";")[0])
+    assert manager.open(f"session=forged.signature; {made[0]}; {made[1]}")["user"] == "ada"
+    assert manager.open([made[1].encode(), made[0].encode()])["user"] == "eve"
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        (b"session=a; theme=dark", [b"a"]),
+        (b'theme=dark;session="a"', [b"a"]),
+        (b"  session = a ;x", [b"a"]),
+        (b"session=a=b", [b"a=b"]),
+        (b"mysession=a; session2=b; Session=c; session", []),
+        (b"session=; session=b", [b"", b"b"]),
+        (b"", []),
+    ],
+)
+def test_a_similar_name_is_not_ours(header: bytes, values: list[bytes]) -> None:
+    assert list(Cookie("session", CookieOptions()).find([header])) == values
+
+
+def test_the_standard_library_reads_what_we_send() -> None:
+    token = Signer(SECRET).sign("some-id-that-is-long")
+    parsed = SimpleCookie(Cookie("session", CookieOptions(domain="example.com")).set_header(token, 60))
+    assert parsed["session"].value == token
+    assert parsed["session"]["domain"] == "example.com"
