@@ -12,6 +12,7 @@ import pytest
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.disk import DiskDriver
+from session_kit.drivers.file import FileDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis import RedisDriver
 from session_kit.policy import Event
@@ -53,12 +54,14 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
             yield runner
 
 
-@pytest.fixture(params=["memory", "disk", "valkey"])
+@pytest.fixture(params=["memory", "disk", "file", "valkey"])
 def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
     if request.param == "memory":
         driver: Driver = MemoryDriver(clock=clock)
     elif request.param == "disk":
         driver = DiskDriver(tmp_path / "store", clock=clock)
+    elif request.param == "file":
+        driver = FileDriver(tmp_path / "store", fsync=False, clock=clock)
     else:
         server = request.getfixturevalue("valkey")
         with server.client() as client:
