@@ -1,0 +1,1 @@
+"""One module for each web framework; each is a thin layer over the manager."""
