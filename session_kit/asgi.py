@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, Literal, Unpack
 
-from session_kit.errors import ConfigError, SessionError
-from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager
+from session_kit.errors import ConfigError, DriverUnavailable, SessionError
+from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
@@ -31,6 +32,7 @@ class SessionMiddleware:
         (memory, disk), and before the handler otherwise, if a cookie verifies. `"explicit"` loads when the handler says
         `session = await use_session(request)`, so that a handler which does not ask costs no I/O on any store.
 
+    A store that does not answer is a plain 503 (a closed handshake for a WebSocket), unless `on_error="anonymous"`.
     A handler that raises has changed nothing, unless it saved explicitly. What is changed after the response has begun
     is saved when the handler ends, if the client already has the id; otherwise `SessionError` is raised.
 
@@ -53,7 +55,7 @@ class SessionMiddleware:
         if (manager is None) == (store is None):
             raise ConfigError("SessionMiddleware needs store=... and secret=..., or a manager=... in their place")
         self.app = app
-        self.manager = manager or make_manager(store, secret, **options)
+        self.manager = manager or make_manager(store, secret, "manager", "load", **options)
         self._eager = load == "auto" and not self.manager.loads_lazily
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,20 +71,40 @@ class SessionMiddleware:
 
         manager = self.manager
         session = manager.open([value for name, value in scope["headers"] if name == b"cookie"], asynchronous=True)
-        if self._eager:
-            await session._load(session._policy.store.native)
         scope[KEY] = session
+        began = failed = False
 
         async def send_with_session(message: Message) -> None:
-            if message["type"] in RESPONSE_STARTS:
-                headers = await manager.acommit(session)
+            nonlocal began, failed
+            if failed:
+                return  # the client has been told already; what the application says of it comes too late
+            if message["type"] in RESPONSE_STARTS and not began:
+                try:
+                    if session._failed and message.get("status") == 500:
+                        raise DriverUnavailable("the session's store does not answer")
+                    headers = await manager.acommit(session)
+                except DriverUnavailable:
+                    failed = True
+                    await _say_unavailable(kind, send)
+                    return
+                began = True
                 if headers:
                     message["headers"] = [*message.get("headers", ()), *_encode(headers)]
             await send(message)
 
-        await self.app(scope, receive, send_with_session)
-        if session._used and session._sealed:
-            await session.asave()
+        try:
+            if self._eager:
+                # A handler that never touches the session shall not notice an outage.
+                with suppress(DriverUnavailable):
+                    await session._load(session._policy.store.native)
+            await self.app(scope, receive, send_with_session)
+        except DriverUnavailable:
+            if began:
+                raise
+            if not failed:
+                await _say_unavailable(kind, send)
+            return
+        await manager.afinish(session)
 
     def _closing(self, send: Send) -> Send:
         async def send_after_closing(message: Message) -> None:
@@ -106,13 +128,13 @@ async def use_session(request: Any) -> Session[Any]:
     return await session.aload()
 
 
-def make_manager(store: Any, secret: Secrets, **options: Unpack[ManagerOptions]) -> SessionManager:
-    """Make the manager of a middleware; a misspelt option gets one clear line."""
-    unknown = sorted(set(options) - set(ManagerOptions.__annotations__))
-    if unknown:
-        valid = ", ".join(sorted(ManagerOptions.__annotations__))
-        raise ConfigError(f"unknown option {unknown[0]!r}. Valid options: store, secret, manager, load, {valid}.")
-    return SessionManager(store, secret, **options)
+async def _say_unavailable(kind: str, send: Send) -> None:
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})  # RFC 6455 registry
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b"Service Unavailable: the session store does not answer"})
 
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:

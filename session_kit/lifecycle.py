@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from session_kit.cookie import Claim
 from session_kit.draft import RESERVED, Draft, DraftView, check_name
-from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry
+from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
 from session_kit.policy import Notes, Policy
@@ -39,6 +39,7 @@ class Lifecycle:
         "_created",
         "_draft_or_none",
         "_expires_at",
+        "_failed",
         "_find",
         "_followed",
         "_id",
@@ -70,6 +71,7 @@ class Lifecycle:
         self._cleared = False  # the client's cookie is to be deleted
         self._sealed = False  # the response has begun; no cookie can be sent any more
         self._used = False  # the application has looked at it
+        self._failed = False  # the store did not answer when it was to be loaded
 
     # --- loading ---
 
@@ -77,6 +79,8 @@ class Lifecycle:
         """The draft; loads it first where that takes no waiting."""
         self._used = True
         if self._draft_or_none is None:
+            if self._failed:
+                raise self._unanswered()
             if self._asynchronous and not self._policy.capabilities.quick_reads and on_event_loop():
                 raise SessionError(
                     "this session is not loaded: use `session = await use_session(request)` before touching it"
@@ -93,8 +97,18 @@ class Lifecycle:
     async def _load(self, io: Any) -> None:
         if self._draft_or_none is not None:
             return
+        if self._failed:
+            raise self._unanswered()
         claim = self._find()
-        record = None if claim is None else await self._fetch(io, claim.id, loading=True)
+        try:
+            record = None if claim is None else await self._fetch(io, claim.id, loading=True)
+        except DriverUnavailable:
+            self._failed = True
+            self._policy.emit("store_error", None if claim is None else claim.id)
+            if not self._policy.anonymous:
+                raise
+            self._begin()
+            return
         if claim is None or record is None:
             self._begin()
             return
@@ -159,6 +173,7 @@ class Lifecycle:
         self._followed = self._outdated = self._resend = False
 
     async def _reload(self, io: Any) -> None:
+        self._failed = False
         if self._draft_or_none is None or self._version is ABSENT:
             self._draft_or_none = None
             await self._load(io)
@@ -171,13 +186,43 @@ class Lifecycle:
             self._adopt(record)
             self._draft_or_none = Draft(self._policy.codec, record.fields)
 
+    async def _still_valid(self, io: Any) -> bool:
+        await self._load(io)
+        if self._version is ABSENT:
+            return False
+        policy = self._policy
+        try:
+            record = await policy.store.read_by(io, self._retired or self._current_id())
+            notes = None if record is None else self._take_notes(record)
+        except CorruptEntry:
+            return False
+        if notes is None:
+            return False
+        if notes.moved is not None:
+            return notes.until > policy.clock()
+        return policy.max_lifetime is None or policy.clock() < notes.created + policy.max_lifetime
+
     # --- saving ---
+
+    async def _end(self, io: Any, *, ending: bool) -> None:
+        """Save for the manager. In an outage the changes are dropped if the policy says so."""
+        if self._failed:
+            return
+        try:
+            await self._save(io, ending=ending)
+        except DriverUnavailable:
+            self._policy.emit("store_error", self._id)
+            if not self._policy.anonymous:
+                raise
+            self._failed = True
 
     async def _save(self, io: Any, *, ending: bool = False) -> None:
         """Write what is to be written. `ending`: also renew what is due."""
         draft = self._draft_or_none
         if draft is None:
             return
+        if self._failed:
+            raise self._unanswered()
         draft.settle()
         if not self._policy.prepared:
             await self._policy.prepare(io)
@@ -322,7 +367,7 @@ class Lifecycle:
             self._id = self._policy.generate_id()
 
     async def _destroy(self, io: Any) -> None:
-        if self._draft_or_none is None:
+        if self._draft_or_none is None or self._failed:
             claim = self._find()
             sids = [] if claim is None else [claim.id]
         else:
@@ -330,6 +375,7 @@ class Lifecycle:
         self._used = True
         for sid in sids:
             await self._policy.store.destroy_by(io, sid)
+            self._failed = False
             self._policy.emit("destroyed", sid)
         if sids:
             self._clear()
@@ -346,6 +392,9 @@ class Lifecycle:
         self._known = None
         self._cleared = True
 
+    def _unanswered(self) -> DriverUnavailable:
+        return DriverUnavailable("the store did not answer when the session was loaded; `reload` tries again")
+
     def _overtaken(self) -> Conflict:
         return Conflict(f"others changed the session {MAX_ATTEMPTS} times in a row; the changes were not saved")
 
@@ -357,7 +406,7 @@ class Lifecycle:
 
     def _wants_cookie(self) -> bool:
         """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
-        if self._version is ABSENT or self._followed:
+        if self._version is ABSENT or self._followed or self._failed:
             return False
         return self._id != self._known or self._outdated or self._resend
 

@@ -7,19 +7,20 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.cookie import Claim, Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.twins import run
 from session_kit.errors import ConfigError, SessionError
-from session_kit.policy import Event, Policy
+from session_kit.policy import Event, OnError, Policy
 from session_kit.session import Session
 from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, open_store
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
 Headers = list[tuple[str, str]]
+S = TypeVar("S", bound=Session[Any])
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -33,6 +34,7 @@ class ManagerOptions(TypedDict, total=False):
     touch_after: Seconds
     max_lifetime: Seconds | None
     rotation_grace: Seconds
+    on_error: OnError
     on_event: Callable[[Event], None] | None
     clock: Callable[[], float]
 
@@ -50,6 +52,10 @@ class SessionManager:
     touch_after: seconds between two renewals of the cookie's lifetime. Default 300, at most a tenth of the ttl.
     max_lifetime: seconds after which a session ends even if it is in use. Default None, no limit.
     rotation_grace: seconds for which an old id still finds the session after a rotation. Default 10; 0 turns it off.
+    on_error: what a store that does not answer means. `"raise"` (default): `DriverUnavailable`, which middleware
+        answers with 503. `"anonymous"`: an empty session whose `unavailable` is True and which is never saved over the
+        real one; changes that cannot be saved at the end of a request are dropped, with the event `store_error`. What
+        the application asks for by name (`save`, `destroy`) raises nevertheless.
     on_event: called with an `Event` for what happens to sessions; it holds hashed ids only.
     clock: Unix time in seconds, for tests.
 
@@ -77,12 +83,18 @@ class SessionManager:
         touch_after: Seconds = 300,
         max_lifetime: Seconds | None = None,
         rotation_grace: Seconds = 10,
+        on_error: OnError = "raise",
         on_event: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._signer = Signer(secret)
         self._cookie = Cookie(name, cookie)
         check_id(generate_id())
+        # Before the store is opened, so that nothing is made on disk for a setting that is wrong.
+        idle, grace = _seconds("touch_after", touch_after), _seconds("rotation_grace", rotation_grace)
+        longest = None if max_lifetime is None else _seconds("max_lifetime", max_lifetime)
+        if on_error not in ("raise", "anonymous"):
+            raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
         self._owns_store = isinstance(store, str)
         self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
         self._policy = Policy(
@@ -91,9 +103,10 @@ class SessionManager:
             generate=generate,
             generate_id=lambda: check_id(generate_id()),
             save_uninitialized=save_uninitialized,
-            touch_after=_seconds("touch_after", touch_after),
-            max_lifetime=None if max_lifetime is None else _seconds("max_lifetime", max_lifetime),
-            rotation_grace=_seconds("rotation_grace", rotation_grace),
+            touch_after=idle,
+            max_lifetime=longest,
+            rotation_grace=grace,
+            on_error=on_error,
             on_event=on_event,
         )
 
@@ -105,16 +118,29 @@ class SessionManager:
         """Whether a session may load when it is first touched, even on an event loop."""
         return self._policy.capabilities.quick_reads
 
-    def open(self, cookies: str | bytes | Iterable[bytes] = (), *, asynchronous: bool = False) -> Session:
+    @overload
+    def open(self, cookies: str | bytes | Iterable[bytes] = (), *, asynchronous: bool = False) -> Session: ...
+    @overload
+    def open(
+        self, cookies: str | bytes | Iterable[bytes] = (), *, asynchronous: bool = False, session_class: type[S]
+    ) -> S: ...
+    def open(
+        self,
+        cookies: str | bytes | Iterable[bytes] = (),
+        *,
+        asynchronous: bool = False,
+        session_class: type[Session[Any]] = Session,
+    ) -> Session[Any]:
         """Return the session of a request. Nothing is verified or loaded before the session is touched.
 
         cookies: the `Cookie` header of the request, or several.
         asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
+        session_class: the class to make, for a framework that expects more of a session.
         """
         if isinstance(cookies, str):
             cookies = cookies.encode(errors="surrogateescape")
         headers = [cookies] if isinstance(cookies, bytes) else cookies
-        return Session(self._policy, functools.partial(self._claim, headers), asynchronous=asynchronous)
+        return session_class(self._policy, functools.partial(self._claim, headers), asynchronous=asynchronous)
 
     def commit(self, session: Session[Any]) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
@@ -127,6 +153,19 @@ class SessionManager:
     async def acommit(self, session: Session[Any]) -> Headers:
         """Async twin of `commit`."""
         return await self._commit(session, self._policy.store.native)
+
+    def finish(self, session: Session[Any]) -> None:
+        """At the very end of a request, save what was changed after `commit`, while the response was on its way.
+
+        Raises `SessionError` if the client does not have the id and cannot be sent it any more.
+        """
+        if session._used and session._sealed:
+            run(session._end(self._policy.store.blocking, ending=False))
+
+    async def afinish(self, session: Session[Any]) -> None:
+        """Async twin of `finish`."""
+        if session._used and session._sealed:
+            await session._end(self._policy.store.native, ending=False)
 
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""
@@ -154,7 +193,7 @@ class SessionManager:
         if session._sealed:
             raise SessionError("the session was committed before; one request has one response")
         if session._used:
-            await session._save(io, ending=True)
+            await session._end(io, ending=True)
         session._sealed = True
         if not session._used:
             return []
@@ -169,6 +208,19 @@ class SessionManager:
             # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
             headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
         return headers
+
+
+def make_manager(store: Any, secret: Secrets, *also: str, **options: Unpack[ManagerOptions]) -> SessionManager:
+    """Make the manager of a middleware or an integration; a misspelt option gets one clear line.
+
+    also: the options that the caller itself takes, for that line.
+    """
+    valid = ManagerOptions.__annotations__
+    for name in options:
+        if name not in valid:
+            listed = ", ".join(["store", "secret", *also, *sorted(valid)])
+            raise ConfigError(f"unknown option {name!r}. Valid options: {listed}.")
+    return SessionManager(store, secret, **options)
 
 
 def _seconds(name: str, value: Seconds) -> float:

@@ -26,7 +26,9 @@ EventName = Literal[
     "unknown_id",
     "bad_signature",
     "undecodable",
+    "store_error",
 ]
+OnError = Literal["raise", "anonymous"]
 
 
 class Event(NamedTuple):
@@ -69,6 +71,7 @@ class Policy:
         touch_after: float,
         max_lifetime: float | None,
         rotation_grace: float,
+        on_error: OnError,
         on_event: Callable[[Event], None] | None,
     ) -> None:
         self.store = store
@@ -82,6 +85,7 @@ class Policy:
         self.touch_after = touch_after
         self.max_lifetime = max_lifetime
         self.rotation_grace = rotation_grace
+        self.anonymous = on_error == "anonymous"
         self.on_event = on_event
 
     async def prepare(self, io: Any) -> None:

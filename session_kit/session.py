@@ -79,6 +79,12 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
             ends = min(ends, self._created + self._policy.max_lifetime)
         return max(0.0, ends - now)
 
+    @property
+    def unavailable(self) -> bool:
+        """Whether the store did not answer, so that this empty session stands in and is not saved (`on_error`)."""
+        self._loaded()
+        return self._failed
+
     def __repr__(self) -> str:
         draft = self._draft_or_none
         if draft is None:
@@ -217,6 +223,14 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         await self.aload()
         self._regenerate(clear)
         return self
+
+    async def still_valid(self) -> bool:
+        """Ask the store whether the session still lives: not destroyed, expired or left behind by a rotation elsewhere.
+
+        For connections that outlive a request, such as WebSockets, before they act for the visitor. One read, which
+        does not count as use; what was loaded and changed here stays as it is. Raises `DriverUnavailable`.
+        """
+        return await self._still_valid(self._policy.store.native)
 
     # --- guards ---
 

@@ -1,0 +1,151 @@
+"""Sessions for any WSGI application: Falcon, Bottle, or a bare one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Unpack
+
+from session_kit.errors import ConfigError, DriverUnavailable, SessionError
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.session import Session
+from session_kit.store import SessionStore, UnstorageSessionStore
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Callable[[bytes], object]]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+KEY = "session_kit.session"
+HOW_TO_ADD = "add the middleware: app = SessionMiddleware(app, store=..., secret=...)"
+UNAVAILABLE = b"Service Unavailable: the session store does not answer"
+
+
+class SessionMiddleware:
+    """Puts the visitor's `Session` into `environ["session_kit.session"]` and saves it before the first byte leaves.
+
+    app: the application.
+    store, secret, options: as for `SessionManager`.
+    manager: a ready `SessionManager` in place of these, to share one among several applications.
+
+    The session loads when it is first touched; a request that does not touch it costs no I/O. A handler that raises has
+    changed nothing, unless it saved explicitly. What is changed while the response is streamed is saved at its end, if
+    the client already has the id; otherwise `SessionError` is raised. A store that does not answer is a plain 503,
+    unless `on_error="anonymous"`.
+
+    >>> def app(environ, start_response):
+    ...     environ["session_kit.session"]["user"] = "ada"
+    ...     start_response("200 OK", [])
+    ...     return [b"hello"]
+    >>> app = SessionMiddleware(app, store="memory://", secret="N3w-secret-of-at-least-32-characters!")
+    """
+
+    def __init__(
+        self,
+        app: App,
+        store: str | UnstorageSessionStore | SessionStore | None = None,
+        secret: Secrets = (),
+        *,
+        manager: SessionManager | None = None,
+        **options: Unpack[ManagerOptions],
+    ) -> None:
+        if (manager is None) == (store is None):
+            raise ConfigError("SessionMiddleware needs store=... and secret=..., or a manager=... in their place")
+        self.app = app
+        self.manager = manager or make_manager(store, secret, "manager", **options)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if KEY in environ:
+            raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
+        # WSGI hands header values over as text decoded by latin-1 (PEP 3333).
+        session = self.manager.open(environ.get("HTTP_COOKIE", "").encode("latin-1"))
+        environ[KEY] = session
+        response = _Response(self.manager, session, start_response)
+        try:
+            body = self.app(environ, response.start)
+            if response.pending is not None:
+                response.begin()
+        except DriverUnavailable:
+            if response.begun:
+                raise
+            return response.refuse()
+        # A whole body leaves at once, and no code of the application runs after it.
+        if response.begun and (type(body) in (list, tuple) or type(body) is environ.get("wsgi.file_wrapper")):
+            return body
+        return _Body(body, response)
+
+
+class _Response:
+    """Holds the status and headers back until the first byte is about to leave, and commits the session then."""
+
+    def __init__(self, manager: SessionManager, session: Session[Any], start_response: StartResponse) -> None:
+        self.manager = manager
+        self.session = session
+        self.start_response = start_response
+        self.pending: tuple[str, list[tuple[str, str]], Any] | None = None
+        self.begun = False
+        self._write: Callable[[bytes], object] | None = None
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        if self.begun:
+            # The server raises what the application could not turn into another answer any more (PEP 3333).
+            return self.start_response(status, headers, exc_info)
+        self.pending = (status, headers, exc_info)
+        return self.write
+
+    def begin(self) -> None:
+        assert self.pending is not None  # noqa: S101
+        status, headers, exc_info = self.pending
+        if self.session._failed and status.startswith("500"):
+            raise DriverUnavailable("the session's store does not answer")
+        headers = [*headers, *self.manager.commit(self.session)]
+        self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
+        self.pending, self.begun = None, True
+
+    def write(self, data: bytes) -> object:
+        if self.pending is not None:
+            self.begin()
+        assert self._write is not None  # noqa: S101
+        return self._write(data)
+
+    def refuse(self) -> list[bytes]:
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+        self.start_response("503 Service Unavailable", headers)
+        self.pending, self.begun = None, True
+        return [UNAVAILABLE]
+
+
+class _Body:
+    """A body that is still being made: begins the response with its first part, and saves late changes at its end."""
+
+    def __init__(self, body: Iterable[bytes], response: _Response) -> None:
+        self._body = body
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        response = self._response
+        try:
+            for part in self._body:
+                if response.pending is not None:
+                    response.begin()
+                yield part
+            if response.pending is not None:
+                response.begin()
+        except DriverUnavailable:
+            if response.begun:
+                raise
+            yield from response.refuse()
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._response.manager.finish(self._response.session)
+
+
+def get_session(environ: Environ) -> Session[Any]:
+    """Return the session of a request. `SessionError` if the middleware is missing."""
+    session = environ.get(KEY)
+    if not isinstance(session, Session):
+        raise SessionError(f"this request has no session; {HOW_TO_ADD}")
+    return session
