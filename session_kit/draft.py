@@ -74,7 +74,7 @@ class Apply(NamedTuple):
     function: Updater
 
     def replay(self, draft: Draft) -> None:
-        draft.merge_in(self.function(DraftView(draft)))
+        draft.call(self.function)
 
 
 class Replace(NamedTuple):
@@ -116,19 +116,29 @@ class Draft:
         """True if the record would be written differently. Call `settle` first."""
         return self.fields is not self.stored and self.fields != self.stored
 
+    @property
+    def data(self) -> Any:
+        """All of it, as the application sees it."""
+        return DraftView(self)
+
     # --- changing ---
 
-    def put(self, key: str, value: object, change: type[Put | Default] = Put) -> None:
-        """Set one key. `SessionError` if the value cannot be stored."""
-        raw = self.codec.dump(value, check_name(key))
-        self.store(key, raw)
-        self.values[key] = value
-        self.log.append(change(key, raw))
+    def put_all(self, values: Mapping[str, object], change: type[Put | Default] = Put) -> None:
+        """Set keys, all or none. `SessionError` if a value cannot be stored."""
+        encoded = {key: self.codec.dump(value, check_name(key)) for key, value in values.items()}
+        for key, raw in encoded.items():
+            self.store(key, raw)
+            self.values[key] = values[key]
+            self.log.append(change(key, raw))
+
+    def put(self, key: str, value: object) -> None:
+        """Set one key."""
+        self.put_all({key: value})
 
     def default(self, key: str, value: object) -> None:
         """Set one key unless it is there."""
         if key not in self.fields:
-            self.put(key, value, Default)
+            self.put_all({key: value}, Default)
 
     def drop(self, key: str) -> None:
         """Delete one key. `KeyError` if it is not there."""
@@ -140,14 +150,13 @@ class Draft:
     def apply(self, function: Updater) -> None:
         """Merge what `function` makes of the data."""
         self.settle()
-        self.merge_in(function(DraftView(self)))
+        self.call(function)
         self.log.append(Apply(function))
 
     def replace(self, data: Mapping[str, Any]) -> None:
         """Replace everything by `data`."""
-        fields = {key: self.codec.dump(value, check_name(key)) for key, value in data.items()}
-        self.fields, self.values = fields, dict(data)
-        self.log = [Replace(dict(fields))]
+        self.take_over({key: self.codec.dump(value, check_name(key)) for key, value in data.items()})
+        self.values = dict(data)
 
     def settle(self) -> None:
         """Find the values that were handed out and then changed in place, and take the changes into the record."""
@@ -192,7 +201,13 @@ class Draft:
         self.fields.pop(key, None)
         self.values.pop(key, None)
 
-    def merge_in(self, result: Mapping[str, Any] | None) -> None:
+    def take_over(self, fields: dict[str, Raw]) -> None:
+        self.fields, self.values = fields, {}
+        self.log = [Replace(dict(fields))]
+
+    def call(self, function: Updater) -> None:
+        """Run an updater on the data and merge what it returns."""
+        result = function(DraftView(self))
         if not isinstance(result, Mapping):
             kind = type(result).__name__
             raise SessionError(f"an updater must return a mapping of the keys to change, not {kind}")

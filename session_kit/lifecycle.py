@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from session_kit.cookie import Claim
-from session_kit.draft import RESERVED, Draft, DraftView, check_name
+from session_kit.draft import RESERVED, Draft, DraftView
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
@@ -112,8 +112,14 @@ class Lifecycle:
         if claim is None or record is None:
             self._begin()
             return
+        try:
+            self._draft_or_none = self._policy.draft(record.fields)
+        except CorruptEntry:
+            # Left alone: an application that was rolled back, or another one, may be able to read it.
+            self._policy.emit("misfit", self._id)
+            self._begin()
+            return
         self._adopt(record)
-        self._draft_or_none = Draft(self._policy.codec, record.fields)
         if not self._followed:
             self._known = claim.id
             self._outdated = claim.outdated
@@ -163,9 +169,7 @@ class Lifecycle:
     def _begin(self) -> None:
         """Become a new session, with what `generate` puts into one."""
         policy = self._policy
-        initial = policy.generate() if policy.generate is not None else {}
-        fields = {key: policy.codec.dump(value, check_name(key)) for key, value in initial.items()}
-        self._draft_or_none = Draft(policy.codec, fields)
+        self._draft_or_none = policy.draft(policy.first())
         self._id = self._retired = None
         self._version = ABSENT
         self._expires_at = None
@@ -184,7 +188,7 @@ class Lifecycle:
             self._block()
         else:
             self._adopt(record)
-            self._draft_or_none = Draft(self._policy.codec, record.fields)
+            self._draft_or_none = self._policy.draft(record.fields)
 
     async def _still_valid(self, io: Any) -> bool:
         await self._load(io)
@@ -308,7 +312,9 @@ class Lifecycle:
             self._block()
             return False
         self._adopt(record)
-        self._loaded().rebase(record.fields)
+        draft, newest = self._loaded(), self._policy.draft(record.fields)
+        draft.rebase(newest.fields)
+        draft.stored = newest.stored
         return True
 
     async def _rotate(self, io: Any, old: str) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.cookie import Claim, Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.twins import run
-from session_kit.errors import ConfigError, SessionError
+from session_kit.errors import ConfigError, CorruptEntry, SessionError
 from session_kit.policy import Event, OnError, Policy
+from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
 from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, open_store
 
@@ -28,7 +29,7 @@ class ManagerOptions(TypedDict, total=False):
 
     name: str
     cookie: CookieOptions
-    generate: Callable[[], Mapping[str, Any]] | None
+    generate: Callable[[], Any] | None
     generate_id: Callable[[], str]
     save_uninitialized: bool
     touch_after: Seconds
@@ -36,6 +37,8 @@ class ManagerOptions(TypedDict, total=False):
     rotation_grace: Seconds
     on_error: OnError
     on_event: Callable[[Event], None] | None
+    data_type: type[Any] | None
+    upgrade: Upgrade | None
     clock: Callable[[], float]
 
 
@@ -46,7 +49,7 @@ class SessionManager:
     secret: signs the cookies; at least 32 bytes. A list rotates secrets: *newest first*, the first signs, all verify.
     name: of the cookie. Default `"session"`. `__Host-session` is stricter, where there is https and one host.
     cookie: `CookieOptions`; the defaults are the safe ones.
-    generate: returns the initial data of a new session. Default: empty.
+    generate: returns the initial data of a new session, a mapping or a value of `data_type`. Default: empty.
     generate_id: returns a new, random id. Default: 256 random bits (OWASP asks for at least 64).
     save_uninitialized: store new sessions that nobody has put anything into. Default False.
     touch_after: seconds between two renewals of the cookie's lifetime. Default 300, at most a tenth of the ttl.
@@ -57,6 +60,10 @@ class SessionManager:
         real one; changes that cannot be saved at the end of a request are dropped, with the event `store_error`. What
         the application asks for by name (`save`, `destroy`) raises nevertheless.
     on_event: called with an `Event` for what happens to sessions; it holds hashed ids only.
+    data_type: the type of `session.data`: a msgspec `Struct`, a dataclass, a `TypedDict` or a pydantic model, checked
+        when a session is loaded and at each change. A record that does not fit is left alone, and the visitor gets a
+        fresh session, with the event `misfit`. Default None: any JSON object.
+    upgrade: given the data of a record that does not fit (a dict), returns data that does. Default None.
     clock: Unix time in seconds, for tests.
 
     How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.
@@ -77,7 +84,7 @@ class SessionManager:
         *,
         name: str = "session",
         cookie: CookieOptions = CookieOptions(),
-        generate: Callable[[], Mapping[str, Any]] | None = None,
+        generate: Callable[[], Any] | None = None,
         generate_id: Callable[[], str] = functools.partial(secrets.token_urlsafe, 32),
         save_uninitialized: bool = False,
         touch_after: Seconds = 300,
@@ -85,6 +92,8 @@ class SessionManager:
         rotation_grace: Seconds = 10,
         on_error: OnError = "raise",
         on_event: Callable[[Event], None] | None = None,
+        data_type: type[Any] | None = None,
+        upgrade: Upgrade | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._signer = Signer(secret)
@@ -95,10 +104,13 @@ class SessionManager:
         longest = None if max_lifetime is None else _seconds("max_lifetime", max_lifetime)
         if on_error not in ("raise", "anonymous"):
             raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
+        if upgrade is not None and data_type is None:
+            raise ConfigError("upgrade needs data_type=..., the type that it upgrades to")
         self._owns_store = isinstance(store, str)
         self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
+        plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
         self._policy = Policy(
-            self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store),
+            plain,
             clock=clock,
             generate=generate,
             generate_id=lambda: check_id(generate_id()),
@@ -108,7 +120,10 @@ class SessionManager:
             rotation_grace=grace,
             on_error=on_error,
             on_event=on_event,
+            schema=None if data_type is None else Schema(data_type, plain.codec, upgrade),
         )
+        if data_type is not None:
+            self._check_type(data_type)
 
     def __repr__(self) -> str:
         return f"SessionManager({self.store!r}, name={self._cookie.name!r})"
@@ -176,6 +191,14 @@ class SessionManager:
         """Async twin of `close`."""
         if self._owns_store:
             await self.store.aclose()
+
+    def _check_type(self, data_type: type[Any]) -> None:
+        try:
+            self._policy.draft(self._policy.first())
+        except (CorruptEntry, SessionError) as error:
+            raise ConfigError(
+                f"a new {data_type.__name__} cannot be made: {error}; give defaults, or generate="
+            ) from None
 
     def _claim(self, headers: Iterable[bytes]) -> Claim | None:
         """The id of the first cookie with our name that verifies; a domain cookie may hide behind a host cookie."""

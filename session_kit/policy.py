@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from session_kit.codec import Codec
+from session_kit.draft import Draft, check_name
 from session_kit.drivers import Capabilities
+from session_kit.schema import Schema, TypedDraft
 from session_kit.store import PlainStore, UnstorageSessionStore, hash_id
 
 log = logging.getLogger("session_kit")
@@ -26,6 +29,7 @@ EventName = Literal[
     "unknown_id",
     "bad_signature",
     "undecodable",
+    "misfit",
     "store_error",
 ]
 OnError = Literal["raise", "anonymous"]
@@ -65,7 +69,7 @@ class Policy:
         store: UnstorageSessionStore | PlainStore,
         *,
         clock: Callable[[], float],
-        generate: Callable[[], Mapping[str, Any]] | None,
+        generate: Callable[[], Any] | None,
         generate_id: Callable[[], str],
         save_uninitialized: bool,
         touch_after: float,
@@ -73,6 +77,7 @@ class Policy:
         rotation_grace: float,
         on_error: OnError,
         on_event: Callable[[Event], None] | None,
+        schema: Schema | None,
     ) -> None:
         self.store = store
         self.codec: Codec = store.codec
@@ -87,6 +92,22 @@ class Policy:
         self.rotation_grace = rotation_grace
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
+        self.schema = schema
+
+    def draft(self, fields: dict[str, Raw]) -> Draft:
+        """What is edited of a record; `CorruptEntry` if it does not fit the type of the data, even upgraded."""
+        if self.schema is None:
+            return Draft(self.codec, fields)
+        draft = TypedDraft(self.schema, self.schema.fit(fields))
+        draft.stored = fields  # an upgraded record is a changed one
+        return draft
+
+    def first(self) -> dict[str, Raw]:
+        """The fields of a new session: what `generate` puts into one."""
+        initial = {} if self.generate is None else self.generate()
+        if self.schema is not None:
+            return self.schema.encode(initial)
+        return {key: self.codec.dump(value, check_name(key)) for key, value in initial.items()}
 
     async def prepare(self, io: Any) -> None:
         """Before the first write, let the driver find out what its backend can do."""

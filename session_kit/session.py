@@ -58,8 +58,12 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
 
     @property
     def data(self) -> T:
-        """The data, read-only: change it through the session, with `update`, `set` or like a dict."""
-        return cast(T, DraftView(self._loaded()))
+        """The data, read-only: change it through the session, with `update`, `set` or like a dict.
+
+        With `data_type` it is a value of that type. What is changed inside it is saved too, but a change by key makes a
+        new value, so ask for it again afterwards.
+        """
+        return cast(T, self._loaded().data)
 
     @property
     def created(self) -> float:
@@ -96,30 +100,30 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
     @overload  # type: ignore[override]  # unlike a dict's it takes an updater too, and returns the session
     def update(self, changes: Mapping[str, Any], /, **values: Any) -> Self: ...
     @overload
-    def update(self, changes: Callable[[T], Mapping[str, Any]], /, **values: Any) -> Self: ...
+    def update(self, changes: Callable[[T], Mapping[str, Any] | T], /, **values: Any) -> Self: ...
     @overload
     def update(self, /, **values: Any) -> Self: ...
     def update(self, changes: Any = None, /, **values: Any) -> Self:
         """Merge changes into the data and return the session.
 
-        changes: a mapping, or a function that is given the data (read-only) and returns what to merge. If another
-            request saves first, the function runs again on what that one wrote: let it depend on its argument alone.
+        changes: a mapping, or a function that is given the data (read-only) and returns what to merge; with `data_type`
+            it may return a value of that type. If another request saves first, the function runs again on what that
+            one wrote: let it depend on its argument alone.
         values: keys to set.
         Raises `SessionError` for a value that cannot be stored without changing it.
         """
         draft = self._loaded()
         if callable(changes):
             draft.apply(cast(Updater, changes))
-        elif changes is not None:
-            for key, value in dict(changes).items():
-                draft.put(key, value)
-        for key, value in values.items():
-            draft.put(key, value)
+        else:
+            values = {**(changes or {}), **values}
+        if values:
+            draft.put_all(values)
         return self
 
-    def set(self, data: Mapping[str, Any]) -> Self:
+    def set(self, data: Mapping[str, Any] | T) -> Self:
         """Replace all data and return the session. `SessionError` for a value that cannot be stored."""
-        self._loaded().replace(data)
+        self._loaded().replace(cast(Mapping[str, Any], data))
         return self
 
     def __getitem__(self, key: str) -> Any:

@@ -1,0 +1,197 @@
+"""Typed session data: a record checked against a type of the application's own, and edited as a value of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+from msgspec import Raw
+
+from session_kit.codec import Codec
+from session_kit.draft import Draft, Drop, Edit, Put, Updater, check_name
+from session_kit.errors import ConfigError, CorruptEntry, SessionError
+
+T = TypeVar("T")
+Upgrade = Callable[[dict[str, Any]], Any]
+
+
+class _Model(Protocol):
+    """What we use of a pydantic model, so that pydantic need not be imported."""
+
+    @classmethod
+    def model_validate_json(cls, data: bytes) -> Any: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+class Schema:
+    """The type of a session's data.
+
+    data_type: a msgspec `Struct`, a dataclass, a `TypedDict` or a pydantic model. A new session is made of its
+        defaults, or of what `generate` returns.
+    upgrade: given the data of a record that does not fit, as plain JSON values, returns data that does: a mapping or a
+        value of the type. Without it such a record is left alone and the visitor gets a fresh session.
+    Raises `ConfigError` for a type that cannot be stored as a JSON object.
+    """
+
+    def __init__(self, data_type: type[Any], codec: Codec, upgrade: Upgrade | None = None) -> None:
+        self.type = data_type
+        self.codec = codec
+        self.upgrade = upgrade
+        if callable(getattr(data_type, "model_validate_json", None)):
+            self._decode: Callable[[bytes], Any] = cast(_Model, data_type).model_validate_json
+        else:
+            try:
+                self._decode = msgspec.json.Decoder(data_type).decode
+            except TypeError as error:
+                raise ConfigError(f"data_type={data_type!r} cannot be stored as JSON: {error}") from None
+        self._encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+    def decode(self, fields: Mapping[str, Raw]) -> Any:
+        """Return the fields as a value of the type; `CorruptEntry` if they do not fit."""
+        try:
+            return self._decode(self._encode(fields))
+        except ValueError as error:
+            raise CorruptEntry(f"the session's data do not fit {self.type.__name__}: {_reason(error)}") from None
+
+    def encode(self, value: object) -> dict[str, Raw]:
+        """Return the fields of a value of the type, or of a mapping; `SessionError` for what is no object."""
+        try:
+            fields = self.codec.unpack(self._encode(value))
+        except (TypeError, ValueError, CorruptEntry) as error:
+            kind = type(value).__name__
+            raise SessionError(f"a {kind} cannot be stored as {self.type.__name__}: {_reason(error)}") from None
+        for key in fields:
+            check_name(key)
+        return fields
+
+    def dump(self, value: object, where: str) -> Raw:
+        """Encode one value. Its type says what it is when it is read, so that a datetime may be text in the store."""
+        try:
+            return Raw(self._encode(value))
+        except (TypeError, ValueError) as error:
+            raise SessionError(f"{where}: {_reason(error)}") from None
+
+    def fit(self, fields: dict[str, Raw]) -> dict[str, Raw]:
+        """Return the fields, upgraded if they do not fit as they are; `CorruptEntry` if they do not even then."""
+        try:
+            self.decode(fields)
+        except CorruptEntry:
+            if self.upgrade is None:
+                raise
+            fields = self.encode(self.upgrade({key: self.codec.load(raw, object) for key, raw in fields.items()}))
+            self.decode(fields)
+        return fields
+
+
+class TypedDraft(Draft):
+    """A draft whose data is one value of the schema's type; what is changed inside that value is found like the rest.
+
+    A change by key makes a new value: ask the session for its `data` again after it.
+    """
+
+    __slots__ = ("_baseline", "_schema", "_value")
+
+    def __init__(self, schema: Schema, fields: dict[str, Raw]) -> None:
+        super().__init__(schema.codec, fields)
+        self._schema = schema
+        self._value: Any = None
+        self._baseline: dict[str, Raw] = {}
+
+    @property
+    def data(self) -> Any:
+        if self._value is None:
+            self._value = self._schema.decode(self.fields)
+            self._baseline = self._schema.encode(self._value)
+        return self._value
+
+    def __getitem__(self, key: str) -> Any:
+        data = self.data
+        try:
+            return data[key] if isinstance(data, Mapping) else getattr(data, key)
+        except AttributeError:
+            raise KeyError(key) from None
+
+    def settle(self) -> None:
+        if self._value is None:
+            return
+        now = self._schema.encode(self._value)
+        for key, raw in now.items():
+            if raw != self._baseline.get(key):
+                base = self.fields.get(key, self._baseline.get(key))
+                self.store(key, raw)
+                self.log.append(Put(key, raw) if base is None else Edit(key, base, raw))
+        for key in self._baseline.keys() - now.keys():
+            self.forget(key)
+            self.log.append(Drop(key))
+        self._baseline = now
+
+    def put_all(self, values: Mapping[str, object], change: Any = Put) -> None:
+        encoded = {key: self._schema.dump(value, check_name(key)) for key, value in values.items()}
+
+        def put() -> None:
+            for key, raw in encoded.items():
+                self.store(key, raw)
+                self.log.append(change(key, raw))
+
+        self._change(put)
+
+    def drop(self, key: str) -> None:
+        self._change(lambda: super(TypedDraft, self).drop(key))
+
+    def apply(self, function: Updater) -> None:
+        self._change(lambda: super(TypedDraft, self).apply(function))
+
+    def replace(self, data: Any) -> None:
+        fields = self._schema.encode(data)
+        self._change(lambda: self.take_over(fields))
+
+    def call(self, function: Updater) -> None:
+        value = self._schema.decode(self.fields)
+        before = self._schema.encode(value)
+        result: Any = function(value)
+        if isinstance(result, Mapping):
+            after = {key: self._schema.dump(item, check_name(key)) for key, item in result.items()}
+        else:
+            if not isinstance(result, self._schema.type):
+                kind, wanted = type(result).__name__, self._schema.type.__name__
+                raise SessionError(f"an updater must return a {wanted} or a mapping of the keys to change, not {kind}")
+            after = self._schema.encode(result)
+            for key in before.keys() - after.keys():
+                self.forget(key)
+        for key, raw in after.items():
+            if raw != before.get(key):
+                self.store(key, raw)
+
+    def rebase(self, fields: dict[str, Raw]) -> None:
+        super().rebase(fields)
+        self._value = None
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Make a change, or none at all if the data would not fit afterwards."""
+        self.settle()
+        fields, log = dict(self.fields), list(self.log)
+        try:
+            change()
+            self._schema.decode(self.fields)
+        except CorruptEntry as error:
+            self.fields, self.log = fields, log
+            raise SessionError(f"refused, because then {error}") from None
+        self._value = None
+
+
+def _plain(value: object) -> object:
+    """What msgspec cannot encode by itself: a pydantic model."""
+    if callable(getattr(value, "model_dump_json", None)):
+        return Raw(cast(_Model, value).model_dump_json().encode())
+    raise TypeError(f"a {type(value).__name__} cannot be stored as JSON; convert it first")
+
+
+def _reason(error: Exception) -> str:
+    """Where it does not fit, and why; never the value itself."""
+    places = getattr(error, "errors", None)
+    if callable(places):  # pydantic puts the input into its message
+        first = places(include_url=False, include_input=False, include_context=False)[0]
+        return f"{first['msg']} - at `{'.'.join(map(str, first['loc']))}`"
+    return str(error)
