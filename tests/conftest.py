@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.file import FileDriver
+from session_kit.drivers.fsspec import FsspecDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis import RedisDriver
+from session_kit.drivers.s3 import S3Driver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.conformance_table import (  # noqa: F401  # hooks of pytest
@@ -36,6 +40,7 @@ from tests.servers import (
     start_valkey,
 )
 
+BUCKET = "behaviour"
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 
@@ -54,7 +59,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
             yield runner
 
 
-@pytest.fixture(params=["memory", "disk", "file", "valkey"])
+@pytest.fixture(params=["memory", "disk", "file", "valkey", "s3", "fsspec"])
 def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
     if request.param == "memory":
         driver: Driver = MemoryDriver(clock=clock)
@@ -62,14 +67,30 @@ def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) 
         driver = DiskDriver(tmp_path / "store", clock=clock)
     elif request.param == "file":
         driver = FileDriver(tmp_path / "store", fsync=False, clock=clock)
+    elif request.param == "s3":
+        driver = S3Driver(BUCKET, secrets.token_hex(8), client=request.getfixturevalue("s3_client"), clock=clock)
+    elif request.param == "fsspec":
+        driver = FsspecDriver("file", str(tmp_path / "store"), clock=clock)
     else:
         server = request.getfixturevalue("valkey")
         with server.client() as client:
             client.flushall()
             keep_time(client, clock)
         driver = RedisDriver(server.url, clock=clock)
-    yield driver
-    driver.close()
+    with closing(driver):
+        for marker in request.node.iter_markers("needs"):
+            if not getattr(driver.capabilities, marker.args[0]):
+                pytest.skip(f"{request.param} does not promise {marker.args[0]}")
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def s3_client(seaweed: S3Server) -> Iterator[Any]:
+    """One client for all, since boto3 takes longer to make one than a test takes to run."""
+    client = seaweed.client()
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_reading_costs_one_round_trip_with_the_renewal(ada: Visitor, driver: Cou
     assert driver.calls == ["renew" if driver.capabilities.renew else "read"]
 
 
+@pytest.mark.needs("swap")
 def test_changing_costs_one_read_and_one_conditional_write(ada: Visitor, driver: CountingDriver) -> None:
     with ada.request() as session:
         session["page"] = 1
@@ -111,6 +112,7 @@ def test_save_uninitialized_stores_and_announces_an_empty_session(
     assert visitor.cookie is not None
 
 
+@pytest.mark.needs("swap")
 def test_a_conflict_costs_one_more_read_and_write(ada: Visitor, driver: CountingDriver) -> None:
     with ada.request() as slow:
         slow["a"] = 1
@@ -120,6 +122,7 @@ def test_a_conflict_costs_one_more_read_and_write(ada: Visitor, driver: Counting
     assert driver.calls == ["set", "read", "set"]
 
 
+@pytest.mark.needs("swap")
 def test_a_login_costs_a_read_a_write_and_a_pointer(ada: Visitor, driver: CountingDriver) -> None:
     with ada.request() as session:
         ada.do(session, "regenerate")
@@ -127,6 +130,7 @@ def test_a_login_costs_a_read_a_write_and_a_pointer(ada: Visitor, driver: Counti
     assert driver.calls[1:] == ["set", "set"]
 
 
+@pytest.mark.needs("swap")
 def test_renewing_the_cookie_costs_one_write_and_only_when_it_is_due(
     ada: Visitor, driver: CountingDriver, clock: ManualClock
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_slow_reader_does_not_revive_the_session(ada: Visitor, store: Unstorag
     assert store.length() == 0
 
 
+@pytest.mark.needs("swap")
 def test_a_slow_reader_whose_renewal_is_due_does_not_revive_the_session(
     ada: Visitor, store: UnstorageSessionStore, clock: Callable[[], float]
 ) -> None:

@@ -30,6 +30,7 @@ def read(visitor: Visitor) -> dict[str, Any]:
         return dict(session)
 
 
+@pytest.mark.needs("swap")
 def test_two_requests_that_set_two_keys_keep_both(ada: Visitor, events: list[str]) -> None:
     with ada.request() as slow:
         slow["theme"] = "dark"
@@ -149,6 +150,7 @@ def test_a_request_that_raises_changes_nothing(ada: Visitor) -> None:
     assert "theme" not in read(ada)
 
 
+@pytest.mark.needs("swap")
 def test_32_threads_that_count_all_count(make_manager: Callable[..., SessionManager]) -> None:
     manager = make_manager()
     visitor = Visitor(manager)
@@ -168,6 +170,7 @@ def test_32_threads_that_count_all_count(make_manager: Callable[..., SessionMana
     assert read(visitor)["visits"] == 32
 
 
+@pytest.mark.needs("swap")
 def test_32_tasks_that_count_all_count(make_manager: Callable[..., SessionManager]) -> None:
     manager = make_manager()
     visitor = Visitor(manager)

@@ -73,6 +73,7 @@ def test_a_read_can_renew(face: Any, clock: ManualClock) -> None:
     assert face.read("sid").data == {"user": "ada"}
 
 
+@pytest.mark.needs("swap")
 def test_expect_protects_against_overwriting(face: Any) -> None:
     version = face.set("sid", {"n": 1}, expect=ABSENT)
     with pytest.raises(Conflict):

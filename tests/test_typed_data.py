@@ -186,6 +186,7 @@ def test_a_record_that_does_not_fit_is_a_fresh_session_and_stays(
         assert session["items"] == "apple,pear"
 
 
+@pytest.mark.needs("swap")
 def test_an_upgrade_makes_it_fit_and_is_stored_once(
     old_visitor: Visitor, make_manager: Manage, cart_type: Any, events: list[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_record_that_another_program_wrote_is_read(
         assert session["cart"] == [1, 2, 3]
 
 
+@pytest.mark.needs("create")
 def test_generated_ids_that_are_taken_are_never_shared(make_manager: Callable[..., SessionManager]) -> None:
     ids = iter(["x" * 20, "taken-" + "y" * 20, "taken-" + "y" * 20, "z" * 20])
     manager = make_manager(generate_id=lambda: next(ids))
