@@ -117,9 +117,13 @@ class Cookie:
             parts.append(f"Priority={options.priority.capitalize()}")
         return "; ".join(parts)
 
-    def set_header(self, value: str, max_age: float | None) -> str:
-        """Return the value of the `Set-Cookie` header. max_age: seconds; None for as long as browsers allow."""
-        if not self.options.persistent:
+    def set_header(self, value: str, max_age: float | None, persistent: bool | None = None) -> str:
+        """Return the value of the `Set-Cookie` header.
+
+        max_age: seconds; None for as long as browsers allow.
+        persistent: in place of what the options say.
+        """
+        if not (self.options.persistent if persistent is None else persistent):
             return f"{self.name}={value}; {self._attributes}"
         seconds = MAX_AGE_LIMIT if max_age is None else max(1, min(int(max_age), MAX_AGE_LIMIT))
         return f"{self.name}={value}; Max-Age={seconds}; {self._attributes}"

@@ -416,6 +416,10 @@ class Lifecycle:
             return False
         return self._id != self._known or self._outdated or self._resend
 
+    def _persistent(self) -> bool | None:
+        """Whether this visitor's cookie outlives the browser's session; None: as the cookie's options say."""
+        return None
+
     def _cookie_lifetime(self) -> float | None:
         return self._policy.lifetime(DraftView(self._loaded()), self._created, stored=False)
 

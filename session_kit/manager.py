@@ -182,6 +182,10 @@ class SessionManager:
         if session._used and session._sealed:
             await session._end(self._policy.store.native, ending=False)
 
+    def abandon(self, session: Session[Any]) -> None:
+        """In place of `commit`, after the handler has failed: what it changed and did not save is dropped."""
+        session._used, session._sealed = False, True
+
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""
         if self._owns_store:
@@ -224,7 +228,8 @@ class SessionManager:
         headers = [("Vary", "Cookie")]
         if session._wants_cookie():
             max_age = session._cookie_lifetime()
-            headers.append(("Set-Cookie", self._cookie.set_header(self._signer.sign(session.id), max_age)))
+            token, persistent = self._signer.sign(session.id), session._persistent()
+            headers.append(("Set-Cookie", self._cookie.set_header(token, max_age, persistent)))
         elif session._cleared:
             headers.append(("Set-Cookie", self._cookie.delete_header()))
         if len(headers) > 1:

@@ -1,0 +1,115 @@
+"""aiohttp.web: `session = await get_session(request)` in any handler.
+
+>>> from aiohttp import web
+>>> async def visits(request):
+...     session = await get_session(request)
+...     session.update(lambda data: {"visits": data.get("visits", 0) + 1})
+...     return web.json_response({"visits": session["visits"]})
+>>> app = web.Application()
+>>> app.router.add_get("/", visits)
+<ResourceRoute [GET] ...
+>>> setup(app, store="memory://", secret="N3w-secret-of-at-least-32-characters!")
+"""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from session_kit.errors import ConfigError, DriverUnavailable, SessionError
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.session import Session
+from session_kit.store import SessionStore, UnstorageSessionStore
+
+MANAGER = web.AppKey("session_kit.manager", SessionManager)
+KEY = "session_kit.session"
+DOWN = "Service Unavailable: the session store does not answer"
+
+
+def setup(
+    app: web.Application,
+    store: str | UnstorageSessionStore | SessionStore | None = None,
+    secret: Secrets = (),
+    *,
+    manager: SessionManager | None = None,
+    **options: Unpack[ManagerOptions],
+) -> None:
+    """Give the handlers of an application, and of its sub-applications, sessions.
+
+    store, secret, options: as for `SessionManager`.
+    manager: a ready one in place of these; it is not closed when the application is cleaned up.
+    Raises `ConfigError` for anything that cannot work.
+
+    A handler that raises has changed nothing; an `HTTPException` such as a redirect is an answer like any other. What
+    is changed after a streamed response or a WebSocket was prepared is saved at the end of the handler. A store that
+    does not answer is a 503.
+    """
+    if (manager is None) == (store is None):
+        raise ConfigError("setup needs store=... and secret=..., or a manager=... in their place")
+    if MANAGER in app:
+        raise ConfigError("setup was called twice on this application; keep one")
+    if manager is None:
+        manager = make_manager(store, secret, "app", "manager", **options)
+        app.on_cleanup.append(_close)
+    app[MANAGER] = manager
+    app.middlewares.insert(0, _middleware)
+    app.on_response_prepare.append(_commit)
+
+
+async def get_session(request: web.BaseRequest) -> Session[Any]:
+    """Return the session of a request, loaded.
+
+    Raises `SessionError` if `setup` was not called, `DriverUnavailable` if the store does not answer.
+    """
+    session = request.get(KEY)
+    if not isinstance(session, Session):
+        raise SessionError("this request has no session; add: setup(app, store=..., secret=...)")
+    return await session.aload()
+
+
+@web.middleware
+async def _middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    manager = request.config_dict[MANAGER]
+    cookies = [value.encode("utf-8", "surrogateescape") for value in request.headers.getall("Cookie", ())]
+    session = request[KEY] = manager.open(cookies, asynchronous=True)
+    try:
+        response = await handler(request)
+    except DriverUnavailable:
+        if session._sealed:
+            raise
+        manager.abandon(session)
+        raise web.HTTPServiceUnavailable(text=DOWN) from None
+    except web.HTTPException:
+        raise
+    except BaseException:
+        if not session._sealed:  # the answer is aiohttp's 500
+            manager.abandon(session)
+        raise
+    if session._sealed:
+        await manager.afinish(session)
+        return response
+    # Here and not when it is prepared, so that an outage can still become another answer.
+    try:
+        await _add_headers(manager, session, response)
+    except DriverUnavailable:
+        manager.abandon(session)
+        raise web.HTTPServiceUnavailable(text=DOWN) from None
+    return response
+
+
+async def _commit(request: web.Request, response: web.StreamResponse) -> None:
+    """Before the first byte of a streamed response leaves, of a WebSocket, or of an `HTTPException`."""
+    session = request.get(KEY)
+    if session is not None and not session._sealed:
+        await _add_headers(request.config_dict[MANAGER], session, response)
+
+
+async def _add_headers(manager: SessionManager, session: Session[Any], response: web.StreamResponse) -> None:
+    for name, value in await manager.acommit(session):
+        response.headers.add(name, value)
+
+
+async def _close(app: web.Application) -> None:
+    await app[MANAGER].aclose()

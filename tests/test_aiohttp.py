@@ -1,0 +1,191 @@
+"""aiohttp: sessions in its handlers, streams and WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import CookieJar, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.integrations.aiohttp import get_session, setup
+from session_kit.testing import CountingDriver, FaultyDriver
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+
+async def untouched(request: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+async def read(request: web.Request) -> web.Response:
+    return web.json_response((await get_session(request)).get("user"))
+
+
+async def write(request: web.Request) -> web.Response:
+    (await get_session(request))["user"] = request.query.get("value", "ada")
+    return web.Response(text="ok")
+
+
+async def redirect(request: web.Request) -> web.Response:
+    (await get_session(request))["user"] = "redirected"
+    raise web.HTTPFound("/read")
+
+
+async def fail(request: web.Request) -> web.Response:
+    (await get_session(request))["user"] = "eve"
+    raise RuntimeError("broken")
+
+
+async def logout(request: web.Request) -> web.Response:
+    await (await get_session(request)).adestroy()
+    return web.Response(text="ok")
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    session = await get_session(request)
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"one")
+    session["user"] = "late"
+    await response.write(b"two")
+    return response
+
+
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    session = await get_session(request)
+    response = web.WebSocketResponse()
+    await response.prepare(request)
+    session["user"] = await response.receive_str()
+    await response.send_str("ok")
+    await response.close()
+    return response
+
+
+HANDLERS = (untouched, read, write, redirect, fail, logout, stream, socket)
+
+
+def play(steps: Callable[[TestClient[Any, Any]], Awaitable[None]], driver: Any, **options: Any) -> None:
+    async def main() -> None:
+        app, inner = web.Application(), web.Application()
+        for handler in HANDLERS:
+            app.router.add_get(f"/{handler.__name__}", handler)
+        inner.router.add_get("/read", read)
+        app.add_subapp("/inner", inner)
+        setup(app, UnstorageSessionStore(driver), SECRET, cookie=CookieOptions(secure=False), **options)
+        async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as client:
+            await steps(client)
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def driver() -> CountingDriver:
+    return CountingDriver(MemoryDriver())
+
+
+def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        for path, calls in (
+            ("/read", 0),
+            ("/write", 1),
+            ("/untouched", 0),
+            ("/read", 1),
+            ("/write?value=eve", 2),
+            ("/logout", 1),
+        ):
+            driver.reset()
+            response = await client.get(path)
+            assert response.status == 200
+            # aiohttp's get_session loads; a session that is then destroyed was read once.
+            assert len(driver.calls) == calls + (path == "/logout"), path
+            assert ("Vary" in response.headers) == (path != "/untouched")
+
+    play(steps, driver)
+
+
+def test_a_sub_application_shares_the_session(driver: CountingDriver) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        assert await (await client.get("/inner/read")).json() == "ada"
+
+    play(steps, driver)
+
+
+def test_a_redirect_is_an_answer_and_an_error_is_none(driver: CountingDriver) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/redirect")
+        assert await (await client.get("/read")).json() == "redirected"
+        assert (await client.get("/fail")).status == 500
+        assert await (await client.get("/read")).json() == "redirected"
+
+    play(steps, driver)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_change_in_a_stream_is_stored_if_the_client_has_the_id(driver: CountingDriver, known: bool) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        if known:
+            await client.get("/write")
+        response = await client.get("/stream")
+        if known:
+            assert await response.read() == b"onetwo"
+            assert await (await client.get("/read")).json() == "late"
+        assert "Set-Cookie" not in response.headers
+
+    play(steps, driver)
+
+
+def test_a_websocket_changes_the_session(driver: CountingDriver) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        async with client.ws_connect("/socket") as connection:
+            await connection.send_str("from the socket")
+            assert await connection.receive_str() == "ok"
+        assert await (await client.get("/read")).json() == "from the socket"
+
+    play(steps, driver)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "anonymous"])
+def test_an_outage(on_error: Any) -> None:
+    faulty = FaultyDriver(MemoryDriver())
+
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        for method in ("read", "renew", "set", "delete"):
+            faulty.fail(method)
+        assert (await client.get("/untouched")).status == 200
+        answers = [await client.get("/read"), await client.get("/write?value=eve")]
+        jar = client.session.cookie_jar
+        kept = list(jar)
+        jar.clear()
+        answers.append(await client.get("/write?value=eve"))
+        assert [r.status for r in answers] == ([503] * 3 if on_error == "raise" else [200] * 3)
+        assert list(jar) == []
+        faulty.heal()
+        cookie = f"{kept[0].key}={kept[0].value}"
+        assert await (await client.get("/read", headers={"Cookie": cookie})).json() == "ada"
+
+    play(steps, faulty, on_error=on_error)
+
+
+def test_a_missing_or_doubled_setup_says_what_to_do() -> None:
+    async def steps() -> None:
+        app = web.Application()
+        app.router.add_get("/read", read)
+        async with TestClient(TestServer(app)) as client:
+            assert (await client.get("/read")).status == 500
+        with pytest.raises(SessionError, match=r"setup\(app, store"):
+            await get_session({})  # type: ignore[arg-type]
+        setup(app2 := web.Application(), "memory://", SECRET)
+        with pytest.raises(ConfigError, match="twice"):
+            setup(app2, "memory://", SECRET)
+        with pytest.raises(ConfigError, match="needs store"):
+            setup(web.Application())
+
+    asyncio.run(steps())

@@ -1,0 +1,182 @@
+"""Quart: its own habits on a server-side session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from quart import Quart, Response, flash, get_flashed_messages, session, stream_with_context, websocket
+
+from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.integrations.quart import SessionKit
+from session_kit.testing import CountingDriver, FaultyDriver
+from tests.test_asgi import SlowDriver
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+
+def make_app(driver: Any, **options: Any) -> Quart:
+    app = Quart("test")
+    app.secret_key = SECRET
+    SessionKit(app, UnstorageSessionStore(driver), cookie=CookieOptions(secure=False), **options)
+
+    @app.get("/untouched")
+    async def untouched() -> str:
+        return "ok"
+
+    @app.get("/read")
+    async def read() -> dict[str, Any]:
+        return {"value": session.get("user")}
+
+    @app.get("/write/<value>")
+    async def write(value: str) -> str:
+        session["user"] = value
+        return "ok"
+
+    @app.get("/fail")
+    async def fail() -> str:
+        session["user"] = "eve"
+        raise RuntimeError("broken")
+
+    @app.get("/logout")
+    async def logout() -> str:
+        await session.adestroy()  # type: ignore[attr-defined]
+        return "ok"
+
+    @app.get("/flash")
+    async def flash_one() -> str:
+        await flash("careful", "warning")
+        return "ok"
+
+    @app.get("/flashed")
+    async def flashed() -> list[Any]:
+        return [list(message) for message in get_flashed_messages(with_categories=True)]
+
+    @app.get("/stream")
+    async def stream() -> Response:
+        session.get("user")
+
+        @stream_with_context
+        async def body() -> AsyncIterator[bytes]:
+            yield b"one"
+            session["user"] = "late"
+            yield b"two"
+
+        return Response(body())
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        await websocket.send(str(session.get("user")))
+        session["user"] = await websocket.receive()
+
+    return app
+
+
+@pytest.fixture(params=["on the loop", "waits"])
+def driver(request: pytest.FixtureRequest) -> CountingDriver:
+    return SlowDriver(MemoryDriver()) if request.param == "waits" else CountingDriver(MemoryDriver())
+
+
+def play(steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(steps())
+
+
+def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        client = make_app(driver).test_client()
+        untouched = 1 if isinstance(driver, SlowDriver) else 0
+        for path, calls in (
+            ("/read", 0),
+            ("/write/ada", 1),
+            ("/untouched", untouched),
+            ("/read", 1),
+            ("/write/eve", 2),
+            ("/logout", 1 + untouched),
+        ):
+            driver.reset()
+            response = await client.get(path)
+            assert response.status_code == 200
+            assert len(driver.calls) == calls, path
+            assert ("Vary" in response.headers) == (path != "/untouched")
+
+    play(steps)
+
+
+def test_flashed_messages_are_shown_once(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        client = make_app(driver).test_client()
+        await client.get("/flash")
+        assert await (await client.get("/flashed")).json == [["warning", "careful"]]
+        assert await (await client.get("/flashed")).json == []
+
+    play(steps)
+
+
+def test_a_view_that_raises_has_changed_nothing(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        client = make_app(driver).test_client()
+        await client.get("/write/ada")
+        assert (await client.get("/fail")).status_code == 500
+        assert await (await client.get("/read")).json == {"value": "ada"}
+
+    play(steps)
+
+
+def test_a_change_in_a_stream_is_stored(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+        client = app.test_client()
+        await client.get("/write/ada")
+        assert await (await client.get("/stream")).get_data() == b"onetwo"
+        assert await (await client.get("/read")).json == {"value": "late"}
+        with pytest.raises(SessionError, match="response has begun"):
+            await app.test_client().get("/stream")
+
+    play(steps)
+
+
+def test_a_websocket_reads_and_changes_the_session(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+        client = app.test_client()
+        await client.get("/write/ada")
+        async with client.websocket("/ws") as socket:
+            assert await socket.receive() == "ada"
+            await socket.send("from the socket")
+            await asyncio.sleep(0.01)
+        assert await (await client.get("/read")).json == {"value": "from the socket"}
+
+    play(steps)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "anonymous"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_outage(on_error: Any, waits: bool) -> None:
+    async def steps() -> None:
+        faulty = FaultyDriver(MemoryDriver())
+        app = make_app(SlowDriver(faulty) if waits else faulty, on_error=on_error)
+        client = app.test_client()
+        await client.get("/write/ada")
+        for method in ("read", "renew", "set", "delete"):
+            faulty.fail(method)
+        assert (await client.get("/untouched")).status_code == 200
+        first = await app.test_client().get("/write/eve")
+        answers = [await client.get("/read"), await client.get("/write/eve"), first]
+        assert [r.status_code for r in answers] == ([503] * 3 if on_error == "raise" else [200] * 3)
+        assert "Set-Cookie" not in first.headers
+        faulty.heal()
+        assert await (await client.get("/read")).json == {"value": "ada"}
+
+    play(steps)
+
+
+def test_impossible_settings_are_refused_at_start() -> None:
+    app = Quart("test")
+    with pytest.raises(ConfigError, match="no secret given"):
+        SessionKit(app, "memory://")
+    SessionKit(app, "memory://", SECRET)
+    with pytest.raises(ConfigError, match="installed twice"):
+        SessionKit(app, "memory://", SECRET)
