@@ -24,7 +24,8 @@ from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
 MANAGER = web.AppKey("session_kit.manager", SessionManager)
-KEY = "session_kit.session"
+# aiohttp warns of plain text as a key since it has keys of its own, 3.14.
+KEY: Any = web.RequestKey("session_kit.session", Session) if hasattr(web, "RequestKey") else "session_kit.session"
 DOWN = "Service Unavailable: the session store does not answer"
 
 

@@ -1,0 +1,169 @@
+"""Pyramid: `request.session` with the whole of `ISession`, flash messages and CSRF tokens included.
+
+>>> from pyramid.config import Configurator
+>>> from pyramid.response import Response
+>>> def visits(request):
+...     request.session.update(lambda data: {"visits": data.get("visits", 0) + 1})
+...     return Response(str(request.session["visits"]))
+>>> with Configurator() as config:
+...     config.set_session_factory(session_factory("memory://", "N3w-secret-of-at-least-32-characters!"))
+...     config.add_route("visits", "/")
+...     config.add_view(visits, route_name="visits")
+...     app = config.make_wsgi_app()
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from typing import Any, Unpack
+
+from pyramid.httpexceptions import HTTPServiceUnavailable
+from pyramid.interfaces import IResponse, ISession
+from pyramid.settings import asbool, aslist
+from zope.interface import implementer
+
+from session_kit.cookie import CookieOptions
+from session_kit.draft import Draft
+from session_kit.errors import ConfigError, DriverUnavailable
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.session import Session
+from session_kit.store import SessionStore, UnstorageSessionStore
+
+CSRF = "_csrft_"
+FLASH = "_f_"
+DOWN = "The session store does not answer; try again later."
+SETTINGS = "session_kit."
+
+
+@implementer(ISession)
+class PyramidSession(Session[Any]):
+    """A `Session` that is an `ISession`."""
+
+    __slots__ = ()
+
+    def _loaded(self) -> Draft:
+        try:
+            return super()._loaded()
+        except DriverUnavailable as error:
+            raise HTTPServiceUnavailable(DOWN) from error
+
+    @property
+    def created(self) -> int:  # ISession wants whole seconds
+        """Unix time in seconds at which the session began."""
+        return int(super().created)
+
+    @property
+    def new(self) -> bool:
+        """Pyramid's name for `is_new`."""
+        return self.is_new
+
+    def invalidate(self) -> None:
+        """Pyramid's name for `destroy`."""
+        self.destroy()
+
+    def changed(self) -> None:
+        """Harmless and not needed: changes inside values are found."""
+
+    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
+        """Put a message at the end of a queue."""
+        messages = self.setdefault(FLASH + queue, [])
+        if allow_duplicate or msg not in messages:
+            messages.append(msg)
+
+    def pop_flash(self, queue: str = "") -> list[Any]:
+        """Take all messages out of a queue."""
+        messages: list[Any] = self.pop(FLASH + queue, [])
+        return messages
+
+    def peek_flash(self, queue: str = "") -> list[Any]:
+        """Look at the messages of a queue."""
+        messages: list[Any] = self.get(FLASH + queue, [])
+        return messages
+
+    def new_csrf_token(self) -> str:
+        """Make a new CSRF token and return it."""
+        token = self[CSRF] = secrets.token_hex(32)
+        return token
+
+    def get_csrf_token(self) -> str:
+        """Return the CSRF token; make one if there is none."""
+        return self.get(CSRF) or self.new_csrf_token()
+
+
+def session_factory(
+    store: str | UnstorageSessionStore | SessionStore | None = None,
+    secret: Secrets = (),
+    *,
+    manager: SessionManager | None = None,
+    **options: Unpack[ManagerOptions],
+) -> Callable[[Any], PyramidSession]:
+    """Return what `config.set_session_factory` wants.
+
+    store, secret, options: as for `SessionManager`.
+    manager: a ready one in place of these.
+    Raises `ConfigError` for anything that cannot work.
+
+    A view that raises has changed nothing; an HTTP exception such as a redirect is an answer like any other. A store
+    that does not answer is `HTTPServiceUnavailable`.
+    """
+    if (manager is None) == (store is None):
+        raise ConfigError("session_factory needs store=... and secret=..., or a manager=... in their place")
+    made = manager or make_manager(store, secret, "manager", **options)
+
+    def factory(request: Any) -> PyramidSession:
+        cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
+        session = made.open(cookies, session_class=PyramidSession)
+
+        def commit(request: Any, response: Any) -> None:
+            if request.exception is not None and not IResponse.providedBy(request.exception):
+                made.abandon(session)
+                return
+            try:
+                response.headerlist.extend(made.commit(session))
+            except DriverUnavailable:
+                made.abandon(session)
+                response.status_code = 503
+                response.headerlist = [("Content-Type", "text/plain; charset=utf-8")]
+                response.text = DOWN
+            if not isinstance(response.app_iter, (list, tuple)):
+                response.app_iter = _finishing(response.app_iter, made, session)
+
+        request.add_response_callback(commit)
+        return session
+
+    return factory
+
+
+def includeme(config: Any) -> None:
+    """`config.include("session_kit.integrations.pyramid")`: sessions by settings.
+
+    `session_kit.store` (a URL) and `session_kit.secret` (newest first, separated by white space) are required; the
+    options of `SessionManager` that are texts or times and `session_kit.cookie.<option>` may follow.
+    """
+    texts = {
+        name.removeprefix(SETTINGS): value for name, value in config.get_settings().items() if name.startswith(SETTINGS)
+    }
+    options: dict[str, Any] = {name: value for name, value in texts.items() if not name.startswith("cookie.")}
+    cookie = {name.removeprefix("cookie."): value for name, value in texts.items() if name.startswith("cookie.")}
+    known = {field.name: field.type for field in fields(CookieOptions)}
+    for name in cookie:
+        if name not in known:
+            raise ConfigError(f"unknown setting session_kit.cookie.{name}. Valid options: {', '.join(known)}.")
+    if cookie:
+        flags = {name: asbool(value) if known[name] == "bool" else value for name, value in cookie.items()}
+        options["cookie"] = CookieOptions(**flags)
+    secret = aslist(options.pop("secret", ""))
+    config.set_session_factory(session_factory(options.pop("store", None), secret, **options))
+
+
+def _finishing(parts: Iterable[bytes], manager: SessionManager, session: Session[Any]) -> Iterator[bytes]:
+    """A streamed body, at whose end the late changes are saved."""
+    try:
+        yield from parts
+    finally:
+        close = getattr(parts, "close", None)
+        if close is not None:
+            close()
+        manager.finish(session)
