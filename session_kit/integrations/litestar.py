@@ -62,21 +62,28 @@ class SessionKit(InitPlugin):
         self.manager = manager or make_manager(store, secret, "manager", "load", **options)
         self.load = load
 
+    @property
+    def middleware(self) -> DefineMiddleware:
+        """The middleware by itself, for a part of an application: `Router("/shop", middleware=[sessions.middleware])`.
+
+        Without the plugin nothing closes the store but `manager.aclose`, and an outage during `asave` is a 500.
+        """
+        return _SharedMiddleware(SessionMiddleware, manager=self.manager, load=self.load)
+
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware as the outermost, and close the store with the application."""
-        middleware = DefineMiddleware(SessionMiddleware, manager=self.manager, load=self.load)
-        app_config.middleware.insert(0, middleware)
+        app_config.middleware.insert(0, self.middleware)
         app_config.exception_handlers.setdefault(DriverUnavailable, _say_unavailable)
         app_config.on_shutdown.append(self.manager.aclose)
         return app_config
 
 
-# Litestar's own as the second base, because its FlashPlugin and its options ask for one of that kind.
-class SessionMiddleware(asgi.SessionMiddleware, LitestarSessionMiddleware[Any]):  # type: ignore[misc]  # other types of ASGI
-    """The middleware by itself, for a part of an application: `DefineMiddleware(SessionMiddleware, manager=manager)`.
+# A session middleware of Litestar's kind, because its FlashPlugin asks for one.
+class SessionMiddleware(LitestarSessionMiddleware[Any]):
+    """What `SessionKit` adds, for who prefers `DefineMiddleware(SessionMiddleware, store=open_store(...), secret=...)`.
 
-    Litestar makes one for each route, so it takes a manager or an open store, but no URL.
-
+    store, secret, options: as for `session_kit.asgi.SessionMiddleware`, but no URL: Litestar makes one middleware for
+        each route, and each would open a store of its own.
     exclude, exclude_opt_key: paths and routes without a session, as for any middleware of Litestar.
     """
 
@@ -96,28 +103,34 @@ class SessionMiddleware(asgi.SessionMiddleware, LitestarSessionMiddleware[Any]):
                 " plugins=[SessionKit(store=..., secret=...)], or give an open store: store=open_store(...)"
             )
         AbstractMiddleware.__init__(self, app, exclude, exclude_opt_key)
-        asgi.SessionMiddleware.__init__(self, _in_litestars_way(app), store, secret, **options)
+        # Litestar describes ASGI by other types than we do.
+        self._sessions: Any = asgi.SessionMiddleware(_in_litestars_way(app), store, secret, **options)
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
-        """One request, in the types of Litestar."""
-        handle: Any = asgi.SessionMiddleware.__call__
-        await handle(self, scope, receive, send)
+        await self._sessions(scope, receive, send)
 
 
-async def use_session(scope: Any) -> Session[Any]:
-    """Return the session, loaded. As a dependency it gives the session a type, in handlers of requests and WebSockets.
+class _SharedMiddleware(DefineMiddleware):
+    """Litestar copies what belongs to a router, and everything in it. The store must stay one."""
 
-    scope: Litestar gives it; or a request, a WebSocket.
+    def __deepcopy__(self, memo: object) -> DefineMiddleware:
+        return self
+
+
+async def use_session(scope: types.Scope) -> Session[Any]:
+    """Return the session, loaded: a dependency that gives it a type, in handlers of requests and of WebSockets.
+
+    scope: Litestar gives it.
     Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
 
     >>> from dataclasses import dataclass
     >>> from litestar import get
-    >>> from litestar.di import Provide
+    >>> from litestar.di import NamedDependency, Provide
     >>> @dataclass
     ... class Cart:
     ...     items: int = 0
     >>> @get("/cart", dependencies={"session": Provide(use_session)})
-    ... async def show(session: Session[Cart]) -> int:
+    ... async def show(session: NamedDependency[Session[Cart]]) -> int:
     ...     return session.data.items
     """
     return await asgi.use_session(scope)
@@ -127,10 +140,7 @@ def _in_litestars_way(app: App) -> App:
     """Stands between Litestar and the middleware, which learns from it what Litestar did to the session."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        session = scope.get(KEY)
-        if not isinstance(session, Session):  # this route is excluded
-            await app(scope, receive, send)
-            return
+        session: Session[Any] = scope[KEY]
         refused = False
 
         async def send_settled(message: Message) -> None:

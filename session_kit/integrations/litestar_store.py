@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from litestar.stores.base import NamespacedStore
 
 from session_kit.drivers import ANY, Driver, Entry, open_driver
-from session_kit.drivers.base import check_key
-from session_kit.errors import Conflict, CorruptEntry
+from session_kit.drivers.base import MAX_KEY_BYTES
+from session_kit.errors import ConfigError, Conflict, CorruptEntry
 from session_kit.store import hash_id
 
 if TYPE_CHECKING:
     from typing import Self
 
 EXPIRY = struct.Struct(">d")
+MAX_NAMESPACE_BYTES = MAX_KEY_BYTES - len(":" + hash_id(""))
 
 
 class KeyValueStore(NamespacedStore):
@@ -29,6 +30,7 @@ class KeyValueStore(NamespacedStore):
     driver: a URL (`session_kit.open_driver`), which is then closed with the application, or a driver.
     namespace: begins every key, and keeps what shares a driver apart. A child's is `parent:child`.
     clock: Unix time in seconds, for tests.
+    Raises `ConfigError` for a URL or a namespace that cannot work.
 
     Keys are stored as their SHA-256: of any length, and session ids are none that a leaked store would give away.
 
@@ -41,9 +43,10 @@ class KeyValueStore(NamespacedStore):
     def __init__(
         self, driver: Driver | str, *, namespace: str = "litestar", clock: Callable[[], float] = time.time
     ) -> None:
+        if not namespace or len(namespace.encode()) > MAX_NAMESPACE_BYTES:
+            raise ConfigError(f"a namespace has 1 to {MAX_NAMESPACE_BYTES} UTF-8 bytes; it keeps applications apart")
         self.namespace = namespace
         self._clock = clock
-        check_key(self._key(""))
         self._owns_driver = isinstance(driver, str)
         self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
 
@@ -85,11 +88,11 @@ class KeyValueStore(NamespacedStore):
         return await self.driver.ahas(self._key(key))
 
     async def expires_in(self, key: str) -> int | None:
-        """Return the seconds, rounded up, that a value has left; -1 if it never expires, None if there is none."""
+        """Return the seconds, rounded, that a value has left; -1 if it never expires, None if there is none."""
         entry = await self._read(key)
         if entry is None:
             return None
-        return -1 if entry.expires_at is None else max(0, math.ceil(entry.expires_at - self._clock()))
+        return -1 if entry.expires_at is None else max(0, round(entry.expires_at - self._clock()))
 
     async def aclose(self) -> None:
         """Close the driver, if it was opened here. Idempotent; `async with` and Litestar's lifespan do it too."""
@@ -113,8 +116,7 @@ class KeyValueStore(NamespacedStore):
 
     async def _write(self, key: str, value: bytes, lifetime: int | timedelta | None, version: object = ANY) -> None:
         ttl = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
-        expires_at = self.driver.expires_at(ttl)
         # With the value, because not every backend can tell when an entry expires.
-        sealed = EXPIRY.pack(math.inf if expires_at is None else expires_at) + value
+        sealed = EXPIRY.pack(math.inf if ttl is None else self._clock() + ttl) + value
         expect = version if self.driver.capabilities.swap else ANY
         await self.driver.aset(self._key(key), sealed, ttl=ttl, expect=expect)

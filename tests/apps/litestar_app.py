@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, get, post
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromQuery
 from litestar.plugins.flash import flash as flash_message
 from litestar.response import Stream
 
 from session_kit.integrations.litestar import Session, SessionKit, use_session
 
 AnyRequest = Request[Any, Any, Any]
+AnySession = NamedDependency[Session[Any]]
+Text = FromQuery[str]
 
 
 @get("/untouched")
@@ -23,42 +26,42 @@ async def untouched() -> dict[str, bool]:
 
 
 @get("/read")
-async def read(request: AnyRequest, key: str) -> dict[str, Any]:
+async def read(request: AnyRequest, key: Text) -> dict[str, Any]:
     return {"value": request.session.get(key)}
 
 
 @post("/write", status_code=200)
-async def write(request: AnyRequest, key: str, value: str) -> dict[str, bool]:
+async def write(request: AnyRequest, key: Text, value: Text) -> dict[str, bool]:
     request.session[key] = value
     return {"ok": True}
 
 
 @post("/count", status_code=200)
-async def count(session: Session[Any]) -> dict[str, int]:
+async def count(session: AnySession) -> dict[str, int]:
     session.update(lambda data: {"count": data.get("count", 0) + 1})
     return {"count": session["count"]}
 
 
 @post("/cart", status_code=200)
-async def cart(session: Session[Any], item: str) -> dict[str, list[str]]:
+async def cart(session: AnySession, item: Text) -> dict[str, list[str]]:
     session.setdefault("cart", []).append(item)
     return {"cart": session["cart"]}
 
 
 @post("/rotate", status_code=200)
-async def rotate(session: Session[Any]) -> dict[str, bool]:
+async def rotate(session: AnySession) -> dict[str, bool]:
     await session.aregenerate()
     return {"ok": True}
 
 
 @post("/logout", status_code=200)
-async def logout(session: Session[Any]) -> dict[str, bool]:
+async def logout(session: AnySession) -> dict[str, bool]:
     await session.adestroy()
     return {"ok": True}
 
 
 @post("/flash", status_code=200)
-async def flash(request: AnyRequest, message: str) -> dict[str, list[str]]:
+async def flash(request: AnyRequest, message: Text) -> dict[str, list[str]]:
     flash_message(request, message, "info")
     return {"messages": [each["message"] for each in request.session["_messages"]]}
 
@@ -69,7 +72,7 @@ async def flashed(request: AnyRequest) -> dict[str, list[str]]:
 
 
 @post("/slow", status_code=200)
-async def slow(request: AnyRequest, key: str, value: str, gate: str) -> dict[str, bool]:
+async def slow(request: AnyRequest, key: Text, value: Text, gate: Text) -> dict[str, bool]:
     request.session.get(key)
     Path(f"{gate}.in").touch()
     while not Path(f"{gate}.out").exists():
@@ -79,13 +82,13 @@ async def slow(request: AnyRequest, key: str, value: str, gate: str) -> dict[str
 
 
 @post("/fail", status_code=200)
-async def fail(request: AnyRequest, key: str, value: str) -> None:
+async def fail(request: AnyRequest, key: Text, value: Text) -> None:
     request.session[key] = value
     raise RuntimeError("this handler fails")
 
 
 @get("/stream")
-async def stream(request: AnyRequest, key: str, value: str) -> Stream:
+async def stream(request: AnyRequest, key: Text, value: Text) -> Stream:
     request.session.get(key)
 
     async def body() -> AsyncIterator[bytes]:
@@ -97,7 +100,7 @@ async def stream(request: AnyRequest, key: str, value: str) -> Stream:
 
 
 @get("/unavailable")
-async def unavailable(session: Session[Any]) -> dict[str, bool]:
+async def unavailable(session: AnySession) -> dict[str, bool]:
     return {"unavailable": session.unavailable}
 
 
