@@ -439,16 +439,28 @@ def test_in_an_outage_the_applications_own_page_is_shown(testing: bool) -> None:
 
     @app.errorhandler(503)
     def down(error: HTTPException) -> tuple[str, int, dict[str, str]]:
-        return "back soon", 503, {"Retry-After": "5"}
+        shown = render_template_string("back soon{{ session.user }}")  # as a page's layout would
+        return shown, 503, {"Retry-After": "5"}
+
+    @app.after_request
+    def allow(response: flask.Response) -> flask.Response:
+        session.get("user")
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        return response
 
     client = app.test_client()
     client.get("/write/ada")
     for method in ("read", "renew", "set"):
         driver.fail(method)
-    for response in (client.get("/read"), client.get("/write/eve"), app.test_client().get("/write/eve")):
-        assert (response.status_code, response.text) == (503, "back soon")
+    for response, user in (
+        (client.get("/read"), ""),
+        (client.get("/write/eve"), ""),
+        (app.test_client().get("/write/eve"), "eve"),
+    ):
+        assert (response.status_code, response.text) == (503, f"back soon{user}")
         assert response.headers["Retry-After"] == "5"
-        assert response.headers["Content-Length"] == "9"
+        assert response.headers["Content-Length"] == str(len(response.data))
+        assert response.headers.getlist("Access-Control-Allow-Origin") == ["*"]
         assert "Set-Cookie" not in response.headers
 
 
@@ -471,3 +483,20 @@ def test_a_stream_whose_session_cannot_be_saved_is_not_begun() -> None:
     response = app.test_client().get("/export")
     assert (response.status_code, begun) == (503, [])
     assert b"secret" not in response.data
+
+
+def test_what_a_view_that_got_a_503_had_changed_is_not_saved_after_all() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    app = make_app(driver)
+
+    @app.get("/explicit")
+    def explicit() -> str:
+        session["user"] = "eve"
+        driver.fail("set", times=1)
+        session.save()
+        return "ok"
+
+    client = app.test_client()
+    client.get("/write/ada")
+    assert client.get("/explicit").status_code == 503
+    assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}

@@ -345,15 +345,27 @@ def test_in_an_outage_the_applications_own_page_is_shown(waits: bool, testing: b
 
         @app.errorhandler(503)
         async def down(error: Exception) -> tuple[str, int, dict[str, str]]:
-            return "back soon", 503, {"Retry-After": "5"}
+            shown = await render_template_string("back soon{{ session.user }}")  # as a page's layout would
+            return shown, 503, {"Retry-After": "5"}
+
+        @app.after_request
+        async def allow(response: Response) -> Response:
+            session.get("user")
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            return response
 
         client = app.test_client()
         await client.get("/write/ada")
         for method in ("read", "renew", "set"):
             faulty.fail(method)
         first = app.test_client()
-        for response in (await client.get("/read"), await client.get("/write/eve"), await first.get("/write/eve")):
-            assert (response.status_code, await response.get_data(as_text=True)) == (503, "back soon")
+        for response, user in (
+            (await client.get("/read"), ""),
+            (await client.get("/write/eve"), ""),
+            (await first.get("/write/eve"), "eve"),
+        ):
+            assert (response.status_code, await response.get_data(as_text=True)) == (503, f"back soon{user}")
+            assert response.headers.getlist("Access-Control-Allow-Origin") == ["*"]
             assert response.headers["Retry-After"] == "5"
             assert "Set-Cookie" not in response.headers
 

@@ -162,6 +162,7 @@ class FlaskSessions(SessionInterface):
 
     def __init__(self, app: Flask, manager: SessionManager) -> None:
         def unavailable(error: Exception) -> Any:
+            self._abandon(app)
             return app.handle_http_exception(ServiceUnavailable(DOWN))
 
         self._manager = manager
@@ -182,7 +183,7 @@ class FlaskSessions(SessionInterface):
             headers = self._manager.commit(session)
         except DriverUnavailable as error:
             self._manager.abandon(session)
-            refused = app.make_response(app.handle_user_exception(error))
+            refused = app.process_response(app.make_response(app.handle_user_exception(error)))
             replace(response, refused, refused.get_data())
             return
         add_headers(response, headers)
@@ -190,8 +191,8 @@ class FlaskSessions(SessionInterface):
             response.call_on_close(partial(self._manager.finish, session))
 
     def _abandon(self, sender: object, **_: object) -> None:
-        """A view has raised, and the answer is Flask's 500."""
-        self._manager.abandon(cast(Any, flask.session)._get_current_object())
+        """A view has raised, and the answer is an error page."""
+        abandon(self._manager, cast(Any, flask.session)._get_current_object())
 
 
 # --- shared with Quart ---
@@ -200,6 +201,13 @@ class FlaskSessions(SessionInterface):
 def session_class(manager: SessionManager) -> type[FlaskSession]:
     """Return the class of session whose `permanent` agrees with the cookie's options."""
     return FlaskSession if manager._cookie.options.persistent else _BriefSession
+
+
+def abandon(manager: SessionManager, session: Session[Any]) -> None:
+    """Drop what a view changed. The error page may show the session: an empty one, if the store did not answer."""
+    manager.abandon(session)
+    if session._failed and session._draft_or_none is None:
+        session._begin()
 
 
 def add_headers(response: Any, headers: Headers) -> None:

@@ -28,7 +28,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from session_kit.errors import DriverUnavailable
 from session_kit.integrations import flask
-from session_kit.integrations.flask import DOWN, FlaskSession, add_headers, replace, session_class
+from session_kit.integrations.flask import DOWN, FlaskSession, abandon, add_headers, replace, session_class
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 
@@ -52,6 +52,7 @@ class QuartSessions(SessionInterface):
 
     def __init__(self, app: Quart, manager: SessionManager) -> None:
         async def unavailable(error: Exception) -> Any:
+            await self._abandon(app)
             return await app.handle_http_exception(ServiceUnavailable(DOWN))
 
         self._manager = manager
@@ -81,7 +82,7 @@ class QuartSessions(SessionInterface):
             headers = await self._manager.acommit(session)
         except DriverUnavailable as error:
             self._manager.abandon(session)
-            refused = await app.make_response(await app.handle_user_exception(error))
+            refused = await app.process_response(await app.make_response(await app.handle_user_exception(error)))
             body: Any = refused.get_data()
             replace(response, refused, await body if isawaitable(body) else body)
             return
@@ -94,8 +95,8 @@ class QuartSessions(SessionInterface):
         await self._manager.afinish(_current())
 
     async def _abandon(self, sender: object, **_: object) -> None:
-        """A view has raised, and the answer is Quart's 500."""
-        self._manager.abandon(_current())
+        """A view has raised, and the answer is an error page."""
+        abandon(self._manager, _current())
 
 
 class _Finishing(ResponseBody):
