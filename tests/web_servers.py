@@ -253,6 +253,10 @@ class Browser:
     def post(self, path: str, **query: str) -> httpx.Response:
         return self._client.post(path, params=query)
 
+    def provoke(self, method: str, path: str, **query: str) -> httpx.Response:
+        """A request at which the application fails. Some servers close its connection then: no other is to use it."""
+        return self._client.request(method, path, params=query, headers={"connection": "close"})
+
     def send(self, path: str, *cookies: bytes) -> httpx.Response:
         """GET with these `Cookie` headers, whatever is in the jar."""
         return self._client.send(
