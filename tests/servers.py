@@ -100,16 +100,19 @@ class Server(Stoppable):
                 env=os.environ | self._environment(),
                 start_new_session=True,  # Ctrl-C is for the tests; their fixtures stop the servers in order
             )
-        _tell_guardian(f"+{self.process.pid}")
+        _tell_guardian(f"+{-self.process.pid}")  # the group: some servers have workers
         try:
             wait_until(lambda: self.process.poll() is not None or self._ready(), self.name)
         except ServerError:
             self.kill()
             raise ServerError(f"{self.name} was not ready in {DEADLINE:g} s:\n{self.log()[-2000:]}") from None
+        except BaseException:
+            self.kill()
+            raise
         if (code := self.process.poll()) is not None:
             self.kill()
             log = self.log()
-            taken = re.search("address already in use|port allocation failed", log, re.IGNORECASE)
+            taken = re.search("address already in use|connection in use|port allocation failed", log, re.IGNORECASE)
             raise (PortTaken if taken else ServerError)(f"{self.name} ended at once, with code {code}:\n{log[-2000:]}")
 
     @property
@@ -130,9 +133,10 @@ class Server(Stoppable):
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS, of a group that is ending
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        _tell_guardian(f"-{self.process.pid}")
+        _tell_guardian(f"-{-self.process.pid}")
 
     def restart(self) -> None:
         """Start it again, on the same port and folder; in good order if it still runs."""
@@ -194,20 +198,22 @@ for line in sys.stdin:
 for pid in running:
     try:
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
+    except OSError:
         pass
 """
 _guardian: subprocess.Popen[str] | None = None
+_guardian_lock = threading.Lock()
 
 
 def _tell_guardian(line: str) -> None:
     global _guardian
-    if _guardian is None:
-        command = [sys.executable, "-I", "-S", "-c", _GUARDIAN]
-        _guardian = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, bufsize=1, start_new_session=True)
-        atexit.register(_guardian.communicate)
-    assert _guardian.stdin is not None
-    _guardian.stdin.write(line + "\n")
+    with _guardian_lock:
+        if _guardian is None:
+            command = [sys.executable, "-I", "-S", "-c", _GUARDIAN]
+            _guardian = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, bufsize=1, start_new_session=True)
+            atexit.register(_guardian.communicate)
+        assert _guardian.stdin is not None
+        _guardian.stdin.write(line + "\n")
 
 
 # --- Valkey and Redis ---

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import flask
 import pytest
-from flask import Flask, flash, get_flashed_messages, session, stream_with_context
+from flask import Flask, flash, get_flashed_messages, render_template_string, stream_with_context
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
 
 from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.integrations.flask import SessionKit
-from session_kit.testing import CountingDriver, FaultyDriver
+from session_kit.integrations.flask import SessionKit, session
+from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OLD = "Old-not-for-production-but-long-enough-0123"
@@ -49,7 +51,7 @@ def make_app(driver: Any, **options: Any) -> Flask:
 
     @app.get("/logout")
     def logout() -> str:
-        session.destroy()  # type: ignore[attr-defined]
+        session.destroy()
         return "ok"
 
     @app.get("/flash")
@@ -133,9 +135,8 @@ def test_settings_of_flask_are_read(driver: CountingDriver) -> None:
         SESSION_COOKIE_PARTITIONED=True,
         PERMANENT_SESSION_LIFETIME=timedelta(hours=1),
     )
-    kit = SessionKit(app)
-    assert kit.manager is not None
-    assert kit.manager.store.ttl == 3600
+    SessionKit(app)
+    assert app.extensions["session_kit"].store.ttl == 3600
     with app.test_request_context("/shop/"):
         session["user"] = "ada"
         response = app.response_class()
@@ -149,9 +150,8 @@ def test_settings_of_flask_are_read(driver: CountingDriver) -> None:
 def test_a_ttl_in_the_url_wins_over_flasks_lifetime() -> None:
     app = Flask("test")
     app.secret_key = SECRET
-    kit = SessionKit(app, "memory://?ttl=90")
-    assert kit.manager is not None
-    assert kit.manager.store.ttl == 90
+    SessionKit(app, "memory://?ttl=90")
+    assert app.extensions["session_kit"].store.ttl == 90
 
 
 def test_a_cookie_signed_with_a_fallback_is_signed_again(driver: CountingDriver) -> None:
@@ -160,10 +160,16 @@ def test_a_cookie_signed_with_a_fallback_is_signed_again(driver: CountingDriver)
     opened = before.open()
     opened["user"] = "ada"
     cookie = dict(before.commit(opened))["Set-Cookie"].split(";")[0]
-    app = make_app(driver, secret=[SECRET, OLD])
+    app = Flask("test")
+    app.config.update(SECRET_KEY=SECRET, SECRET_KEY_FALLBACKS=["Older" + OLD, OLD])
+    SessionKit(app, store)
+    app.add_url_rule("/read", "its read", lambda: {"value": session.get("user")})
     response = app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
-    assert response.json == {"value": "ada", "new": False, "modified": False}
+    assert response.json == {"value": "ada"}
     assert cookie not in response.headers["Set-Cookie"]
+    signed_again = response.headers["Set-Cookie"].split(";")[0]
+    opened = SessionManager(store, SECRET).open(signed_again)
+    assert opened["user"] == "ada"
 
 
 def test_flashed_messages_are_shown_once(app: Flask) -> None:
@@ -233,9 +239,11 @@ def test_an_outage(on_error: Any) -> None:
     assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}
 
 
-def test_a_value_that_json_would_change_is_refused_where_it_is_put_in(app: Flask) -> None:
-    with app.test_request_context(), pytest.raises(SessionError, match="at: a timedelta cannot be stored"):
-        session["at"] = timedelta(1)
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1), (1, 2), b"x", {1}, Markup("<b>")])
+def test_a_value_that_flasks_cookie_took_and_json_would_change_is_refused_in_one_line(app: Flask, value: Any) -> None:
+    with app.test_request_context(), pytest.raises(SessionError, match=r"^seen\.at: ") as caught:
+        session["seen"] = {"at": value}
+    assert "\n" not in str(caught.value)
 
 
 def test_impossible_settings_are_refused_at_start() -> None:
@@ -249,3 +257,246 @@ def test_impossible_settings_are_refused_at_start() -> None:
     SessionKit(app, "memory://", SECRET, cookie=CookieOptions(secure=False))
     with pytest.raises(ConfigError, match="installed twice"):
         SessionKit(app, "memory://", SECRET)
+    with pytest.raises(ConfigError, match="not both"):
+        SessionKit(Flask("test"), "memory://", manager=SessionManager("memory://", SECRET))
+
+
+# --- several applications, and settings ---
+
+
+def test_one_kit_keeps_several_applications_apart() -> None:
+    kit = SessionKit()
+    apps = [Flask("one"), Flask("two")]
+    for app, secret in zip(apps, (SECRET, OLD), strict=True):
+        app.config.update(SECRET_KEY=secret, SESSION_KIT_STORE="memory://", SESSION_COOKIE_NAME=app.name)
+        kit.init_app(app)
+        app.add_url_rule("/write", "its write", lambda: session.update(user="ada") and "ok")
+    cookies = [app.test_client().get("/write").headers["Set-Cookie"] for app in apps]
+    assert [cookie.partition("=")[0] for cookie in cookies] == ["one", "two"]
+    assert apps[0].extensions["session_kit"].store is not apps[1].extensions["session_kit"].store
+
+
+def test_a_ready_manager_is_shared() -> None:
+    manager = SessionManager("memory://", SECRET)
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        SessionKit(app, manager=manager)
+        app.add_url_rule("/write", "its write", lambda: session.update(user="ada") and "ok")
+        app.add_url_rule("/read", "its read", lambda: {"value": session.get("user")})
+    cookie = apps[0].test_client().get("/write").headers["Set-Cookie"].split(";")[0]
+    assert apps[1].test_client(use_cookies=False).get("/read", headers={"Cookie": cookie}).json == {"value": "ada"}
+
+
+def test_flasks_lifetime_runs_by_the_clock_that_was_given() -> None:
+    clock = ManualClock()
+    app = Flask("test")
+    app.config.update(SECRET_KEY=SECRET, PERMANENT_SESSION_LIFETIME=60)
+    SessionKit(app, "memory://", clock=clock)
+    app.add_url_rule("/write", "its write", lambda: session.update(user="ada") and "ok")
+    app.add_url_rule("/read", "its read", lambda: {"value": session.get("user")})
+    response = app.test_client().get("/write")
+    cookie = {"Cookie": response.headers["Set-Cookie"].split(";")[0]}
+    client = app.test_client(use_cookies=False)
+    clock.advance(50)
+    assert client.get("/read", headers=cookie).json == {"value": "ada"}
+    clock.advance(70)
+    assert client.get("/read", headers=cookie).json == {"value": None}
+
+
+# --- Flask's habits ---
+
+
+def test_a_template_that_does_not_show_the_session_costs_nothing(app: Flask, driver: CountingDriver) -> None:
+    app.add_url_rule("/page", "its page", lambda: render_template_string("hello"))
+    app.add_url_rule("/greeting", "its greeting", lambda: render_template_string("hello {{ session.user }}"))
+    client = app.test_client()
+    client.get("/write/ada")
+    driver.reset()
+    assert "Vary" not in client.get("/page").headers
+    assert not driver.calls
+    assert client.get("/greeting").text == "hello ada"
+
+
+def test_making_every_session_permanent_makes_no_session_for_every_visitor(app: Flask, driver: CountingDriver) -> None:
+    @app.before_request
+    def keep() -> None:
+        session.permanent = True
+
+    response = app.test_client().get("/untouched")
+    assert "Set-Cookie" not in response.headers
+    assert not driver.calls
+
+
+def test_without_persistent_cookies_permanent_makes_an_exception(driver: CountingDriver) -> None:
+    app = make_app(driver, cookie=CookieOptions(persistent=False))
+    client = app.test_client()
+    assert "Max-Age" not in client.get("/write/ada").headers["Set-Cookie"]
+    assert "Max-Age" in client.get("/permanent/1").headers["Set-Cookie"]
+    assert "Max-Age" not in app.test_client().get("/permanent/0").headers["Set-Cookie"]
+
+
+def test_a_flashed_piece_of_html_stays_one_and_a_text_becomes_none(app: Flask) -> None:
+    app.add_url_rule("/safe", "its safe", lambda: flash(Markup("<b>bold</b>")) or "ok")
+    app.add_url_rule("/text", "its text", lambda: flash("<script>") or "ok")
+    app.add_url_rule("/page", "its page", lambda: render_template_string("{{ get_flashed_messages()[0] }}"))
+    client = app.test_client()
+    client.get("/safe")
+    assert client.get("/page").text == "<b>bold</b>"
+    client.get("/text")
+    assert client.get("/page").text == "&lt;script&gt;"
+
+
+def test_flashed_messages_are_tuples_for_those_who_look(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/flash")
+    with client.session_transaction() as found:
+        assert found["_flashes"] == [("message", "hello"), ("warning", "careful")]
+        assert dict(found)["_flashes"] == found["_flashes"]
+
+
+def test_clear_logs_out_as_it_does_with_flasks_own_cookie(app: Flask, driver: CountingDriver) -> None:
+    app.add_url_rule("/clear", "its clear", lambda: session.clear() or "ok")
+    client = app.test_client()
+    cookie = client.get("/write/ada").headers["Set-Cookie"].split(";")[0]
+    assert "Max-Age=0" in client.get("/clear").headers["Set-Cookie"]
+    again = app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
+    assert again.json == {"value": None, "new": True, "modified": False}
+    driver.reset()
+    assert "Set-Cookie" not in app.test_client().get("/clear").headers
+    assert not driver.calls
+
+
+def test_clear_and_log_in_gives_a_new_id(app: Flask) -> None:
+    def login() -> str:
+        session.clear()
+        session["name"] = "ada"
+        return "ok"
+
+    app.add_url_rule("/login", "its login", login)
+    app.add_url_rule("/name", "its name", lambda: {"name": session.get("name"), "user": session.get("user")})
+    client = app.test_client()
+    before = client.get("/write/planted").headers["Set-Cookie"].split(";")[0]
+    after = client.get("/login").headers["Set-Cookie"].split(";")[0]
+    assert before.partition(".")[0] != after.partition(".")[0]
+    assert client.get("/name").json == {"name": "ada", "user": None}
+
+
+def test_a_logout_that_reached_no_store_does_not_look_like_one() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    app = make_app(driver, on_error="anonymous")
+    app.add_url_rule("/clear", "its clear", lambda: session.clear() or "ok")
+    client = app.test_client()
+    client.get("/write/ada")
+    driver.fail("delete")
+    response = client.get("/clear")
+    assert response.status_code == 503
+    assert "Set-Cookie" not in response.headers
+    driver.heal()
+    assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}
+
+
+def test_async_views_work(app: Flask) -> None:
+    @app.get("/async")
+    async def view() -> dict[str, Any]:
+        session["user"] = "ada"
+        session.regenerate()
+        return {"value": session["user"]}
+
+    client = app.test_client()
+    assert client.get("/async").json == {"value": "ada"}
+    assert client.get("/async").json == {"value": "ada"}
+
+
+# --- failures ---
+
+
+def test_an_exception_that_has_a_handler_is_no_failure(app: Flask) -> None:
+    @app.get("/refused")
+    def refused() -> str:
+        session["user"] = "ada"
+        flask.abort(403)
+
+    client = app.test_client()
+    assert client.get("/refused").status_code == 403
+    assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}
+
+
+def test_an_error_page_that_shows_the_session_saves_nothing(app: Flask) -> None:
+    app.register_error_handler(500, lambda error: (f"sorry, {session.get('user')}", 500))
+    client = app.test_client()
+    client.get("/write/ada")
+    response = client.get("/fail")
+    assert response.text == "sorry, eve"
+    assert "Set-Cookie" not in response.headers
+    assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}
+
+
+@pytest.mark.parametrize("testing", [False, True])
+def test_in_an_outage_the_applications_own_page_is_shown(testing: bool) -> None:
+    driver = FaultyDriver(MemoryDriver())
+    app = make_app(driver)
+    app.testing = testing
+
+    @app.errorhandler(503)
+    def down(error: HTTPException) -> tuple[str, int, dict[str, str]]:
+        shown = render_template_string("back soon{{ session.user }}")  # as a page's layout would
+        return shown, 503, {"Retry-After": "5"}
+
+    @app.after_request
+    def allow(response: flask.Response) -> flask.Response:
+        session.get("user")
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        return response
+
+    client = app.test_client()
+    client.get("/write/ada")
+    for method in ("read", "renew", "set"):
+        driver.fail(method)
+    for response, user in (
+        (client.get("/read"), ""),
+        (client.get("/write/eve"), ""),
+        (app.test_client().get("/write/eve"), "eve"),
+    ):
+        assert (response.status_code, response.text) == (503, f"back soon{user}")
+        assert response.headers["Retry-After"] == "5"
+        assert response.headers["Content-Length"] == str(len(response.data))
+        assert response.headers.getlist("Access-Control-Allow-Origin") == ["*"]
+        assert "Set-Cookie" not in response.headers
+
+
+def test_a_stream_whose_session_cannot_be_saved_is_not_begun() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    app = make_app(driver)
+    begun = []
+
+    @app.get("/export")
+    def export() -> Any:
+        session["user"] = "ada"
+
+        def body() -> Iterator[str]:
+            begun.append(True)
+            yield "secret"
+
+        return flask.Response(body())
+
+    driver.fail("set")
+    response = app.test_client().get("/export")
+    assert (response.status_code, begun) == (503, [])
+    assert b"secret" not in response.data
+
+
+def test_what_a_view_that_got_a_503_had_changed_is_not_saved_after_all() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    app = make_app(driver)
+
+    @app.get("/explicit")
+    def explicit() -> str:
+        session["user"] = "eve"
+        driver.fail("set", times=1)
+        session.save()
+        return "ok"
+
+    client = app.test_client()
+    client.get("/write/ada")
+    assert client.get("/explicit").status_code == 503
+    assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}

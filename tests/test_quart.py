@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
-from quart import Quart, Response, flash, get_flashed_messages, session, stream_with_context, websocket
+from markupsafe import Markup
+from quart import Quart, Response, flash, get_flashed_messages, render_template_string, stream_with_context, websocket
+from quart.testing.connections import WebsocketDisconnectError
 
 from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore
+from session_kit.drivers import registry
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.integrations.quart import SessionKit
+from session_kit.integrations.quart import SessionKit, session
 from session_kit.testing import CountingDriver, FaultyDriver
 from tests.test_asgi import SlowDriver
 
@@ -43,7 +46,7 @@ def make_app(driver: Any, **options: Any) -> Quart:
 
     @app.get("/logout")
     async def logout() -> str:
-        await session.adestroy()  # type: ignore[attr-defined]
+        await session.adestroy()
         return "ok"
 
     @app.get("/flash")
@@ -66,6 +69,44 @@ def make_app(driver: Any, **options: Any) -> Quart:
             yield b"two"
 
         return Response(body())
+
+    @app.get("/clear")
+    async def clear() -> str:
+        session.clear()
+        return "ok"
+
+    @app.get("/events")
+    async def events() -> Response:
+        session.get("user")
+
+        @stream_with_context
+        async def body() -> AsyncIterator[bytes]:
+            session["user"] = "seen"
+            yield b"event"
+            await asyncio.Event().wait()
+
+        return Response(body())
+
+    @app.get("/broken-stream")
+    async def broken_stream() -> Response:
+        session.get("user")
+
+        @stream_with_context
+        async def body() -> AsyncIterator[bytes]:
+            session["user"] = "eve"
+            yield b"one"
+            raise RuntimeError("broken")
+
+        return Response(body())
+
+    @app.websocket("/chat")
+    async def chat() -> None:
+        while True:
+            word = await websocket.receive()
+            if word == "fail":
+                raise RuntimeError("broken")
+            session["user"] = word
+            await websocket.send("ok")
 
     @app.websocket("/ws")
     async def ws() -> None:
@@ -146,7 +187,8 @@ def test_a_websocket_reads_and_changes_the_session(driver: CountingDriver) -> No
         async with client.websocket("/ws") as socket:
             assert await socket.receive() == "ada"
             await socket.send("from the socket")
-            await asyncio.sleep(0.01)
+            with pytest.raises(WebsocketDisconnectError):
+                await socket.receive()
         assert await (await client.get("/read")).json == {"value": "from the socket"}
 
     play(steps)
@@ -180,3 +222,170 @@ def test_impossible_settings_are_refused_at_start() -> None:
     SessionKit(app, "memory://", SECRET)
     with pytest.raises(ConfigError, match="installed twice"):
         SessionKit(app, "memory://", SECRET)
+
+
+# --- Quart's habits ---
+
+
+def test_a_websocket_that_its_client_leaves_has_its_changes_saved(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+        client = app.test_client()
+        await client.get("/write/ada")
+        async with client.websocket("/chat") as socket:
+            await socket.send("from the socket")
+            assert await socket.receive() == "ok"
+        assert await (await client.get("/read")).json == {"value": "from the socket"}
+
+    play(steps)
+
+
+def test_a_websocket_that_fails_has_changed_nothing(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+        client = app.test_client()
+        await client.get("/write/ada")
+        with pytest.raises(WebsocketDisconnectError):
+            async with client.websocket("/chat") as socket:
+                await socket.send("eve")
+                assert await socket.receive() == "ok"
+                await socket.send("fail")
+                await socket.receive()
+        assert await (await client.get("/read")).json == {"value": "ada"}
+
+    play(steps)
+
+
+def test_a_websocket_cannot_begin_a_session_and_says_so(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        with pytest.raises(SessionError, match="the response has begun"):
+            async with make_app(driver).test_client().websocket("/chat") as socket:
+                await socket.send("nobody")
+                assert await socket.receive() == "ok"
+
+    play(steps)
+
+
+def test_session_transaction_prepares_and_looks_at_a_session(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        client = make_app(driver).test_client()
+        async with client.session_transaction() as prepared:
+            prepared["user"] = "ada"
+        assert await (await client.get("/read")).json == {"value": "ada"}
+        async with client.session_transaction() as found:
+            assert found["user"] == "ada"
+
+    play(steps)
+
+
+def test_clear_logs_out_as_it_does_with_quarts_own_cookie(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+        client = app.test_client()
+        cookie = (await client.get("/write/ada")).headers["Set-Cookie"].split(";")[0]
+        assert "Max-Age=0" in (await client.get("/clear")).headers["Set-Cookie"]
+        again = await app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
+        assert await again.json == {"value": None}
+
+    play(steps)
+
+
+def test_a_flashed_piece_of_html_stays_one(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.get("/safe")
+        async def safe() -> str:
+            await flash(Markup("<b>bold</b>"))
+            return "ok"
+
+        @app.get("/page")
+        async def page() -> str:
+            return await render_template_string("{{ get_flashed_messages()[0] }}")
+
+        client = app.test_client()
+        await client.get("/safe")
+        assert await (await client.get("/page")).get_data(as_text=True) == "<b>bold</b>"
+
+    play(steps)
+
+
+def test_a_stream_that_its_client_leaves_has_its_changes_saved(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+        client = app.test_client()
+        await client.get("/write/ada")
+        async with client.request("/events") as connection:
+            await connection.send_complete()
+            assert await connection.receive() == b"event"
+            await connection.disconnect()
+        assert await (await client.get("/read")).json == {"value": "seen"}
+
+    play(steps)
+
+
+def test_a_stream_that_fails_has_changed_nothing(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        client = make_app(driver).test_client()
+        await client.get("/write/ada")
+        with pytest.raises(RuntimeError, match="broken"):
+            await client.get("/broken-stream")
+        assert await (await client.get("/read")).json == {"value": "ada"}
+
+    play(steps)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("testing", [False, True])
+def test_in_an_outage_the_applications_own_page_is_shown(waits: bool, testing: bool) -> None:
+    async def steps() -> None:
+        faulty = FaultyDriver(MemoryDriver())
+        app = make_app(SlowDriver(faulty) if waits else faulty)
+        app.testing = testing
+
+        @app.errorhandler(503)
+        async def down(error: Exception) -> tuple[str, int, dict[str, str]]:
+            shown = await render_template_string("back soon{{ session.user }}")  # as a page's layout would
+            return shown, 503, {"Retry-After": "5"}
+
+        @app.after_request
+        async def allow(response: Response) -> Response:
+            session.get("user")
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            return response
+
+        client = app.test_client()
+        await client.get("/write/ada")
+        for method in ("read", "renew", "set"):
+            faulty.fail(method)
+        first = app.test_client()
+        for response, user in (
+            (await client.get("/read"), ""),
+            (await client.get("/write/eve"), ""),
+            (await first.get("/write/eve"), "eve"),
+        ):
+            assert (response.status_code, await response.get_data(as_text=True)) == (503, f"back soon{user}")
+            assert response.headers.getlist("Access-Control-Allow-Origin") == ["*"]
+            assert response.headers["Retry-After"] == "5"
+            assert "Set-Cookie" not in response.headers
+
+    play(steps)
+
+
+def test_the_store_is_closed_with_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class ClosingDriver(MemoryDriver):
+        async def aclose(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setitem(registry._registered, "closing", ClosingDriver)
+
+    async def steps() -> None:
+        app = Quart("test")
+        SessionKit(app, "closing://", SECRET)
+        async with app.test_app():
+            assert closed == []
+        assert closed == [app.extensions["session_kit"].store.driver]
+
+    play(steps)

@@ -1,6 +1,8 @@
-"""Quart: `quart.session` as a server-side session, with Quart's own settings and `flash`.
+"""Quart: `quart.session` as a server-side session, with Quart's own settings, `flash` and test client.
 
->>> from quart import Quart, session
+`session` of this module is `quart.session` itself; a type checker knows more of it by this name.
+
+>>> from quart import Quart
 >>> app = Quart("shop")
 >>> app.secret_key = "N3w-secret-of-at-least-32-characters!"
 >>> kit = SessionKit(app, store="memory://")
@@ -14,36 +16,56 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from typing import Any
+from inspect import isawaitable
+from typing import Any, cast
 
+import quart
 from quart import Quart, Response, Websocket
 from quart.sessions import SessionInterface
 from quart.signals import got_request_exception, got_websocket_exception
 from quart.wrappers.response import IterableBody, ResponseBody
+from werkzeug.exceptions import ServiceUnavailable
 
 from session_kit.errors import DriverUnavailable
-from session_kit.integrations.flask import Extension, FlaskSession, add_headers
+from session_kit.integrations import flask
+from session_kit.integrations.flask import DOWN, FlaskSession, abandon, add_headers, replace, session_class
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 
+session = cast(FlaskSession, quart.session)
 
-class SessionKit(Extension, SessionInterface):
-    """The Quart extension: makes `quart.session` a server-side session. Parameters: `session_kit.integrations.flask`.
 
-    The session is loaded before the view where the store waits for a network, if a cookie verifies. A view that raises
-    has changed nothing. A store that does not answer is a 503.
+class SessionKit(flask.SessionKit):
+    """The Quart extension: makes `quart.session` a server-side session.
+
+    Parameters, and what happens to errors and streams, as for `session_kit.integrations.flask.SessionKit`. Where the
+    store waits for a network, the session is loaded before the view if a cookie verifies. What a WebSocket changes is
+    saved when it ends, by its client too; `await session.asave()` saves earlier.
     """
 
-    def init_app(self, app: Quart) -> None:
-        """Switch the sessions of `app` over."""
-        super().init_app(app)
+    def _interface(self, app: Quart, manager: SessionManager) -> Any:
+        return QuartSessions(app, manager)
+
+
+class QuartSessions(SessionInterface):
+    """What Quart asks for sessions."""
+
+    def __init__(self, app: Quart, manager: SessionManager) -> None:
+        async def unavailable(error: Exception) -> Any:
+            await self._abandon(app)
+            return await app.handle_http_exception(ServiceUnavailable(DOWN))
+
+        self._manager = manager
+        self._class = session_class(manager)
+        app.register_error_handler(DriverUnavailable, unavailable)
+        app.teardown_websocket(self._finish)
+        app.after_serving(manager.aclose)
         got_request_exception.connect(self._abandon, app)
         got_websocket_exception.connect(self._abandon, app)
-        app.after_serving(self._manager.aclose)
 
     async def open_session(self, app: Quart, request: Any) -> FlaskSession:  # type: ignore[override]  # no dict
         cookies = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
-        session = self._manager.open(cookies, asynchronous=True, session_class=FlaskSession)
+        session = self._manager.open(cookies, asynchronous=True, session_class=self._class)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
         session._sealed = isinstance(request, Websocket)
         if not self._manager.loads_lazily:
@@ -53,27 +75,32 @@ class SessionKit(Extension, SessionInterface):
 
     async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]
         if session._sealed or response is None:
-            await self._manager.afinish(session)
-            return
+            return  # abandoned, or a WebSocket's
         try:
+            if session._is_over():
+                await session.adestroy()
             headers = await self._manager.acommit(session)
-        except DriverUnavailable:
-            self._refuse(session, response)
+        except DriverUnavailable as error:
+            self._manager.abandon(session)
+            refused = await app.process_response(await app.make_response(await app.handle_user_exception(error)))
+            body: Any = refused.get_data()
+            replace(response, refused, await body if isawaitable(body) else body)
             return
         add_headers(response, headers)
         if isinstance(response.response, IterableBody):
             response.response = _Finishing(response.response, self._manager, session)
 
-    async def _abandon(self, sender: object, **_: object) -> None:
-        """A view has raised, and the answer is Quart's 500."""
-        from quart.globals import request_ctx, websocket_ctx
+    async def _finish(self, error: BaseException | None) -> None:
+        """A WebSocket has ended; Quart cancels its view when the client leaves."""
+        await self._manager.afinish(_current())
 
-        context: Any = request_ctx or websocket_ctx
-        self._manager.abandon(context.session)
+    async def _abandon(self, sender: object, **_: object) -> None:
+        """A view has raised, and the answer is an error page."""
+        abandon(self._manager, _current())
 
 
 class _Finishing(ResponseBody):
-    """A streamed body, at whose end the late changes are saved."""
+    """A streamed body, at whose end the late changes are saved, unless it failed."""
 
     def __init__(self, body: ResponseBody, manager: SessionManager, session: Session[Any]) -> None:
         self._body, self._manager, self._session = body, manager, session
@@ -81,6 +108,12 @@ class _Finishing(ResponseBody):
     async def __aenter__(self) -> AsyncIterable[Any]:
         return await self._body.__aenter__()
 
-    async def __aexit__(self, *error: Any) -> None:
-        await self._body.__aexit__(*error)
-        await self._manager.afinish(self._session)
+    async def __aexit__(self, kind: Any, *error: Any) -> None:
+        await self._body.__aexit__(kind, *error)
+        if kind is None or not issubclass(kind, Exception):  # a client that left has cancelled it; that is no failure
+            await self._manager.afinish(self._session)
+
+
+def _current() -> Session[Any]:
+    current: Session[Any] = cast(Any, quart.session)._get_current_object()
+    return current

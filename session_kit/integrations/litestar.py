@@ -1,0 +1,186 @@
+"""Sessions for Litestar: the plugin `SessionKit`, and `KeyValueStore` for the stores that Litestar itself uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack
+
+from litestar import Request, Response, types
+from litestar.config.app import AppConfig
+from litestar.exceptions import ServiceUnavailableException
+from litestar.exceptions.responses import create_exception_response
+from litestar.middleware import AbstractMiddleware, DefineMiddleware
+from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
+from litestar.plugins import InitPlugin
+
+from session_kit import asgi
+from session_kit.asgi import KEY, RESPONSE_STARTS, App, Message, Receive, Scope, Send
+from session_kit.errors import ConfigError, DriverUnavailable, SessionError
+from session_kit.integrations.litestar_store import KeyValueStore
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.session import Session
+from session_kit.store import SessionStore, UnstorageSessionStore
+
+__all__ = ["KeyValueStore", "Session", "SessionKit", "SessionMiddleware", "use_session"]
+
+STARTS_AND_CLOSES = RESPONSE_STARTS | {"websocket.close"}
+FAILED = {500, 4500}
+"""What Litestar makes of an exception that nobody handles: the status, or the code that closes a WebSocket."""
+
+
+class SessionKit(InitPlugin):
+    """Gives a Litestar application its sessions, as `request.session`.
+
+    store, secret, options: as for `session_kit.SessionManager`.
+    manager: a ready `SessionManager` in place of these.
+    load: as for `session_kit.asgi.SessionMiddleware`.
+
+    `request.set_session(...)` replaces the data, `request.clear_session()` destroys the session, both when the response
+    begins. An answer with status 500 stores nothing. A store that does not answer is a 503, for which an application
+    may have its own handler of `DriverUnavailable`.
+
+    >>> from litestar import Litestar, Request, get
+    >>> @get("/")
+    ... async def home(request: Request) -> str:
+    ...     return f"Hello {request.session.get('user', 'stranger')}"
+    >>> app = Litestar(
+    ...     [home], plugins=[SessionKit(store="memory://", secret="N3w-secret-of-at-least-32-characters!")]
+    ... )
+    """
+
+    def __init__(
+        self,
+        store: str | UnstorageSessionStore | SessionStore | None = None,
+        secret: Secrets = (),
+        *,
+        manager: SessionManager | None = None,
+        load: Literal["auto", "explicit"] = "auto",
+        **options: Unpack[ManagerOptions],
+    ) -> None:
+        if (manager is None) == (store is None):
+            raise ConfigError("SessionKit needs store=... and secret=..., or a manager=... in their place")
+        self.manager = manager or make_manager(store, secret, "manager", "load", **options)
+        self.load = load
+
+    @property
+    def middleware(self) -> DefineMiddleware:
+        """The middleware by itself, for a part of an application: `Router("/shop", middleware=[sessions.middleware])`.
+
+        Without the plugin nothing closes the store but `manager.aclose`, and an outage during `asave` is a 500.
+        """
+        return _SharedMiddleware(SessionMiddleware, manager=self.manager, load=self.load)
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Add the middleware as the outermost, and close the store with the application."""
+        app_config.middleware.insert(0, self.middleware)
+        app_config.exception_handlers.setdefault(DriverUnavailable, _say_unavailable)
+        app_config.on_shutdown.append(self.manager.aclose)
+        return app_config
+
+
+# A session middleware of Litestar's kind, because its FlashPlugin asks for one.
+class SessionMiddleware(LitestarSessionMiddleware[Any]):
+    """What `SessionKit` adds, for who prefers `DefineMiddleware(SessionMiddleware, store=open_store(...), secret=...)`.
+
+    store, secret, options: as for `session_kit.asgi.SessionMiddleware`, but no URL: Litestar makes one middleware for
+        each route, and each would open a store of its own.
+    exclude, exclude_opt_key: paths and routes without a session, as for any middleware of Litestar.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        store: UnstorageSessionStore | SessionStore | None = None,
+        secret: Secrets = (),
+        *,
+        exclude: str | list[str] | None = None,
+        exclude_opt_key: str | None = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(store, str):
+            raise ConfigError(
+                "Litestar makes this middleware once for each route, and each would open a store of its own; use"
+                " plugins=[SessionKit(store=..., secret=...)], or give an open store: store=open_store(...)"
+            )
+        AbstractMiddleware.__init__(self, app, exclude, exclude_opt_key)
+        # Litestar describes ASGI by other types than we do.
+        self._sessions: Any = asgi.SessionMiddleware(_in_litestars_way(app), store, secret, **options)
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        await self._sessions(scope, receive, send)
+
+
+class _SharedMiddleware(DefineMiddleware):
+    """Litestar copies what belongs to a router, and everything in it. The store must stay one."""
+
+    def __deepcopy__(self, memo: object) -> DefineMiddleware:
+        return self
+
+
+async def use_session(scope: types.Scope) -> Session[Any]:
+    """Return the session, loaded: a dependency that gives it a type, in handlers of requests and of WebSockets.
+
+    scope: Litestar gives it.
+    Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
+
+    >>> from dataclasses import dataclass
+    >>> from litestar import get
+    >>> from litestar.di import NamedDependency, Provide
+    >>> @dataclass
+    ... class Cart:
+    ...     items: int = 0
+    >>> @get("/cart", dependencies={"session": Provide(use_session)})
+    ... async def show(session: NamedDependency[Session[Cart]]) -> int:
+    ...     return session.data.items
+    """
+    return await asgi.use_session(scope)
+
+
+def _in_litestars_way(app: App) -> App:
+    """Stands between Litestar and the middleware, which learns from it what Litestar did to the session."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        session: Session[Any] = scope[KEY]
+        refused = False
+
+        async def send_settled(message: Message) -> None:
+            nonlocal refused
+            if message["type"] in STARTS_AND_CLOSES and not refused:
+                try:
+                    await _settle(scope, session, failed=message.get("status", message.get("code")) in FAILED)
+                except DriverUnavailable:
+                    # Litestar would turn it into another error here.
+                    refused = True
+                    await asgi._say_unavailable(scope["type"], send)
+            if not refused:
+                # A copy, because Litestar's response cache keeps its own for everybody, which must not get our cookie.
+                await send({**message})
+
+        await app(scope, receive, send_settled)
+        if not refused:
+            await _settle(scope, session)
+
+    return call
+
+
+async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) -> None:
+    """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
+    left, scope[KEY] = scope[KEY], session
+    if failed:
+        if session._failed and not session._policy.anonymous:
+            raise DriverUnavailable("the session's store does not answer")
+        if session._used and not session._failed:
+            await session.areload()
+    elif left is types.Empty:
+        await session.adestroy()
+    elif left is not session:
+        if not isinstance(left, Mapping) and session._policy.schema is None:
+            raise SessionError(f"request.set_session() needs a mapping, not {type(left).__name__}, without data_type=")
+        session.set(left)
+
+
+def _say_unavailable(request: Request[Any, Any, Any], error: DriverUnavailable) -> Response[Any]:
+    unavailable = ServiceUnavailableException(
+        "the session store does not answer", headers={"cache-control": "no-store"}
+    )
+    return create_exception_response(request, unavailable)

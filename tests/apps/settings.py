@@ -1,0 +1,40 @@
+"""What the test applications are told by the environment of their server."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from session_kit import CookieOptions
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+
+def from_environment() -> dict[str, Any]:
+    """The options for the integration of a framework, from the environment of this process."""
+    return options_from(os.environ)
+
+
+def options_from(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The options for the integration of a framework.
+
+    Environment:
+        STORE: the URL of the store. Default `memory://`.
+        SECRET: signs the cookies. Default: the same for all tests.
+        ON_ERROR: what an outage of the store means. Default: the default of `SessionManager`.
+        CLOCK: path of a file with the seconds by which the clock of the application is ahead. Default: it is right.
+    """
+    options: dict[str, Any] = {
+        "store": environment.get("STORE", "memory://"),
+        "secret": environment.get("SECRET", SECRET),
+        "cookie": CookieOptions(secure=False),  # the tests speak plain http
+    }
+    if "ON_ERROR" in environment:
+        options["on_error"] = environment["ON_ERROR"]
+    if "CLOCK" in environment:
+        ahead = Path(environment["CLOCK"])
+        options["clock"] = lambda: time.time() + float(ahead.read_text())
+    return options

@@ -1,0 +1,121 @@
+"""The store goes down under a running application: every framework, under its real server, with a real Valkey.
+
+With `on_error="raise"` a request that needs its session is a 503; with `"anonymous"` it gets an empty session, which is
+never saved over the real one. Either way a handler that does not touch the session notices nothing, and all is as it was
+when the store is back. (An ASGI application asks a store behind a network before its handler runs, because the handler
+cannot wait; what that meets is kept for whoever touches the session.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import Valkey, start_valkey
+from tests.web_servers import FRAMEWORKS, Browser, Site, WebServer, slow_write
+
+pytestmark = pytest.mark.feature("outage of the store")
+
+
+@pytest.fixture(scope="module")
+def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server that has its data after a restart."""
+    folder = tmp_path_factory.mktemp("durable")
+    with start_valkey(folder, config=["--appendonly", "yes", "--appendfsync", "always"]) as server:
+        yield server
+
+
+def serve(name: str, on_error: str, store: Valkey, folder: Path) -> WebServer:
+    return WebServer(FRAMEWORKS[name], {"STORE": store.url, "ON_ERROR": on_error}, folder)
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def raising(
+    request: pytest.FixtureRequest, durable: Valkey, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    with serve(request.param, "raise", durable, tmp_path_factory.mktemp(request.param)) as site:
+        yield site
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def anonymous(
+    request: pytest.FixtureRequest, durable: Valkey, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    with serve(request.param, "anonymous", durable, tmp_path_factory.mktemp(request.param)) as site:
+        yield site
+
+
+@contextlib.contextmanager
+def outage(server: Valkey) -> Iterator[None]:
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+def is_refused(response: httpx.Response) -> bool:
+    return response.status_code == 503 and "set-cookie" not in response.headers
+
+
+def test_an_outage_is_a_503_and_no_logout(raising: Site, durable: Valkey) -> None:
+    ada, nobody = Browser(raising), Browser(raising)
+    ada.write("user", "ada")
+    with outage(durable):
+        assert is_refused(ada.get("/read", key="user"))
+        assert is_refused(ada.post("/write", key="user", value="eve"))
+        assert is_refused(ada.post("/rotate"))
+        assert is_refused(ada.post("/logout"))
+        assert is_refused(ada.get("/stream", key="user", value="eve"))
+        assert is_refused(nobody.post("/write", key="user", value="eve"))
+        for browser in (ada, nobody):
+            assert browser.get("/untouched").json() == {"ok": True}
+        assert nobody.read("user") is None  # nothing is asked of the store
+    assert ada.read("user") == "ada"
+    assert nobody.read("user") is None
+
+
+def test_an_outage_while_the_handler_runs_is_a_503_and_loses_nothing(
+    raising: Site, durable: Valkey, tmp_path: Path
+) -> None:
+    ada = Browser(raising)
+    ada.write("user", "ada")
+    with contextlib.ExitStack() as down:
+        with slow_write(ada, tmp_path, "user", "eve") as response:
+            down.enter_context(outage(durable))
+        assert is_refused(response.result())
+    assert ada.read("user") == "ada"
+
+
+def test_an_anonymous_session_is_never_saved_over_the_real_one(anonymous: Site, durable: Valkey) -> None:
+    ada, nobody = Browser(anonymous), Browser(anonymous)
+    ada.write("user", "ada")
+    before = ada.cookie
+    assert ada.get("/unavailable").json() == {"unavailable": False}
+    with outage(durable):
+        assert ada.get("/unavailable").json() == {"unavailable": True}
+        assert ada.read("user") is None
+        for browser in (ada, nobody):
+            browser.write("user", "eve")
+            browser.do("/count")
+            assert browser.get("/stream", key="user", value="eve").text == "onetwo"
+            assert browser.get("/untouched").json() == {"ok": True}
+    assert (ada.cookie, nobody.cookie) == (before, None)
+    assert ada.get("/unavailable").json() == {"unavailable": False}
+    assert (ada.read("user"), ada.read("count")) == ("ada", None)
+
+
+def test_an_anonymous_session_drops_what_an_outage_overtakes(anonymous: Site, durable: Valkey, tmp_path: Path) -> None:
+    ada = Browser(anonymous)
+    ada.write("user", "ada")
+    before = ada.cookie
+    with contextlib.ExitStack() as down:
+        with slow_write(ada, tmp_path, "user", "eve") as response:
+            down.enter_context(outage(durable))
+        assert response.result().status_code == 200
+    assert ada.cookie == before
+    assert ada.read("user") == "ada"
