@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import msgspec
 from asgiref.sync import markcoroutinefunction
-from django.conf import settings
+from django import conf
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
 from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
@@ -460,7 +460,7 @@ def _store() -> UnstorageSessionStore:
     if isinstance(store, str):
         store = open_store(store)
         if "ttl=" not in _settings()["store"]:
-            store.ttl = float(settings.SESSION_COOKIE_AGE)
+            store.ttl = float(conf.settings.SESSION_COOKIE_AGE)
     if not isinstance(store, UnstorageSessionStore):
         raise ConfigError(
             f"SESSION_KIT: the engine needs a URL or an UnstorageSessionStore, not {type(store).__name__}"
@@ -472,22 +472,22 @@ def _store() -> UnstorageSessionStore:
 def _manager() -> SessionManager:
     """The manager of `SESSION_KIT`, for the shared cookie."""
     options = _settings()
-    samesite: Any = (settings.SESSION_COOKIE_SAMESITE or "lax").lower()
+    samesite: Any = (conf.settings.SESSION_COOKIE_SAMESITE or "lax").lower()
     cookie = CookieOptions(
-        httponly=settings.SESSION_COOKIE_HTTPONLY,
+        httponly=conf.settings.SESSION_COOKIE_HTTPONLY,
         samesite=samesite,
-        path=settings.SESSION_COOKIE_PATH,
-        domain=settings.SESSION_COOKIE_DOMAIN or None,
-        persistent=not settings.SESSION_EXPIRE_AT_BROWSER_CLOSE,
+        path=conf.settings.SESSION_COOKIE_PATH,
+        domain=conf.settings.SESSION_COOKIE_DOMAIN or None,
+        persistent=not conf.settings.SESSION_EXPIRE_AT_BROWSER_CLOSE,
     )
-    name = "session" if settings.SESSION_COOKIE_NAME == "sessionid" else settings.SESSION_COOKIE_NAME
-    secret = options.pop("secret", None) or [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    name = "session" if conf.settings.SESSION_COOKIE_NAME == "sessionid" else conf.settings.SESSION_COOKIE_NAME
+    secret = options.pop("secret", None) or [conf.settings.SECRET_KEY, *conf.settings.SECRET_KEY_FALLBACKS]
     options["store"] = _store()
     return make_manager(secret=secret, **{"name": name, "cookie": cookie, **options})
 
 
 def _settings() -> dict[str, Any]:
-    options = getattr(settings, "SESSION_KIT", None)
+    options = getattr(conf.settings, "SESSION_KIT", None)
     if not isinstance(options, dict):
         raise ConfigError('the setting SESSION_KIT is missing: SESSION_KIT = {"store": "redis://..."}')
     return dict(options)
