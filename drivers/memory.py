@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
-from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
+from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_ttl, check_value
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.registry import redact
 
@@ -70,49 +70,54 @@ class MemoryDriver(Driver):
     def read(self, key: str) -> Entry | None:
         check_key(key)
         if self.max_entries is None:
-            return self._live(key)
+            return self._live(key, self._clock())
         with self._lock:
-            if (entry := self._live(key)) is not None:
+            if (entry := self._live(key, self._clock())) is not None:
                 self._entries[key] = self._entries.pop(key)
             return entry
 
     def renew(self, key: str, ttl: float) -> Entry | None:
         check_key(key)
-        expires_at = self.expires_at(ttl)
+        check_ttl(ttl)
+        now = self._clock()
         with self._lock:
-            entry = self._live(key)
+            entry = self._live(key, now)
             if entry is not None:
-                entry = self._put(key, entry.value, entry.version, expires_at)
+                entry = self._put(key, entry.value, entry.version, now + ttl)
             return entry
 
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
-        expires_at = self.expires_at(ttl)
+        check_ttl(ttl)
+        now = self._clock()
         with self._lock:
-            entry = self._live(key)
+            entry = self._live(key, now)
             if entry is None:
                 return False
-            self._put(key, entry.value, entry.version, expires_at)
+            self._put(key, entry.value, entry.version, None if ttl is None else now + ttl)
             return True
 
     def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
         check_key(key)
         check_value(value)
-        expires_at = self.expires_at(ttl)
+        check_ttl(ttl)
+        now = self._clock()
         with self._lock:
-            self._free(FREED_PER_WRITE)
-            self._check(key, expect)
+            if self._due and self._due[0][0] <= now:
+                self._free(FREED_PER_WRITE, now)
+            self._check(key, expect, now)
             version = next(self._versions)
-            self._put(key, value, version, expires_at)
+            self._put(key, value, version, None if ttl is None else now + ttl)
             if self.max_entries is not None and len(self._entries) > self.max_entries:
                 self._entries.pop(next(iter(self._entries)))
             return version
 
     def delete(self, key: str, *, expect: object = ANY) -> bool:
         check_key(key)
+        now = self._clock()
         with self._lock:
-            self._check(key, expect)
-            live = self._live(key) is not None
+            self._check(key, expect, now)
+            live = self._live(key, now) is not None
             self._entries.pop(key, None)
             return live
 
@@ -121,27 +126,27 @@ class MemoryDriver(Driver):
         with self._lock:
             names = list(self._entries)
         for key in names:
-            if key.startswith(prefix) and self._live(key) is not None:
+            if key.startswith(prefix) and self._live(key, self._clock()) is not None:
                 yield key
 
     def prune(self) -> int:
         with self._lock:
-            return self._free(len(self._due))
+            return self._free(len(self._due), self._clock())
 
     def after_fork(self) -> None:
         super().after_fork()
         self._lock = threading.Lock()
 
-    def _live(self, key: str) -> Entry | None:
+    def _live(self, key: str, now: float) -> Entry | None:
         entry = self._entries.get(key)
-        if entry is None or (entry.expires_at is not None and entry.expires_at <= self._clock()):
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= now):
             return None
         return entry
 
-    def _check(self, key: str, expect: object) -> None:
+    def _check(self, key: str, expect: object, now: float) -> None:
         if expect is ANY:
             return
-        entry = self._live(key)
+        entry = self._live(key, now)
         if (expect is not ABSENT) if entry is None else (entry.version != expect):
             raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
 
@@ -156,10 +161,9 @@ class MemoryDriver(Driver):
                 heapq.heapify(self._due)
         return entry
 
-    def _free(self, most: int) -> int:
+    def _free(self, most: int, now: float) -> int:
         """Drop up to `most` expired entries, looking only at those whose time has come."""
         freed = 0
-        now = self._clock()
         for _ in range(most):
             if not self._due or self._due[0][0] > now:
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from enum import Enum, auto
 from typing import Any, Literal, Unpack
 
 from session_kit.errors import ConfigError, DriverUnavailable, SessionError
@@ -18,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEY = "session"
+VARY = (b"vary", b"Cookie")
 RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..., secret=...)"
 
@@ -33,8 +35,9 @@ class SessionMiddleware:
         `session = await use_session(request)`, so that a handler which does not ask costs no I/O on any store.
 
     A store that does not answer is a plain 503 (a closed handshake for a WebSocket), unless `on_error="anonymous"`.
-    A handler that raises has changed nothing, unless it saved explicitly. What is changed after the response has begun
-    is saved when the handler ends, if the client already has the id; otherwise `SessionError` is raised.
+    A handler that raises, or answers with 5xx, has changed nothing, unless it saved explicitly. What is changed after
+    the response has begun is saved when the handler ends, if the client already has the id; otherwise `SessionError` is
+    raised.
 
     >>> async def app(scope, receive, send): ...
     >>> app = SessionMiddleware(app, store="memory://", secret="N3w-secret-of-at-least-32-characters!")
@@ -66,30 +69,41 @@ class SessionMiddleware:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        if isinstance(scope.get(KEY), Session):
+        if scope.get(KEY) is not None and isinstance(scope[KEY], Session):
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
 
         manager = self.manager
-        session = manager.open([value for name, value in scope["headers"] if name == b"cookie"], asynchronous=True)
+        session = manager.open((value for name, value in scope["headers"] if name == b"cookie"), asynchronous=True)
         scope[KEY] = session
-        began = failed = False
+        answer = Answer.TO_COME
 
-        async def send_with_session(message: Message) -> None:
-            nonlocal began, failed
-            if failed:
-                return  # the client has been told already; what the application says of it comes too late
-            if message["type"] in RESPONSE_STARTS and not began:
-                try:
-                    if session._failed and message.get("status") == 500:
-                        raise DriverUnavailable("the session's store does not answer")
-                    headers = await manager.acommit(session)
-                except DriverUnavailable:
-                    failed = True
-                    await _say_unavailable(kind, send)
-                    return
-                began = True
-                if headers:
-                    message["headers"] = [*message.get("headers", ()), *_encode(headers)]
+        def send_with_session(message: Message) -> Awaitable[None]:
+            nonlocal answer
+            if answer is Answer.BEGUN:
+                return send(message)
+            if answer is Answer.REFUSED:
+                return _ignore()  # the client has been told already; what the application says comes too late
+            if message["type"] in RESPONSE_STARTS:
+                answer = Answer.BEGUN
+                if session._used:
+                    return begin(message)
+                session._sealed = True
+            return send(message)
+
+        async def begin(message: Message) -> None:
+            nonlocal answer
+            status = message.get("status", 0)
+            try:
+                if status == 500 and session._refused():
+                    raise DriverUnavailable("the session's store does not answer")
+                headers = manager.abandon(session) if status >= 500 else await manager.acommit(session)
+            except DriverUnavailable:
+                answer = Answer.REFUSED
+                await _say_unavailable(kind, send)
+                return
+            if headers:
+                # A copy: who keeps the message itself, such as a cache of responses, must not keep this cookie.
+                message = {**message, "headers": [*message.get("headers", ()), *_encode(headers)]}
             await send(message)
 
         try:
@@ -99,12 +113,13 @@ class SessionMiddleware:
                     await session._load(session._policy.store.native)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
-            if began:
+            if answer is Answer.BEGUN:
                 raise
-            if not failed:
+            if answer is Answer.TO_COME:
                 await _say_unavailable(kind, send)
             return
-        await manager.afinish(session)
+        if session._used:
+            await manager.afinish(session)
 
     def _closing(self, send: Send) -> Send:
         async def send_after_closing(message: Message) -> None:
@@ -120,12 +135,25 @@ async def use_session(request: Any) -> Session[Any]:
 
     request: an ASGI scope, or an object with one in `.scope`, such as the requests and WebSockets of Starlette, FastAPI
         and Litestar.
+    A dependency of FastAPI that gives the data a type is `session_kit.integrations.fastapi.use_session`.
     Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
     """
     session = getattr(request, "scope", request).get(KEY)
     if not isinstance(session, Session):
         raise SessionError(f"this request has no session; {HOW_TO_ADD}")
     return await session.aload()
+
+
+class Answer(Enum):
+    """How far the answer to a request has come."""
+
+    TO_COME = auto()
+    BEGUN = auto()
+    REFUSED = auto()  # by this middleware, because the store does not answer
+
+
+async def _ignore() -> None:
+    pass
 
 
 async def _say_unavailable(kind: str, send: Send) -> None:
@@ -138,4 +166,6 @@ async def _say_unavailable(kind: str, send: Send) -> None:
 
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return [
+        VARY if name == "Vary" else (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
+    ]

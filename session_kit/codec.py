@@ -17,14 +17,17 @@ T = TypeVar("T")
 class Codec(Protocol):
     """What a store needs of an encoding. A record is a mapping whose values stay encoded (`Raw`) until asked for."""
 
-    def pack(self, fields: Mapping[str, Any]) -> bytes:
-        """Encode a record; values that are `Raw` go in as they are. `SessionError` for what cannot be stored."""
+    def pack(self, fields: Mapping[str, Raw]) -> bytes:
+        """Make a record of encoded values."""
 
     def unpack(self, data: bytes) -> dict[str, Raw]:
         """Split a record into its encoded values. `CorruptEntry` if it is not one."""
 
     def dump(self, value: object, where: str) -> Raw:
         """Encode one value. `SessionError`, naming `where`, if decoding it would not give back an equal value."""
+
+    def encode(self, value: msgspec.Struct) -> Raw:
+        """Encode a value of the library's own, which `load` gives back by its type."""
 
     def load(self, raw: Raw, type: type[T]) -> T:
         """Decode one value. `CorruptEntry` if it does not fit `type`."""
@@ -37,7 +40,7 @@ class JSONCodec:
     refused when it is put in, not discovered when it is read.
 
     >>> codec = JSONCodec()
-    >>> codec.pack({"cart": [1, 2]})
+    >>> codec.pack({"cart": codec.dump([1, 2], "cart")})
     b'{"cart":[1,2]}'
     >>> codec.dump({"at": {1}}, "cart")
     Traceback (most recent call last):
@@ -47,12 +50,10 @@ class JSONCodec:
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder().decode
-        self._typed: dict[object, Callable[[Raw], Any]] = {}
+        self._decoders: dict[object, Callable[[Raw], Any]] = {object: self._decode}
         self._split = msgspec.json.Decoder(dict[str, Raw]).decode
 
-    def pack(self, fields: Mapping[str, Any]) -> bytes:
-        if not all(type(value) is Raw for value in fields.values()):
-            fields = {key: value if type(value) is Raw else self.dump(value, key) for key, value in fields.items()}
+    def pack(self, fields: Mapping[str, Raw]) -> bytes:
         return self._encode(fields)
 
     def unpack(self, data: bytes) -> dict[str, Raw]:
@@ -74,13 +75,16 @@ class JSONCodec:
             raise SessionError(_explain(value, where))
         return Raw(data)
 
+    def encode(self, value: msgspec.Struct) -> Raw:
+        return Raw(self._encode(value))
+
     def load(self, raw: Raw, type: type[T]) -> T:
+        decode = self._decoders.get(type)
+        if decode is None:
+            decode = self._decoders[type] = msgspec.json.Decoder(type).decode
         try:
-            if type is object:
-                return cast(T, self._decode(raw))
-            if type not in self._typed:
-                self._typed[type] = msgspec.json.Decoder(type).decode
-            return cast(T, self._typed[type](raw))
+            value: T = decode(raw)
+            return value
         except (ValueError, msgspec.MsgspecError) as error:
             if type is object:
                 # All that `unpack` lets through is well-formed; msgspec only minds a number like 1e999.

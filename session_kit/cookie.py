@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from hmac import compare_digest
+from typing import Literal
 
 import itsdangerous
 
@@ -96,6 +97,7 @@ class Cookie:
         self.name = name
         self.options = options
         self._name = name.encode()
+        self._pairs = re.compile(rb"(?:^|;)\s*" + re.escape(self._name) + rb"\s*=([^;]*)")
         self._attributes = self._render_attributes()
 
     def _render_attributes(self) -> str:
@@ -132,23 +134,14 @@ class Cookie:
         """Return the header that deletes the cookie: the same attributes, or a browser deletes something else."""
         return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._attributes}"
 
-    def find(self, headers: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the values of all cookies with this name, in the order in which the `Cookie` headers give them."""
-        name = self._name
-        for header in headers:
-            if name not in header:
-                continue
-            for pair in header.split(b";"):
-                key, equals, value = pair.partition(b"=")
-                if equals and key.strip() == name:
-                    yield value.strip(b' \t"')
+    def find(self, headers: Iterable[bytes]) -> list[bytes]:
+        """Return the values of all cookies with this name, in the order in which the `Cookie` headers give them."""
+        name, pairs = self._name, self._pairs
+        return [value.strip(b' \t"') for header in headers if name in header for value in pairs.findall(header)]
 
 
-class Claim(NamedTuple):
-    """An id that came with a valid signature. outdated: an old secret verified it, so it should be signed again."""
-
-    id: str
-    outdated: bool
+Claim = tuple[str, bool]
+"""An id that came with a valid signature, and whether an old secret verified it, so that it should be signed again."""
 
 
 class Signer:
@@ -159,7 +152,7 @@ class Signer:
     >>> new, old = "N3w-secret-of-at-least-32-characters!", "0ld-secret-of-at-least-32-characters!"
     >>> token = Signer(old).sign("some-id-that-is-long")
     >>> Signer([new, old]).verify(token.encode())
-    Claim(id='some-id-that-is-long', outdated=True)
+    ('some-id-that-is-long', True)
     """
 
     def __init__(self, secrets: str | bytes | Sequence[str | bytes]) -> None:
@@ -176,32 +169,32 @@ class Signer:
 
     def verify(self, token: bytes) -> Claim | None:
         """Return what `token` claims if one of the secrets signed it, else None. Any bytes may come in."""
+        sid, _, signature = token.rpartition(b".")
         for position, signer in enumerate(self._signers):
-            try:
-                sid = signer.unsign(token)
-            except itsdangerous.BadSignature:
-                continue
-            return Claim(sid.decode(), position > 0)
+            # Compared as they are written, so that there is one text for each signature.
+            if compare_digest(signer.get_signature(sid), signature):
+                return sid.decode(), position > 0
         return None
 
 
 class _SecretSigner(itsdangerous.Signer):
     """itsdangerous' signature with one secret, whose key is derived and digested once.
 
-    Signatures are compared as they are written, so that there is one text for each.
+    HMAC begins with two hashes that depend on the key alone (RFC 2104, section 4); copies of these cost a third of what
+    the module `hmac` does.
     """
 
     def __init__(self, secret: str | bytes) -> None:
         super().__init__(secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256)
-        self._keyed = hmac.new(self.derive_key(), digestmod=hashlib.sha256)
+        key = self.derive_key().ljust(hashlib.sha256().block_size, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
     def get_signature(self, value: str | bytes) -> bytes:
-        mac = self._keyed.copy()
-        mac.update(itsdangerous.want_bytes(value))
-        return itsdangerous.encoding.base64_encode(mac.digest())
-
-    def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
-        return hmac.compare_digest(self.get_signature(value), itsdangerous.want_bytes(sig))
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(value.encode() if isinstance(value, str) else value)
+        outer.update(inner.digest())
+        return urlsafe_b64encode(outer.digest())[:43]  # without the padding, as itsdangerous writes it
 
 
 def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:

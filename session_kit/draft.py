@@ -125,11 +125,13 @@ class Draft:
 
     def put_all(self, values: Mapping[str, object], change: type[Put | Default] = Put) -> None:
         """Set keys, all or none. `SessionError` if a value cannot be stored."""
-        encoded = {key: self.codec.dump(value, check_name(key)) for key, value in values.items()}
-        for key, raw in encoded.items():
-            self.store(key, raw)
-            self.values[key] = values[key]
-            self.log.append(change(key, raw))
+        dump = self.codec.dump
+        encoded = {key: dump(value, check_name(key)) for key, value in values.items()}
+        if self.fields is self.stored:
+            self.fields = dict(self.stored)
+        self.fields.update(encoded)
+        self.values.update(values)
+        self.log += [change(key, raw) for key, raw in encoded.items()]
 
     def put(self, key: str, value: object) -> None:
         """Set one key."""
@@ -180,6 +182,10 @@ class Draft:
             change.replay(self)
         # What the handler holds in its hands stays the value in the record wherever it still says the same.
         self.values = {key: values[key] for key in values if self.fields.get(key) == mine[key]}
+
+    def revert(self) -> None:
+        """Forget all changes since the record was loaded or saved."""
+        self.fields, self.values, self.log = self.stored, {}, []
 
     def saved(self) -> None:
         """The record now stands in the store as it is here."""

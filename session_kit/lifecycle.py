@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from session_kit.cookie import Claim
-from session_kit.draft import RESERVED, Draft, DraftView
+from session_kit.draft import RESERVED, Draft
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
@@ -29,21 +28,27 @@ MAX_ATTEMPTS = 100
 MAX_POINTERS = 8
 
 
+Write = Callable[[Any], Awaitable[None]]
+"""A step that writes, given the face to do it by."""
+
+
 class Lifecycle:
     """One session's state during one request, and the steps that change it."""
 
     __slots__ = (
         "__weakref__",
         "_asynchronous",
+        "_claim_or_none",
         "_cleared",
+        "_cookies",
         "_created",
         "_draft_or_none",
         "_expires_at",
         "_failed",
-        "_find",
         "_followed",
         "_id",
         "_known",
+        "_notes",
         "_outdated",
         "_policy",
         "_renewed",
@@ -54,39 +59,51 @@ class Lifecycle:
         "_version",
     )
 
-    def __init__(self, policy: Policy, find: Callable[[], Claim | None], *, asynchronous: bool = False) -> None:
+    _policy: Policy
+    _asynchronous: bool
+    _cookies: Iterable[bytes] | None  # of the request, until they are looked at
+    _claim_or_none: Claim | None  # what they held
+    _draft_or_none: Draft | None  # the data, once loaded
+    _id: str | None
+    _known: str | None  # the id that the client holds, if it is good
+    _version: object  # of the record in the store; ABSENT for a new session
+    _expires_at: float | None
+    _created: float
+    _renewed: float
+    _notes: Raw | None  # these two, encoded, as long as they are as loaded
+    _retired: str | None  # the id that a rotation leaves behind, until it is saved
+    _followed: bool  # reached by an old id, whose holder must not learn the new one
+    _outdated: bool  # the cookie was signed with an old secret
+    _resend: bool  # the cookie's lifetime is to be renewed
+    _cleared: bool  # the client's cookie is to be deleted
+    _sealed: bool  # the response has begun; no cookie can be sent any more
+    _used: bool  # the application has looked at it
+    _failed: bool  # the store did not answer when it was to be loaded
+
+    def __init__(self, policy: Policy, cookies: Iterable[bytes], *, asynchronous: bool = False) -> None:
+        # Every request pays for this, also those that never touch their session: the fewest steps.
         self._policy = policy
-        self._find = find
+        self._cookies = cookies
         self._asynchronous = asynchronous
-        self._draft_or_none: Draft | None = None
-        self._id: str | None = None
-        self._known: str | None = None  # the id that the client holds, if it is good
-        self._version: object = ABSENT  # of the record in the store; ABSENT for a new session
-        self._expires_at: float | None = None
+        self._version = ABSENT
         self._created = self._renewed = 0.0
-        self._retired: str | None = None  # the id that a rotation leaves behind, until it is saved
-        self._followed = False  # reached by an old id, whose holder must not learn the new one
-        self._outdated = False  # the cookie was signed with an old secret
-        self._resend = False  # the cookie's lifetime is to be renewed
-        self._cleared = False  # the client's cookie is to be deleted
-        self._sealed = False  # the response has begun; no cookie can be sent any more
-        self._used = False  # the application has looked at it
-        self._failed = False  # the store did not answer when it was to be loaded
+        self._claim_or_none = self._draft_or_none = self._id = self._known = None
+        self._expires_at = self._notes = self._retired = None
+        self._followed = self._outdated = self._resend = self._cleared = False
+        self._sealed = self._used = self._failed = False
 
     # --- loading ---
 
     def _loaded(self) -> Draft:
         """The draft; loads it first where that takes no waiting."""
         self._used = True
-        if self._draft_or_none is None:
-            if self._failed:
-                raise self._unanswered()
-            if self._asynchronous and not self._policy.capabilities.quick_reads and on_event_loop():
-                raise SessionError(
-                    "this session is not loaded: use `session = await use_session(request)` before touching it"
-                )
-            run(self._load(self._policy.store.blocking))
-        return cast(Draft, self._draft_or_none)
+        if self._draft_or_none is not None:
+            return self._draft_or_none
+        if self._asynchronous and not self._failed and not self._policy.capabilities.quick_reads and on_event_loop():
+            raise SessionError(
+                "this session is not loaded: use `session = await use_session(request)` before touching it"
+            )
+        return run(self._load(self._policy.store.blocking))
 
     def _current_id(self) -> str:
         self._loaded()
@@ -94,36 +111,42 @@ class Lifecycle:
             self._id = self._policy.generate_id()
         return self._id
 
-    async def _load(self, io: Any) -> None:
+    def _claim(self) -> Claim | None:
+        """What the client's cookies say, if the signature is good."""
+        if self._cookies is not None:
+            self._claim_or_none = self._policy.claim(self._cookies)
+            self._cookies = None
+        return self._claim_or_none
+
+    async def _load(self, io: Any) -> Draft:
         if self._draft_or_none is not None:
-            return
+            return self._draft_or_none
         if self._failed:
             raise self._unanswered()
-        claim = self._find()
+        claim = self._claim()
+        if claim is None:
+            return self._begin()
         try:
-            record = None if claim is None else await self._fetch(io, claim.id, loading=True)
+            record = await self._fetch(io, claim[0], loading=True)
         except DriverUnavailable:
             self._failed = True
-            self._policy.emit("store_error", None if claim is None else claim.id)
+            self._policy.emit("store_error", claim[0])
             if not self._policy.anonymous:
                 raise
-            self._begin()
-            return
-        if claim is None or record is None:
-            self._begin()
-            return
+            return self._begin()
+        if record is None:
+            return self._begin()
         try:
-            self._draft_or_none = self._policy.draft(record.fields)
+            draft = self._draft_or_none = self._policy.draft(record.fields)
         except CorruptEntry:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
             self._policy.emit("misfit", self._id)
-            self._begin()
-            return
+            return self._begin()
         self._adopt(record)
         if not self._followed:
-            self._known = claim.id
-            self._outdated = claim.outdated
+            self._known, self._outdated = claim
         self._policy.emit("loaded", self._id)
+        return draft
 
     async def _fetch(self, io: Any, sid: str, *, loading: bool = False) -> Record | None:
         """Read the record of `sid`, or the one it was moved to; None if it is gone, over, or cannot be decoded.
@@ -136,6 +159,7 @@ class Lifecycle:
                 record: Record | None = await policy.store.read_by(io, sid, renew=loading and policy.store.renews)
                 if record is None:
                     break
+                raw = record.fields.get(RESERVED)
                 notes = self._take_notes(record)
                 moved = None if notes.moved is None else unseal(notes.moved, sid)
             except CorruptEntry:
@@ -148,7 +172,7 @@ class Lifecycle:
                     await self._policy.store.destroy_by(io, sid)
                     return None
                 self._id = sid
-                self._created, self._renewed = notes.created, notes.renewed
+                self._created, self._renewed, self._notes = notes.created, notes.renewed, raw
                 return record
             if notes.until <= policy.clock():
                 break
@@ -166,15 +190,20 @@ class Lifecycle:
     def _adopt(self, record: Record) -> None:
         self._version, self._expires_at = record.version, record.expires_at
 
-    def _begin(self) -> None:
+    def _note(self, created: float, renewed: float) -> None:
+        self._created, self._renewed = created, renewed
+        self._notes = None
+
+    def _begin(self) -> Draft:
         """Become a new session, with what `generate` puts into one."""
         policy = self._policy
-        self._draft_or_none = policy.draft(policy.first())
-        self._id = self._retired = None
+        draft = self._draft_or_none = policy.draft(policy.first())
+        self._id = self._retired = self._expires_at = None
         self._version = ABSENT
-        self._expires_at = None
-        self._created = self._renewed = policy.clock()
+        now = policy.clock()
+        self._note(now, now)
         self._followed = self._outdated = self._resend = False
+        return draft
 
     async def _reload(self, io: Any) -> None:
         self._failed = False
@@ -208,69 +237,79 @@ class Lifecycle:
 
     # --- saving ---
 
-    async def _end(self, io: Any, *, ending: bool) -> None:
-        """Save for the manager. In an outage the changes are dropped if the policy says so."""
-        if self._failed:
-            return
+    async def _end(self, io: Any, write: Write) -> None:
+        """Take a step for the manager. In an outage the changes are dropped if the policy says so."""
         try:
-            await self._save(io, ending=ending)
+            await self._prepare(io)
+            await write(io)
         except DriverUnavailable:
             self._policy.emit("store_error", self._id)
             if not self._policy.anonymous:
                 raise
             self._failed = True
 
-    async def _save(self, io: Any, *, ending: bool = False) -> None:
-        """Write what is to be written. `ending`: also renew what is due."""
-        draft = self._draft_or_none
-        if draft is None:
-            return
+    async def _save(self, io: Any) -> None:
         if self._failed:
             raise self._unanswered()
+        write = self._due(ending=False)
+        if write is not None:
+            await self._prepare(io)
+            await write(io)
+
+    def _due(self, *, ending: bool) -> Write | None:
+        """What has to be written, if anything, as the step that does it. `ending`: also what is due for renewal."""
+        draft = self._draft_or_none
+        if draft is None or self._failed:
+            return None
         draft.settle()
-        if not self._policy.prepared:
-            await self._policy.prepare(io)
+        changed = draft.changed
         if self._version is ABSENT:
-            if draft.changed or (ending and self._policy.save_uninitialized):
+            if changed or (ending and self._policy.save_uninitialized):
                 self._need_cookie("a new session cannot be given to the client")
-                await self._create(io)
+                return self._create
         elif self._retired is not None:
             self._need_cookie("a new id cannot be given to the client")
-            await self._rotate(io, self._retired)
-        elif draft.changed or (ending and self._renewal_is_due()):
-            await self._write(io)
+            return self._rotate
+        elif changed or (ending and self._renewal_is_due(draft)):
+            return self._write
+        return None
 
-    def _renewal_is_due(self) -> bool:
+    async def _prepare(self, io: Any) -> None:
+        if not self._policy.prepared:
+            await self._policy.prepare(io)
+
+    def _renewal_is_due(self, draft: Draft) -> bool:
         """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
         if self._sealed or self._followed:
             return False
-        ttl = self._policy.store.ttl_of(DraftView(self._loaded()))
+        policy = self._policy
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
-        return not 0 <= self._policy.clock() - self._renewed < self._policy.slack(ttl)
+        return not 0 <= policy.clock() - self._renewed < policy.slack(policy.ttl_of(draft))
 
-    def _payload(self) -> dict[str, Raw]:
-        draft = self._loaded()
-        notes = Notes(self._created, self._renewed)
-        return {RESERVED: self._policy.codec.dump(msgspec.to_builtins(notes), RESERVED), **draft.fields}
+    def _payload(self, draft: Draft) -> dict[str, Raw]:
+        if self._notes is None:
+            self._notes = self._policy.codec.encode(Notes(self._created, self._renewed))
+        return {RESERVED: self._notes, **draft.fields}
 
     async def _put(self, io: Any, sid: str, expect: object) -> bool:
         """Write the record under `sid`. False if its ttl says that it is over; then it was destroyed instead."""
         policy, draft = self._policy, self._loaded()
-        ttl = policy.lifetime(DraftView(draft), self._created, stored=True)
+        ttl = policy.lifetime(draft, self._created, stored=True)
         if ttl is not None and ttl <= 0:
             for gone in filter(None, {sid, self._retired}):
-                await self._policy.store.destroy_by(io, gone)
+                await policy.store.destroy_by(io, gone)
             policy.emit("expired", sid)
             self._clear()
             return False
-        self._version = await self._policy.store.set_by(io, sid, self._payload(), expect=expect, ttl=ttl)
+        self._version = await policy.store.set_by(io, sid, self._payload(draft), expect=expect, ttl=ttl)
         self._expires_at = None if ttl is None else policy.clock() + ttl
         return True
 
     async def _create(self, io: Any) -> None:
         policy = self._policy
         expect = ABSENT if policy.capabilities.create else ANY
-        self._created = self._renewed = policy.clock()
+        now = policy.clock()
+        self._note(now, now)
         for _ in range(3):
             try:
                 if await self._put(io, self._current_id(), expect):
@@ -288,8 +327,8 @@ class Lifecycle:
         swap = policy.capabilities.swap
         if not swap and not await self._catch_up(io, self._current_id()):
             return
-        if self._renewal_is_due():
-            self._renewed = policy.clock()
+        if self._renewal_is_due(draft):
+            self._note(self._created, policy.clock())
         for _ in range(MAX_ATTEMPTS):
             try:
                 if await self._put(io, self._current_id(), self._version if swap else ANY):
@@ -317,13 +356,14 @@ class Lifecycle:
         draft.stored = newest.stored
         return True
 
-    async def _rotate(self, io: Any, old: str) -> None:
+    async def _rotate(self, io: Any) -> None:
         """Write the record under a new id, then retire the old one."""
-        policy, new = self._policy, self._current_id()
+        policy, old, new = self._policy, str(self._retired), self._current_id()
         if (self._followed or not policy.capabilities.swap) and not await self._catch_up(io, old):
             return
         old_version = self._version
-        self._id, self._renewed = new, policy.clock()
+        self._id = new
+        self._note(self._created, policy.clock())
         if not await self._put(io, new, ABSENT if policy.capabilities.create else ANY):
             return
         # Who came by an old id leaves the record that it led to alone: another request has just made that one.
@@ -359,8 +399,8 @@ class Lifecycle:
                 raise Conflict("the session was destroyed")
             return
         notes = Notes(self._created, moved=seal(new, old), until=policy.clock() + policy.rotation_grace)
-        pointer = {RESERVED: policy.codec.dump(msgspec.to_builtins(notes), RESERVED)}
-        await self._policy.store.set_by(io, old, pointer, expect=expect, ttl=policy.rotation_grace)
+        pointer = {RESERVED: policy.codec.encode(notes)}
+        await policy.store.set_by(io, old, pointer, expect=expect, ttl=policy.rotation_grace)
 
     def _regenerate(self, clear: bool) -> None:
         draft = self._loaded()
@@ -374,8 +414,8 @@ class Lifecycle:
 
     async def _destroy(self, io: Any) -> None:
         if self._draft_or_none is None or self._failed:
-            claim = self._find()
-            sids = [] if claim is None else [claim.id]
+            claim = self._claim()
+            sids = [] if claim is None else [claim[0]]
         else:
             sids = [sid for sid in (self._retired or self._id,) if sid is not None and self._version is not ABSENT]
         self._used = True
@@ -410,6 +450,17 @@ class Lifecycle:
 
     # --- for the manager ---
 
+    def _drop(self) -> None:
+        """Forget what was changed and not saved."""
+        if self._draft_or_none is not None:
+            self._draft_or_none.revert()
+        if self._retired is not None:
+            self._id, self._retired = self._retired, None
+
+    def _refused(self) -> bool:
+        """Whether the store did not answer, and the client is to be told so."""
+        return self._failed and not self._policy.anonymous
+
     def _wants_cookie(self) -> bool:
         """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
         if self._version is ABSENT or self._followed or self._failed:
@@ -421,7 +472,7 @@ class Lifecycle:
         return None
 
     def _cookie_lifetime(self) -> float | None:
-        return self._policy.lifetime(DraftView(self._loaded()), self._created, stored=False)
+        return self._policy.lifetime(self._loaded(), self._created, stored=False)
 
 
 def on_event_loop() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -40,6 +39,11 @@ class ManagerOptions(TypedDict, total=False):
     data_type: type[Any] | None
     upgrade: Upgrade | None
     clock: Callable[[], float]
+
+
+def random_id() -> str:
+    """Return 256 random bits as text."""
+    return secrets.token_urlsafe(32)
 
 
 class SessionManager:
@@ -85,7 +89,7 @@ class SessionManager:
         name: str = "session",
         cookie: CookieOptions = CookieOptions(),
         generate: Callable[[], Any] | None = None,
-        generate_id: Callable[[], str] = functools.partial(secrets.token_urlsafe, 32),
+        generate_id: Callable[[], str] = random_id,
         save_uninitialized: bool = False,
         touch_after: Seconds = 300,
         max_lifetime: Seconds | None = None,
@@ -111,9 +115,10 @@ class SessionManager:
         plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
         self._policy = Policy(
             plain,
+            claim=self._claim,
             clock=clock,
             generate=generate,
-            generate_id=lambda: check_id(generate_id()),
+            generate_id=generate_id if generate_id is random_id else lambda: check_id(generate_id()),
             save_uninitialized=save_uninitialized,
             touch_after=idle,
             max_lifetime=longest,
@@ -127,6 +132,10 @@ class SessionManager:
 
     def __repr__(self) -> str:
         return f"SessionManager({self.store!r}, name={self._cookie.name!r})"
+
+    def __deepcopy__(self, memo: object) -> SessionManager:
+        # Frameworks copy settings and middleware; the store behind them must stay one.
+        return self
 
     @property
     def loads_lazily(self) -> bool:
@@ -154,8 +163,8 @@ class SessionManager:
         """
         if isinstance(cookies, str):
             cookies = cookies.encode(errors="surrogateescape")
-        headers = [cookies] if isinstance(cookies, bytes) else cookies
-        return session_class(self._policy, functools.partial(self._claim, headers), asynchronous=asynchronous)
+        headers: Iterable[bytes] = [cookies] if isinstance(cookies, bytes) else cookies
+        return session_class(self._policy, headers, asynchronous=asynchronous)
 
     def commit(self, session: Session[Any]) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
@@ -174,17 +183,23 @@ class SessionManager:
 
         Raises `SessionError` if the client does not have the id and cannot be sent it any more.
         """
-        if session._used and session._sealed:
-            run(session._end(self._policy.store.blocking, ending=False))
+        if session._used and session._sealed and (write := session._due(ending=False)) is not None:
+            run(session._end(self._policy.store.blocking, write))
 
     async def afinish(self, session: Session[Any]) -> None:
         """Async twin of `finish`."""
-        if session._used and session._sealed:
-            await session._end(self._policy.store.native, ending=False)
+        if session._used and session._sealed and (write := session._due(ending=False)) is not None:
+            await session._end(self._policy.store.native, write)
 
-    def abandon(self, session: Session[Any]) -> None:
-        """In place of `commit`, after the handler has failed: what it changed and did not save is dropped."""
-        session._used, session._sealed = False, True
+    def abandon(self, session: Session[Any]) -> Headers:
+        """In place of `commit`, after the handler has failed: what it changed and did not save is dropped.
+
+        Returns the headers for what it did save or destroy, by calling for it.
+        """
+        session._drop()
+        headers = [] if session._sealed else self._headers(session)
+        session._used = False
+        return headers
 
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""
@@ -219,8 +234,12 @@ class SessionManager:
     async def _commit(self, session: Session[Any], io: Any) -> Headers:
         if session._sealed:
             raise SessionError("the session was committed before; one request has one response")
-        if session._used:
-            await session._end(io, ending=True)
+        if session._used and (write := session._due(ending=True)) is not None:
+            await session._end(io, write)
+        return self._headers(session)
+
+    def _headers(self, session: Session[Any]) -> Headers:
+        """What the response has to say of the session; from now on no cookie can be sent any more."""
         session._sealed = True
         if not session._used:
             return []
@@ -228,8 +247,8 @@ class SessionManager:
         headers = [("Vary", "Cookie")]
         if session._wants_cookie():
             max_age = session._cookie_lifetime()
-            token, persistent = self._signer.sign(session.id), session._persistent()
-            headers.append(("Set-Cookie", self._cookie.set_header(token, max_age, persistent)))
+            cookie = self._cookie.set_header(self._signer.sign(session.id), max_age, session._persistent())
+            headers.append(("Set-Cookie", cookie))
         elif session._cleared:
             headers.append(("Set-Cookie", self._cookie.delete_header()))
         if len(headers) > 1:

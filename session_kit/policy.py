@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from session_kit.codec import Codec
-from session_kit.draft import Draft, check_name
+from session_kit.cookie import Claim
+from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import Capabilities
 from session_kit.schema import Schema, TypedDraft
 from session_kit.store import PlainStore, UnstorageSessionStore, hash_id
@@ -68,6 +69,7 @@ class Policy:
         self,
         store: UnstorageSessionStore | PlainStore,
         *,
+        claim: Callable[[Iterable[bytes]], Claim | None],
         clock: Callable[[], float],
         generate: Callable[[], Any] | None,
         generate_id: Callable[[], str],
@@ -83,6 +85,7 @@ class Policy:
         self.codec: Codec = store.codec
         self.capabilities: Capabilities = store.capabilities
         self.prepared = False
+        self.claim = claim
         self.clock = clock
         self.generate = generate
         self.generate_id = generate_id
@@ -128,9 +131,14 @@ class Policy:
         """The seconds between two renewals. What is stored and sent lives longer by as much: idle means idle."""
         return self.touch_after if ttl is None else min(self.touch_after, ttl / 10)
 
-    def lifetime(self, data: Mapping[str, Any], created: float, *, stored: bool) -> float | None:
+    def ttl_of(self, draft: Draft) -> float | None:
+        """What the store says of how long a session with these data lives."""
+        ttl = self.store.ttl
+        return self.store.ttl_of(DraftView(draft)) if callable(ttl) else ttl
+
+    def lifetime(self, draft: Draft, created: float, *, stored: bool) -> float | None:
         """The seconds that the record (`stored`) or its cookie lives from now; None for ever; 0 or less: it is over."""
-        ttl: float | None = self.store.ttl_of(data)
+        ttl = self.ttl_of(draft)
         if ttl is not None and ttl > 0 and not (stored and self.store.renews):
             ttl += self.slack(ttl)
         if self.max_lifetime is not None:

@@ -164,6 +164,10 @@ class TypedDraft(Draft):
             if raw != before.get(key):
                 self.store(key, raw)
 
+    def revert(self) -> None:
+        super().revert()
+        self.fields, self._value = self._schema.fit(self.stored), None
+
     def rebase(self, fields: dict[str, Raw]) -> None:
         super().rebase(fields)
         self._value = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
-from session_kit.draft import DraftView, Updater
+from session_kit.draft import Updater
 from session_kit.drivers import ABSENT
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
@@ -77,7 +77,7 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         draft = self._loaded()
         now = self._policy.clock()
         if self._expires_at is None or self.is_new:
-            return self._policy.lifetime(DraftView(draft), self._created, stored=True)
+            return self._policy.lifetime(draft, self._created, stored=True)
         ends = self._expires_at
         if self._policy.max_lifetime is not None:
             ends = min(ends, self._created + self._policy.max_lifetime)

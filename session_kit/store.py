@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
@@ -12,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 from msgspec import Raw
 
 from session_kit.codec import Codec, JSONCodec
-from session_kit.draft import RESERVED, Draft, DraftView
+from session_kit.draft import RESERVED
 from session_kit.drivers import ANY, Capabilities, Driver, open_driver
 from session_kit.drivers.base import check_key
 from session_kit.drivers.options import parse_duration
@@ -150,13 +149,13 @@ class UnstorageSessionStore:
         expect: nothing overwrites; `ABSENT` only creates; a version only replaces what was read (else `Conflict`).
         ttl: seconds; None takes the store's. `SessionError` if a value cannot be stored.
         """
-        return run(self.set_by(self.blocking, sid, data, expect=expect, ttl=ttl))
+        return run(self._set(self.blocking, sid, data, expect, ttl))
 
     async def aset(
         self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None
     ) -> object:
         """Async twin of `set`."""
-        return await self.set_by(self.native, sid, data, expect=expect, ttl=ttl)
+        return await self._set(self.native, sid, data, expect, ttl)
 
     def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> bool:
         """Let the session live for another ttl without writing its data; False if it is not there.
@@ -239,15 +238,10 @@ class UnstorageSessionStore:
         return Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
 
     async def set_by(
-        self, io: Any, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None
+        self, io: Any, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
     ) -> object:
-        """`set` by a face."""
-        if ttl is None:
-            ttl = self.ttl_of(self._decoded(data))
-        if ttl is not None and ttl <= 0:
-            await io.delete(self.key(sid), expect=expect)
-            return None
-        return await io.set(self.key(sid), self.codec.pack(data), ttl=ttl, expect=expect)
+        """`set` by a face, of encoded values, for so many seconds or, if None, for ever."""
+        return await io.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
 
     async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
         """`destroy` by a face."""
@@ -257,6 +251,15 @@ class UnstorageSessionStore:
     async def _get(self, io: Any, sid: str) -> dict[str, Any] | None:
         record = await self.read_by(io, sid)
         return None if record is None else record.data
+
+    async def _set(self, io: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
+        if ttl is None:
+            ttl = self.ttl_of(data)
+        if ttl is not None and ttl <= 0:
+            await io.delete(self.key(sid), expect=expect)
+            return None
+        fields = {key: self.codec.dump(value, key) for key, value in data.items()}
+        return await self.set_by(io, sid, fields, expect=expect, ttl=ttl)
 
     async def _touch(self, io: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
         if callable(self.ttl) and data is None:
@@ -277,12 +280,6 @@ class UnstorageSessionStore:
             if entry is not None:
                 record = Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
                 yield key.removeprefix(self.prefix + ":"), record.data
-
-    def _decoded(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What a ttl function is asked with: the session layer hands over encoded values."""
-        if callable(self.ttl) and any(type(value) is Raw for value in data.values()):
-            return DraftView(Draft(self.codec, {key: raw for key, raw in data.items() if key != RESERVED}))
-        return data
 
 
 class PlainStore:
@@ -318,10 +315,10 @@ class PlainStore:
         return Record({key: self.codec.dump(value, key) for key, value in data.items()}, None, None, self.codec)
 
     async def set_by(
-        self, io: Any, sid: str, data: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None = None
+        self, io: Any, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
     ) -> object:
         """Set the data; the store decides how long it lives, and there is no version."""
-        await io.set(sid, {key: self.codec.load(raw, object) for key, raw in data.items()})
+        await io.set(sid, {key: self.codec.load(raw, object) for key, raw in fields.items()})
         return None
 
     async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
@@ -355,8 +352,8 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
 
 
 def hash_id(sid: str) -> str:
-    """The name under which a session is stored, logged and reported: the SHA-256 of its id in 43 characters."""
-    return urlsafe_b64encode(hashlib.sha256(sid.encode()).digest())[:43].decode()
+    """The name under which a session is stored, logged and reported: the SHA-256 of its id, in hexadecimal digits."""
+    return hashlib.sha256(sid.encode()).hexdigest()
 
 
 def _prefix(prefix: str) -> str:

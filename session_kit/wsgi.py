@@ -26,10 +26,10 @@ class SessionMiddleware:
     store, secret, options: as for `SessionManager`.
     manager: a ready `SessionManager` in place of these, to share one among several applications.
 
-    The session loads when it is first touched; a request that does not touch it costs no I/O. A handler that raises has
-    changed nothing, unless it saved explicitly. What is changed while the response is streamed is saved at its end, if
-    the client already has the id; otherwise `SessionError` is raised. A store that does not answer is a plain 503,
-    unless `on_error="anonymous"`.
+    The session loads when it is first touched; a request that does not touch it costs no I/O. A handler that raises, or
+    answers with 5xx, has changed nothing, unless it saved explicitly. What is changed while the response is streamed is
+    saved at its end, if the client already has the id; otherwise `SessionError` is raised. A store that does not answer
+    is a plain 503, unless `on_error="anonymous"`.
 
     >>> def app(environ, start_response):
     ...     environ["session_kit.session"]["user"] = "ada"
@@ -94,9 +94,10 @@ class _Response:
     def begin(self) -> None:
         assert self.pending is not None  # noqa: S101
         status, headers, exc_info = self.pending
-        if self.session._failed and status.startswith("500"):
+        if self.session._refused() and status.startswith("500"):
             raise DriverUnavailable("the session's store does not answer")
-        headers = [*headers, *self.manager.commit(self.session)]
+        end = self.manager.abandon if status.startswith("5") else self.manager.commit
+        headers = [*headers, *end(self.session)]
         self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
         self.pending, self.begun = None, True
 

@@ -358,3 +358,60 @@ def test_one_driver_serves_several_event_loops() -> None:
     for _ in range(3):
         asyncio.run(call(app))
     assert len(list(driver.keys())) == 3
+
+
+def test_a_cached_response_hands_the_cookie_to_nobody_else() -> None:
+    """A cache inside the middleware keeps the message that it sends, and sends it again to others."""
+    kept: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not kept:
+            kept.append({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            scope["session"]["user"] = "ada"
+        await send(kept[0])
+        await send({"type": "http.response.body", "body": b""})
+
+    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN))
+    assert "set-cookie" in client.get("/").headers
+    client.cookies.clear()
+    assert "set-cookie" not in client.get("/").headers
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_failure_that_the_framework_has_turned_into_an_answer_changes_nothing(status: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = scope["session"]
+        if scope["path"] == "/fail":
+            session["user"] = "eve"
+            session.regenerate()
+        elif scope["path"] == "/write":
+            session["user"] = "ada"
+        body = str(session.get("user")).encode()
+        await send(
+            {"type": "http.response.start", "status": status if scope["path"] == "/fail" else 200, "headers": []}
+        )
+        await send({"type": "http.response.body", "body": body})
+
+    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN))
+    assert "set-cookie" not in client.get("/fail").headers
+    client.get("/write")
+    assert "set-cookie" not in client.get("/fail").headers
+    assert client.get("/").text == "ada"
+
+
+def test_what_was_saved_by_name_before_a_failure_keeps_its_cookie() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = scope["session"]
+        if scope["path"] == "/fail":
+            session["user"] = "ada"
+            await session.aregenerate()
+            await session.asave()
+            session["user"] = "eve"
+        body = str(session.get("user")).encode()
+        await send({"type": "http.response.start", "status": 500 if scope["path"] == "/fail" else 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN))
+    for _ in range(2):
+        assert "set-cookie" in client.get("/fail").headers
+        assert client.get("/").text == "ada"
