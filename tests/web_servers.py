@@ -65,6 +65,15 @@ FRAMEWORKS = {
     "litestar": Framework(
         "Litestar", "litestar_app:create_app", "asgi", "hypercorn", "litestar", "integrations.litestar"
     ),
+    "flask": Framework("Flask", "flask_app:create_app", "wsgi", "gunicorn", "flask", "integrations.flask"),
+    "quart": Framework("Quart", "quart_app:create_app", "asgi", "hypercorn", "quart", "integrations.quart"),
+    # Its settings belong to the process: one application in each.
+    "django": Framework("Django", "django_app:create_app", "own", "gunicorn", "django", "integrations.django"),
+    "aiohttp": Framework("aiohttp", "aiohttp_app:create_app", "own", "aiohttp", "aiohttp", "integrations.aiohttp"),
+    "pyramid": Framework("Pyramid", "pyramid_app:create_app", "wsgi", "gunicorn", "pyramid", "integrations.pyramid"),
+    "falcon": Framework("Falcon", "falcon_app:create_app", "wsgi", "gunicorn", "falcon", "wsgi"),
+    "bottle": Framework("Bottle", "bottle_app:create_app", "wsgi", "gunicorn", "bottle", "wsgi"),
+    "tornado": Framework("Tornado", "tornado_app:create_app", "own", "tornado", "tornado", "manager"),
 }
 
 COMMANDS = {
