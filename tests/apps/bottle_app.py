@@ -1,4 +1,4 @@
-"""The application that every framework has, in Bottle: the WSGI middleware does for frameworks without an integration."""
+"""The application that every framework has, in Bottle, for which the WSGI middleware is all it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application that every framework has, in Falcon: the WSGI middleware does for frameworks without an integration."""
+"""The application that every framework has, in Falcon, for which the WSGI middleware is all it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application that every framework has, in Tornado, which is neither WSGI nor ASGI: `SessionManager` does by itself."""
+"""The application that every framework has, in Tornado. Neither WSGI nor ASGI: `SessionManager` does by itself."""
 
 from __future__ import annotations
 
