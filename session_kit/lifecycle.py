@@ -38,7 +38,7 @@ class Lifecycle:
     __slots__ = (
         "__weakref__",
         "_asynchronous",
-        "_claim_or_none",
+        "_claims",
         "_cleared",
         "_cookies",
         "_created",
@@ -62,7 +62,7 @@ class Lifecycle:
     _policy: Policy
     _asynchronous: bool
     _cookies: Iterable[bytes] | None  # of the request, until they are looked at
-    _claim_or_none: Claim | None  # what they held
+    _claims: list[Claim]  # what they held; once a session is loaded, those that led to no session or to others
     _draft_or_none: Draft | None  # the data, once loaded
     _id: str | None
     _known: str | None  # the id that the client holds, if it is good
@@ -87,7 +87,7 @@ class Lifecycle:
         self._asynchronous = asynchronous
         self._version = ABSENT
         self._created = self._renewed = 0.0
-        self._claim_or_none = self._draft_or_none = self._id = self._known = None
+        self._draft_or_none = self._id = self._known = None
         self._expires_at = self._notes = self._retired = None
         self._followed = self._outdated = self._resend = self._cleared = False
         self._sealed = self._used = self._failed = False
@@ -111,31 +111,33 @@ class Lifecycle:
             self._id = self._policy.generate_id()
         return self._id
 
-    def _claim(self) -> Claim | None:
-        """What the client's cookies say, if the signature is good."""
+    def _find(self) -> list[Claim]:
+        """What the client's cookies say, where the signature is good."""
         if self._cookies is not None:
-            self._claim_or_none = self._policy.claim(self._cookies)
+            self._claims = self._policy.claims(self._cookies)
             self._cookies = None
-        return self._claim_or_none
+        return self._claims
 
     async def _load(self, io: Any) -> Draft:
         if self._draft_or_none is not None:
             return self._draft_or_none
         if self._failed:
             raise self._unanswered()
-        claim = self._claim()
-        if claim is None:
+        for claim in self._find():
+            try:
+                record = await self._fetch(io, claim[0], loading=True)
+            except DriverUnavailable:
+                self._failed = True
+                self._policy.emit("store_error", claim[0])
+                if not self._policy.anonymous:
+                    raise
+                return self._begin()
+            if record is not None:
+                break
+            self._followed = False
+        else:
             return self._begin()
-        try:
-            record = await self._fetch(io, claim[0], loading=True)
-        except DriverUnavailable:
-            self._failed = True
-            self._policy.emit("store_error", claim[0])
-            if not self._policy.anonymous:
-                raise
-            return self._begin()
-        if record is None:
-            return self._begin()
+        self._claims.remove(claim)
         try:
             draft = self._draft_or_none = self._policy.draft(record.fields)
         except CorruptEntry:
@@ -414,10 +416,12 @@ class Lifecycle:
 
     async def _destroy(self, io: Any) -> None:
         if self._draft_or_none is None or self._failed:
-            claim = self._claim()
-            sids = [] if claim is None else [claim[0]]
+            sids = []
         else:
             sids = [sid for sid in (self._retired or self._id,) if sid is not None and self._version is not ABSENT]
+        # A browser may hold two good cookies, of two paths or domains: a logout is one from both.
+        sids += [sid for sid, _ in self._find()]
+        self._claims = []
         self._used = True
         for sid in sids:
             await self._policy.store.destroy_by(io, sid)

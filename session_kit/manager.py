@@ -115,7 +115,7 @@ class SessionManager:
         plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
         self._policy = Policy(
             plain,
-            claim=self._claim,
+            claims=self._claims,
             clock=clock,
             generate=generate,
             generate_id=generate_id if generate_id is random_id else lambda: check_id(generate_id()),
@@ -219,17 +219,13 @@ class SessionManager:
                 f"a new {data_type.__name__} cannot be made: {error}; give defaults, or generate="
             ) from None
 
-    def _claim(self, headers: Iterable[bytes]) -> Claim | None:
-        """The id of the first cookie with our name that verifies; a domain cookie may hide behind a host cookie."""
-        forged = False
-        for value in self._cookie.find(headers):
-            claim = self._signer.verify(value)
-            if claim is not None:
-                return claim
-            forged = True
-        if forged:
+    def _claims(self, headers: Iterable[bytes]) -> list[Claim]:
+        """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
+        values = self._cookie.find(headers)
+        claims = [claim for value in values if (claim := self._signer.verify(value)) is not None]
+        if values and not claims:
             self._policy.emit("bad_signature", None)
-        return None
+        return claims
 
     async def _commit(self, session: Session[Any], io: Any) -> Headers:
         if session._sealed:

@@ -69,7 +69,7 @@ class Policy:
         self,
         store: UnstorageSessionStore | PlainStore,
         *,
-        claim: Callable[[Iterable[bytes]], Claim | None],
+        claims: Callable[[Iterable[bytes]], list[Claim]],
         clock: Callable[[], float],
         generate: Callable[[], Any] | None,
         generate_id: Callable[[], str],
@@ -85,7 +85,7 @@ class Policy:
         self.codec: Codec = store.codec
         self.capabilities: Capabilities = store.capabilities
         self.prepared = False
-        self.claim = claim
+        self.claims = claims
         self.clock = clock
         self.generate = generate
         self.generate_id = generate_id

@@ -371,7 +371,7 @@ def test_a_cached_response_hands_the_cookie_to_nobody_else() -> None:
         await send(kept[0])
         await send({"type": "http.response.body", "body": b""})
 
-    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN))
+    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN_HTTP))
     assert "set-cookie" in client.get("/").headers
     client.cookies.clear()
     assert "set-cookie" not in client.get("/").headers
@@ -383,7 +383,7 @@ def test_a_failure_that_the_framework_has_turned_into_an_answer_changes_nothing(
         session = scope["session"]
         if scope["path"] == "/fail":
             session["user"] = "eve"
-            session.regenerate()
+            await session.aregenerate()
         elif scope["path"] == "/write":
             session["user"] = "ada"
         body = str(session.get("user")).encode()
@@ -392,7 +392,7 @@ def test_a_failure_that_the_framework_has_turned_into_an_answer_changes_nothing(
         )
         await send({"type": "http.response.body", "body": body})
 
-    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN))
+    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN_HTTP))
     assert "set-cookie" not in client.get("/fail").headers
     client.get("/write")
     assert "set-cookie" not in client.get("/fail").headers
@@ -411,7 +411,7 @@ def test_what_was_saved_by_name_before_a_failure_keeps_its_cookie() -> None:
         await send({"type": "http.response.start", "status": 500 if scope["path"] == "/fail" else 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
-    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN))
+    client = TestClient(SessionMiddleware(app, "memory://", SECRET, cookie=PLAIN_HTTP))
     for _ in range(2):
         assert "set-cookie" in client.get("/fail").headers
         assert client.get("/").text == "ada"

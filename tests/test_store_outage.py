@@ -2,8 +2,8 @@
 
 With `on_error="raise"` a request that needs its session is a 503; with `"anonymous"` it gets an empty session, which is
 never saved over the real one. Either way a handler that does not touch the session notices nothing, and all is as it
-was when the store is back. (An ASGI application asks a store behind a network before its handler runs, because the handler
-cannot wait; what that meets is kept for whoever touches the session.)
+was when the store is back. (An ASGI application asks a store behind a network before its handler runs, because the
+handler cannot wait; what that meets is kept for whoever touches the session.)
 """
 
 from __future__ import annotations

@@ -65,6 +65,15 @@ FRAMEWORKS = {
     "litestar": Framework(
         "Litestar", "litestar_app:create_app", "asgi", "hypercorn", "litestar", "integrations.litestar"
     ),
+    "flask": Framework("Flask", "flask_app:create_app", "wsgi", "gunicorn", "flask", "integrations.flask"),
+    "quart": Framework("Quart", "quart_app:create_app", "asgi", "hypercorn", "quart", "integrations.quart"),
+    # Its settings belong to the process: one application in each.
+    "django": Framework("Django", "django_app:create_app", "own", "gunicorn", "django", "integrations.django"),
+    "aiohttp": Framework("aiohttp", "aiohttp_app:create_app", "own", "aiohttp", "aiohttp", "integrations.aiohttp"),
+    "pyramid": Framework("Pyramid", "pyramid_app:create_app", "wsgi", "gunicorn", "pyramid", "integrations.pyramid"),
+    "falcon": Framework("Falcon", "falcon_app:create_app", "wsgi", "gunicorn", "falcon", "wsgi"),
+    "bottle": Framework("Bottle", "bottle_app:create_app", "wsgi", "gunicorn", "bottle", "wsgi"),
+    "tornado": Framework("Tornado", "tornado_app:create_app", "own", "tornado", "tornado", "manager"),
 }
 
 COMMANDS = {
@@ -146,7 +155,7 @@ class SiteInProcess(Site):
         if framework.kind == "asgi":
             self.transport = _InLoop(self._logged_asgi(app))
         else:
-            self.transport = httpx.WSGITransport(self._logged_wsgi(app), raise_app_exceptions=False)
+            self.transport = _InThread(self._logged_wsgi(app), raise_app_exceptions=False)
 
     def _logged_asgi(self, app: Any) -> Any:
         async def logged(scope: Any, receive: Any, send: Any) -> None:
@@ -160,6 +169,8 @@ class SiteInProcess(Site):
 
     def _logged_wsgi(self, app: Any) -> Any:
         def logged(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            if RAW_COOKIE in environ:
+                environ["HTTP_COOKIE"] = bytes.fromhex(environ.pop(RAW_COOKIE)).decode("latin-1")
             body: Any = ()
             chunks: list[bytes] = []
             try:
@@ -196,6 +207,20 @@ class _Recorder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(self.format(record))
+
+
+RAW_COOKIE = "HTTP_X_RAW_COOKIE"
+
+
+class _InThread(httpx.WSGITransport):
+    """Hands cookies over as a server would, decoded by latin-1 (PEP 3333); httpx takes ASCII alone."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        cookie = b"; ".join(value for name, value in request.headers.raw if name.lower() == b"cookie")
+        if cookie:
+            del request.headers["cookie"]
+            request.headers["x-raw-cookie"] = cookie.hex()
+        return super().handle_request(request)
 
 
 class _InLoop(httpx.BaseTransport):

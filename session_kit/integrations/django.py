@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
@@ -48,6 +49,8 @@ UNAVAILABLE = "Service Unavailable: the session store does not answer"
 cast(Any, Morsel)._reserved.setdefault("partitioned", "Partitioned")
 cast(Any, Morsel)._reserved.setdefault("priority", "Priority")
 cast(Any, Morsel)._flags.add("partitioned")
+
+log = logging.getLogger("django.request")
 
 
 class Data(MutableMapping[str, Any]):
@@ -426,12 +429,19 @@ class SessionMiddleware:
             if name == "Vary":
                 patch_vary_headers(response, (value,))
             elif name == "Cache-Control":
-                patch_cache_control(response, no_cache="Set-Cookie")
+                patch_cache_control(response, no_cache='"Set-Cookie"')
             else:
                 _set_cookie(response, value)
         if response.streaming:
-            response._resource_closers.append(functools.partial(self.manager.finish, session))
+            response._resource_closers.append(functools.partial(self._finish, session))
         return response
+
+    def _finish(self, session: Session[Any]) -> None:
+        try:
+            self.manager.finish(session)
+        except Exception:
+            # Django says nothing of what is raised when a response is closed.
+            log.exception("what was changed while the response was streamed could not be saved")
 
 
 def _set_cookie(response: HttpResponse, header: str) -> None:
