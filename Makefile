@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-browser check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make test    install everything and run all tests"
+	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make check   formatting, lint, types, import rule"
 
 demo: $(VENV)/demo-installed
@@ -16,6 +17,9 @@ demo: $(VENV)/demo-installed
 
 test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(VENV)/dev-installed
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 check: $(VENV)/dev-installed
 	$(BIN)/ruff format --check .
