@@ -94,7 +94,7 @@ class SessionMiddleware:
             nonlocal answer
             status = message.get("status", 0)
             try:
-                if status == 500 and session._refused():
+                if status == 500 and session._refused:
                     raise DriverUnavailable("the session's store does not answer")
                 headers = manager.abandon(session) if status >= 500 else await manager.acommit(session)
             except DriverUnavailable:

@@ -51,6 +51,7 @@ class Lifecycle:
         "_notes",
         "_outdated",
         "_policy",
+        "_refused",
         "_renewed",
         "_resend",
         "_retired",
@@ -79,6 +80,7 @@ class Lifecycle:
     _sealed: bool  # the response has begun; no cookie can be sent any more
     _used: bool  # the application has looked at it
     _failed: bool  # the store did not answer when it was to be loaded
+    _refused: bool  # the store did not answer, and the application was told so by an exception
 
     def __init__(self, policy: Policy, cookies: Iterable[bytes], *, asynchronous: bool = False) -> None:
         # Every request pays for this, also those that never touch their session: the fewest steps.
@@ -90,7 +92,7 @@ class Lifecycle:
         self._draft_or_none = self._id = self._known = None
         self._expires_at = self._notes = self._retired = None
         self._followed = self._outdated = self._resend = self._cleared = False
-        self._sealed = self._used = self._failed = False
+        self._sealed = self._used = self._failed = self._refused = False
 
     # --- loading ---
 
@@ -130,6 +132,7 @@ class Lifecycle:
                 self._failed = True
                 self._policy.emit("store_error", claim[0])
                 if not self._policy.anonymous:
+                    self._refused = True
                     raise
                 return self._begin()
             if record is not None:
@@ -208,7 +211,7 @@ class Lifecycle:
         return draft
 
     async def _reload(self, io: Any) -> None:
-        self._failed = False
+        self._failed = self._refused = False
         if self._draft_or_none is None or self._version is ABSENT:
             self._draft_or_none = None
             await self._load(io)
@@ -256,7 +259,11 @@ class Lifecycle:
         write = self._due(ending=False)
         if write is not None:
             await self._prepare(io)
-            await write(io)
+            try:
+                await write(io)
+            except DriverUnavailable:
+                self._refused = True
+                raise
 
     def _due(self, *, ending: bool) -> Write | None:
         """What has to be written, if anything, as the step that does it. `ending`: also what is due for renewal."""
@@ -421,12 +428,16 @@ class Lifecycle:
             sids = [sid for sid in (self._retired or self._id,) if sid is not None and self._version is not ABSENT]
         # A browser may hold two good cookies, of two paths or domains: a logout is one from both.
         sids += [sid for sid, _ in self._find()]
-        self._claims = []
         self._used = True
         for sid in sids:
-            await self._policy.store.destroy_by(io, sid)
+            try:
+                await self._policy.store.destroy_by(io, sid)
+            except DriverUnavailable:
+                self._refused = True
+                raise
             self._failed = False
             self._policy.emit("destroyed", sid)
+        self._claims = []
         if sids:
             self._clear()
         else:
@@ -460,10 +471,6 @@ class Lifecycle:
             self._draft_or_none.revert()
         if self._retired is not None:
             self._id, self._retired = self._retired, None
-
-    def _refused(self) -> bool:
-        """Whether the store did not answer, and the client is to be told so."""
-        return self._failed and not self._policy.anonymous
 
     def _wants_cookie(self) -> bool:
         """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""

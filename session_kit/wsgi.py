@@ -94,7 +94,7 @@ class _Response:
     def begin(self) -> None:
         assert self.pending is not None  # noqa: S101
         status, headers, exc_info = self.pending
-        if self.session._refused() and status.startswith("500"):
+        if self.session._refused and status.startswith("500"):
             raise DriverUnavailable("the session's store does not answer")
         end = self.manager.abandon if status.startswith("5") else self.manager.commit
         headers = [*headers, *end(self.session)]

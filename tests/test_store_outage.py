@@ -99,10 +99,10 @@ def test_an_anonymous_session_is_never_saved_over_the_real_one(anonymous: Site, 
     with outage(durable):
         assert ada.get("/unavailable").json() == {"unavailable": True}
         assert ada.read("user") is None
+        assert ada.get("/stream", key="user", value="eve").text == "onetwo"
         for browser in (ada, nobody):
             browser.write("user", "eve")
             browser.do("/count")
-            assert browser.get("/stream", key="user", value="eve").text == "onetwo"
             assert browser.get("/untouched").json() == {"ok": True}
     assert (ada.cookie, nobody.cookie) == (before, None)
     assert ada.get("/unavailable").json() == {"unavailable": False}

@@ -167,10 +167,9 @@ async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) 
     """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
     left, scope[KEY] = scope[KEY], session
     if failed:
-        if session._failed and not session._policy.anonymous:
+        if session._refused:
             raise DriverUnavailable("the session's store does not answer")
-        if session._used and not session._failed:
-            await session.areload()
+        session._drop()
     elif left is types.Empty:
         await session.adestroy()
     elif left is not session:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, Unpack
 
@@ -37,6 +38,15 @@ DOWN = "The session store does not answer; try again later."
 SETTINGS = "session_kit."
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Pyramid answers what a view raises if it is one of its own."""
+    try:
+        yield
+    except DriverUnavailable as error:
+        raise HTTPServiceUnavailable(DOWN) from error
+
+
 @implementer(ISession)
 class PyramidSession(Session[Any]):
     """A `Session` that is an `ISession`."""
@@ -44,10 +54,16 @@ class PyramidSession(Session[Any]):
     __slots__ = ()
 
     def _loaded(self) -> Draft:
-        try:
+        with _answering():
             return super()._loaded()
-        except DriverUnavailable as error:
-            raise HTTPServiceUnavailable(DOWN) from error
+
+    def save(self) -> None:
+        with _answering():
+            super().save()
+
+    def destroy(self) -> None:
+        with _answering():
+            super().destroy()
 
     @property
     def created(self) -> int:  # ISession wants whole seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import django
-from django.conf import settings
+from django import conf
 from django.contrib import messages
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -94,7 +94,7 @@ urlpatterns = [path(view.__name__, view) for view in VIEWS]
 
 
 def make_app(**options: Any) -> Any:
-    settings.configure(
+    conf.settings.configure(
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         SECRET_KEY=options["secret"],
