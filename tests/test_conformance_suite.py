@@ -47,12 +47,14 @@ BROKEN = {
         "test_a_set_without_a_ttl_drops_an_old_one",
     ),
     "TakesAnyTtl": (
-        "def expires_at(self, ttl):\n        return None if ttl is None else self._clock() + float(ttl)",
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        ttl = None if ttl is None else max(1.0, float(ttl))\n"
+        "        return super().set(key, value, ttl=ttl, expect=expect)",
         "test_a_wrong_ttl_is_refused_before_anything_is_written",
     ),
     "TruncatesTtl": (
-        "def expires_at(self, ttl):\n"
-        "        return None if super().expires_at(ttl) is None else self._clock() + int(ttl)",
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return super().set(key, value, ttl=ttl and max(1, int(ttl)), expect=expect)",
         "test_fractions_of_a_second_count",
     ),
     "ReusesVersions": (

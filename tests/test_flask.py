@@ -426,7 +426,7 @@ def test_an_error_page_that_shows_the_session_saves_nothing(app: Flask) -> None:
     client = app.test_client()
     client.get("/write/ada")
     response = client.get("/fail")
-    assert response.text == "sorry, eve"
+    assert response.text == "sorry, ada"  # what was changed and is not saved does not look as if it were
     assert "Set-Cookie" not in response.headers
     assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}
 
@@ -452,12 +452,8 @@ def test_in_an_outage_the_applications_own_page_is_shown(testing: bool) -> None:
     client.get("/write/ada")
     for method in ("read", "renew", "set"):
         driver.fail(method)
-    for response, user in (
-        (client.get("/read"), ""),
-        (client.get("/write/eve"), ""),
-        (app.test_client().get("/write/eve"), "eve"),
-    ):
-        assert (response.status_code, response.text) == (503, f"back soon{user}")
+    for response in (client.get("/read"), client.get("/write/eve"), app.test_client().get("/write/eve")):
+        assert (response.status_code, response.text) == (503, "back soon")
         assert response.headers["Retry-After"] == "5"
         assert response.headers["Content-Length"] == str(len(response.data))
         assert response.headers.getlist("Access-Control-Allow-Origin") == ["*"]

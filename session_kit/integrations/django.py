@@ -22,7 +22,6 @@ from http.cookies import Morsel
 from inspect import iscoroutinefunction
 from typing import Any, cast
 
-import msgspec
 from asgiref.sync import markcoroutinefunction
 from django import conf
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
@@ -228,11 +227,12 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
             expect = self._version if store.capabilities.swap else ANY
         while True:
             ttl = self.get_expiry_age(expiry=draft[EXPIRY] if EXPIRY in draft.fields else None)
-            notes = store.codec.dump(msgspec.to_builtins(Notes(self._created)), RESERVED)
+            fields = {RESERVED: store.codec.encode(Notes(self._created)), **draft.fields}
             try:
-                self._version = await store.set_by(
-                    io, self.session_key, {RESERVED: notes, **draft.fields}, expect=expect, ttl=ttl
-                )
+                if ttl > 0:
+                    self._version = await store.set_by(io, self.session_key, fields, expect=expect, ttl=ttl)
+                else:
+                    await store.destroy_by(io, self.session_key)
             except Conflict:
                 if must_create:
                     raise CreateError from None
