@@ -21,7 +21,7 @@ from session_kit.drivers.redis import RedisDriver
 from session_kit.drivers.s3 import S3Driver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
-from tests.conformance_table import (  # noqa: F401  # hooks of pytest
+from tests.readme_tables import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
     pytest_runtest_makereport,
     pytest_sessionfinish,

@@ -119,6 +119,25 @@ def test_a_logout_works_as_soon_as_the_store_does(visit: Callable[[str], Visitor
         assert session.is_new
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_logout_that_failed_can_be_tried_again_in_the_same_request(
+    faulty: FaultyDriver, make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None, loaded: bool
+) -> None:
+    visitor = Visitor(make_manager(store=UnstorageSessionStore(faulty, ttl=1000)), runner)
+    with visitor.request() as session:
+        session["user"] = "ada"
+    cookie = visitor.cookie
+    session = visitor.manager.open(cookie or "", asynchronous=runner is not None)
+    if loaded:
+        visitor.do(session, "load")
+    faulty.fail("delete", times=1)
+    with pytest.raises(DriverUnavailable):
+        visitor.do(session, "destroy")
+    visitor.do(session, "destroy")
+    with visitor.request(cookie) as again:
+        assert again.is_new
+
+
 def test_reload_brings_the_session_back(visit: Callable[[str], Visitor], faulty: FaultyDriver) -> None:
     visitor = visit("anonymous")
     with visitor.request() as session:

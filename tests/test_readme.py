@@ -11,21 +11,122 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+EXAMPLES = re.compile(r"^#+ (?P<title>[^\n]*)$|^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 
-PLAY = """
+ASGI = """
 from starlette.testclient import TestClient
 
 with TestClient(app, base_url="https://testserver") as client:
     assert [client.get("/").json() for _ in range(3)] == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
 """
+WSGI = """
+import httpx
+
+with httpx.Client(transport=httpx.WSGITransport(app), base_url="https://testserver") as client:
+    assert [client.get("/").json() for _ in range(3)] == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
+"""
+# What is played with the application that an example makes, by the heading above it.
+PLAYS = {
+    "Use": ASGI,
+    "FastAPI": """
+from starlette.testclient import TestClient
+
+with TestClient(app, base_url="https://testserver") as client:
+    assert client.post("/cart?item=apple").json() == {"items": ["apple"]}
+    assert client.post("/cart?item=pear").json() == {"items": ["apple", "pear"]}
+    operation = client.get("/openapi.json").json()["paths"]["/cart"]["post"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["item"]
+""",
+    "Starlette, and any ASGI application": ASGI,
+    "Litestar": ASGI,
+    "Flask": WSGI,
+    "Quart": ASGI,
+    "Django": """
+import django
+from django.conf import settings
+from django.http import JsonResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_each_example_runs(number: int, tmp_path: Path) -> None:
-    code = BLOCKS[number].replace("/var/lib/shop", str(tmp_path / "shop"))
+def visits(request):
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return JsonResponse({"visits": request.session["visits"]})
+
+
+urlpatterns = [path("", visits)]
+settings.configure(
+    ROOT_URLCONF=__name__, SECRET_KEY="Kx7-not-for-production-but-long-enough-0123", ALLOWED_HOSTS=["*"],
+    SESSION_ENGINE=SESSION_ENGINE, SESSION_KIT=SESSION_KIT, SESSION_COOKIE_SECURE=True,
+)
+django.setup()
+OWN = ["django.contrib.sessions.middleware.SessionMiddleware"]
+for middleware, cookie in ((MIDDLEWARE, "session"), (OWN, "sessionid")):
+    with override_settings(MIDDLEWARE=middleware):
+        client = Client()
+        assert [client.get("/", secure=True).json()["visits"] for _ in range(3)] == [1, 2, 3]
+        assert list(client.cookies) == [cookie]
+""",
+    "aiohttp": """
+import asyncio
+
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+
+
+async def play():
+    async with TestServer(app) as server:
+        jar = CookieJar(unsafe=True, treat_as_secure_origin=server.make_url("/"))
+        async with TestClient(server, cookie_jar=jar) as client:
+            answers = [await (await client.get("/")).json() for _ in range(3)]
+    assert answers == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
+
+
+asyncio.run(play())
+""",
+    "Pyramid": WSGI,
+    "Falcon, Bottle, and any WSGI application": WSGI,
+    "Tornado, and anything else": """
+import asyncio
+
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+
+
+async def play():
+    listener, port = bind_unused_port()
+    server = HTTPServer(app)
+    server.add_socket(listener)
+    cookie, answers = "", []
+    for _ in range(3):
+        response = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/", headers={"Cookie": cookie})
+        cookie = response.headers.get("Set-Cookie", cookie).split(";")[0]
+        answers.append(response.body)
+    server.stop()
+    assert answers == [b'{"visits": 1}', b'{"visits": 2}', b'{"visits": 3}'], answers
+
+
+asyncio.run(play())
+""",
+}
+
+
+def examples() -> list[tuple[str, str]]:
+    """Each example in Python, with the heading above it."""
+    found, title = [], ""
+    for match in EXAMPLES.finditer(README.read_text()):
+        if match["code"] is None:
+            title = match["title"]
+        else:
+            found.append((title, match["code"]))
+    return found
+
+
+@pytest.mark.parametrize(("title", "code"), examples(), ids=[title for title, _ in examples()])
+def test_each_example_runs(title: str, code: str, tmp_path: Path) -> None:
     script = tmp_path / "example.py"
-    script.write_text(code + (PLAY if "FastAPI" in code else ""))
+    script.write_text(code.replace("/var/lib/shop", str(tmp_path / "shop")) + PLAYS.get(title, ""))
     environment = {**os.environ, "SESSION_SECRET": "Kx7-not-for-production-but-long-enough-0123", "PYTHONPATH": "."}
     result = subprocess.run(
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, cwd=README.parent, check=False
@@ -33,9 +134,14 @@ def test_each_example_runs(number: int, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_fastapi_example_is_under_ten_lines() -> None:
-    (example,) = [block for block in BLOCKS if "FastAPI" in block]
-    assert len([line for line in example.splitlines() if line.strip()]) < 10
+def test_every_framework_has_an_example() -> None:
+    assert PLAYS.keys() <= {title for title, _ in examples()}
+
+
+def test_the_first_example_is_under_ten_lines() -> None:
+    title, code = examples()[0]
+    assert title == "Use"
+    assert len([line for line in code.splitlines() if line.strip()]) < 10
 
 
 def test_the_two_commands_are_there() -> None:

@@ -60,7 +60,9 @@ class Framework:
 
 FRAMEWORKS = {
     "asgi": Framework("bare ASGI", "asgi_app:create_app", "asgi", "granian", "session-kit", "asgi"),
-    "starlette": Framework("Starlette", "starlette_app:create_app", "asgi", "uvicorn", "starlette", "asgi"),
+    "starlette": Framework(
+        "Starlette", "starlette_app:create_app", "asgi", "uvicorn", "starlette", "integrations.starlette"
+    ),
     "fastapi": Framework("FastAPI", "fastapi_app:create_app", "asgi", "uvicorn", "fastapi", "integrations.fastapi"),
     "litestar": Framework(
         "Litestar", "litestar_app:create_app", "asgi", "hypercorn", "litestar", "integrations.litestar"
