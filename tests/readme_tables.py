@@ -71,8 +71,8 @@ class Table:
             counts = [_cell(self.outcomes[row, column]) for column in self.columns()]
             rows.append([*self.before(row), *counts, *self.after(row)])
         table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-        place = re.compile(rf"(?<=<!-- {self.marker} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-        made, places = place.subn(lambda _: table, text)
+        begin, end = f"<!-- {self.marker} -->\n", "<!-- end -->"
+        made, places = re.subn(f"{begin}.*?{end}", lambda _: begin + table + end, text, flags=re.DOTALL)
         assert places == 1, self.marker
         return made
 

@@ -108,7 +108,7 @@ def test_the_layers_are_kept() -> None:
 )
 def test_an_import_that_points_up_or_out_is_found(module: str, line: str, contract: str, tmp_path: Path) -> None:
     waste = shutil.ignore_patterns("__pycache__")
-    for name in ("session_kit", "drivers"):
+    for name in ("session_kit", "benchmarks", "drivers"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=waste)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / module).open("a") as file:

@@ -1,0 +1,109 @@
+"""How time is taken: what is compared takes turns, and the noise of the machine is told beside the figures."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+Case = Callable[[int], object]
+"""Does an operation so many times."""
+
+
+class Summary(NamedTuple):
+    """What many timed operations say.
+
+    median, p95, p99: seconds that one of them took. rate: operations a second, all workers together.
+    """
+
+    operations: int
+    median: float
+    p95: float
+    p99: float
+    rate: float
+
+
+def summarize(durations: Sequence[float], elapsed: float) -> Summary:
+    """Sum up the seconds that each operation took; `elapsed`: the seconds that they took together, side by side.
+
+    >>> summarize([0.001, 0.002, 0.003], 0.006)
+    Summary(operations=3, median=0.002, p95=0.003, p99=0.003, rate=500.0)
+    """
+    ordered = sorted(durations)
+    count = len(ordered)
+    p95, p99 = (ordered[min(count - 1, int(count * share))] for share in (0.95, 0.99))
+    return Summary(count, statistics.median(ordered), p95, p99, count / elapsed)
+
+
+def compare(cases: Mapping[str, Case], number: int, rounds: int = 7, noise: Noise | None = None) -> dict[str, float]:
+    """Return the seconds that one operation of each case takes: the best of several interleaved rounds.
+
+    What else the machine does can only make an operation slower, so the best round is the nearest to what it costs.
+    number: operations in a round, after as many again, at most a tenth, to warm up.
+    """
+    best = dict.fromkeys(cases, float("inf"))
+    for case in cases.values():
+        case(max(1, number // 10))
+    for _ in range(rounds):
+        for name, case in cases.items():
+            if noise is not None:
+                noise.probe()
+            gc.collect()
+            begin = time.perf_counter()
+            case(number)
+            best[name] = min(best[name], (time.perf_counter() - begin) / number)
+    return best
+
+
+class Noise:
+    """Times the same piece of plain Python between measurements: by as much as it varies, figures may too."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+
+    def probe(self) -> None:
+        """Take one more sample, of about a millisecond."""
+        begin = time.perf_counter()
+        total = 0
+        for number in range(20_000):
+            total += number & 7
+        self._seconds.append(time.perf_counter() - begin)
+
+    @property
+    def spread(self) -> float:
+        """How far the slowest tenth of the samples lies above the fastest, as a share: 0.1 is ten per cent."""
+        ordered = sorted(self._seconds)
+        if not ordered:
+            return 0.0
+        low, high = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.1, 0.9))
+        return high / low - 1
+
+    def __str__(self) -> str:
+        return f"noise of the machine: {self.spread:.0%} between the fastest and the slowest tenth of a fixed loop"
+
+
+def conditions(distributions: Iterable[str] = ()) -> str:
+    """Say when and where this was measured, and with which versions; those that are not installed are left out."""
+    named = [f"Python {platform.python_version()}", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"]
+    for name in distributions:
+        try:
+            named.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return f"{date.today().isoformat()}: {', '.join(named)}"
+
+
+def microseconds(seconds: float) -> str:
+    """Render a duration in microseconds, with as many digits as mean something.
+
+    >>> microseconds(0.0000071), microseconds(0.00123)
+    ('7.1', '1230')
+    """
+    amount = seconds * 1e6
+    return f"{amount:.1f}" if amount < 100 else f"{amount:.0f}"
