@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -90,13 +91,23 @@ class Noise:
 
 def conditions(distributions: Iterable[str] = ()) -> str:
     """Say when and where this was measured, and with which versions; those that are not installed are left out."""
-    named = [f"Python {platform.python_version()}", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"]
-    for name in distributions:
-        try:
-            named.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
+    named = [f"Python {platform.python_version()}", machine()]
+    named += (f"{name} {number}" for name, number in versions(distributions).items())
     return f"{date.today().isoformat()}: {', '.join(named)}"
+
+
+def machine() -> str:
+    """Name the system, and say how many cores it has."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed."""
+    found = {}
+    for name in distributions:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def microseconds(seconds: float) -> str:

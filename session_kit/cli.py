@@ -1,9 +1,9 @@
-"""The command line: `session-kit demo`, `session-kit secret`."""
+"""The command line: `session-kit demo`, `session-kit bench`, `session-kit secret`."""
 
 # Without `from __future__ import annotations`: typer reads the annotations of functions that are made inside another.
 import secrets
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from session_kit import __version__
 from session_kit.errors import SessionKitError
@@ -83,6 +83,59 @@ def make_cli() -> "Typer":
         from session_kit.demo.server import serve
 
         serve(console, store, host=host, port=port, grace=grace, secure=not insecure)
+
+    @cli.command()
+    def bench(
+        urls: Annotated[
+            list[str], typer.Argument(metavar="URL...", help="Stores to compare, such as memory:// disk:///tmp/store.")
+        ],
+        workload: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="NAME",
+                help="What to do: get, set, swap, renew, delete, list (driver), read, write, first, login (session)."
+                " Default: all.",
+            ),
+        ] = None,
+        size: Annotated[
+            list[str] | None, typer.Option(metavar="SIZE", help="Of a value, or of a session's data. Default: 200.")
+        ] = None,
+        full: Annotated[bool, typer.Option("--full", help="The sizes 200, 4KB and 64KB.")] = False,
+        mode: Annotated[
+            list[str] | None, typer.Option(metavar="MODE", help="sync (threads) or async (tasks). Default: both.")
+        ] = None,
+        concurrency: Annotated[
+            list[int] | None, typer.Option(metavar="NUMBER", help="Workers side by side. Default: 1 and 50.")
+        ] = None,
+        hits: Annotated[float, typer.Option(help="Share of the reads that find something, 0 to 1.")] = 1.0,
+        seconds: Annotated[float, typer.Option(help="For which a row of the table is measured in each round.")] = 0.05,
+        rounds: Annotated[int, typer.Option(help="How often each row gets its turn.")] = 5,
+        json: Annotated[
+            str | None,
+            typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout, and the table goes to stderr."),
+        ] = None,
+        plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a picture, as PNG.")] = None,
+    ) -> None:
+        """Measure stores side by side: driver calls, and sessions without a web framework.
+
+        What is written gets a random prefix, and is deleted at the end, also after Ctrl-C. Options that name
+        something may be repeated.
+        """
+        from session_kit.benchmarks import report
+        from session_kit.benchmarks.bench import Settings, read_sizes, run
+
+        chosen: dict[str, Any] = {
+            "workloads": workload,
+            "sizes": read_sizes(size or (), full=full),
+            "modes": mode,
+            "concurrency": concurrency,
+        }
+        given = {name: values for name, values in chosen.items() if values}
+        settings = Settings(urls, hits=hits, seconds=seconds, rounds=rounds, **given)
+        outputs = report.Outputs(json, plot)
+        with report.progress_bar() as tell:
+            found = run(settings, tell, report.say)
+        outputs.publish(found)
 
     @cli.command()
     def secret() -> None:

@@ -1,0 +1,123 @@
+"""What `session-kit bench` found, as a picture: how long an operation takes alone, how much gets done side by side."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from session_kit.benchmarks.bench import Figure, Report
+from session_kit.benchmarks.measure import conditions
+from session_kit.benchmarks.report import PACKAGES, readable
+
+# Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour.
+LOOKS = (
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "D"),
+    ("#CC79A7", "^"),
+    ("#D55E00", "v"),
+    ("#56B4E9", "P"),
+    ("#000000", "X"),
+)
+LINE = 0.17
+"""Inches from one driver to the next."""
+
+
+def draw(report: Report, file: str) -> None:
+    """Write the picture to `file`, as PNG.
+
+    A column of panels for each mode, a row for each number of workers. One worker: the time that an operation takes,
+    from a mark at the median to the end of a line at the 99th percentile. Several: operations a second.
+    """
+    settings = report.settings
+    groups = list(dict.fromkeys((figure.workload, figure.size) for figure in report.figures))
+    rows, columns = len(settings.concurrency), len(settings.modes)
+    height = max(1.5, LINE * len(groups) * (len(report.drivers) + 1))
+    picture = Picture(figsize=(5.2 * columns + 2.2, height * rows + 2.4), dpi=130, layout="constrained")
+    grid = picture.subplots(rows, columns, squeeze=False, sharex="row", sharey=True)
+    for panels, workers in zip(grid, settings.concurrency, strict=True):
+        for axes, mode in zip(panels, settings.modes, strict=True):
+            shown = [figure for figure in report.figures if (figure.mode, figure.concurrency) == (mode, workers)]
+            _draw_panel(axes, shown, report.drivers, groups, alone=workers == 1)
+            axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
+    handles, names = grid[0][0].get_legend_handles_labels()
+    known = dict(zip(names, handles, strict=True))
+    picture.legend(
+        [known[name] for name in report.drivers if name in known],
+        [name for name in report.drivers if name in known],
+        loc="outside upper center",
+        ncols=min(4, len(report.drivers)),
+        frameon=False,
+        fontsize=10,
+    )
+    picture.suptitle("session-kit bench: stores side by side", fontsize=14, fontweight="bold")
+    picture.supxlabel(f"{conditions(PACKAGES[:1])}; {report.noise}", fontsize=8, color="0.4")
+    picture.savefig(file, format="png")
+
+
+def _draw_panel(
+    axes: Axes, figures: list[Figure], drivers: list[str], groups: list[tuple[str, int]], *, alone: bool
+) -> None:
+    for number, driver in enumerate(drivers):
+        colour, marker = LOOKS[number % len(LOOKS)]
+        mine = [figure for figure in figures if figure.driver == driver]
+        places = [_place(groups.index((f.workload, f.size)), number, len(drivers)) for f in mine]
+        values = [f.summary.median if alone else f.summary.rate for f in mine]
+        axes.plot(values, places, marker, color=colour, markersize=5.5, label=driver)
+        if alone:
+            axes.hlines(places, values, [f.summary.p99 for f in mine], colors=colour, linewidth=1.4)
+        for value, place in zip(values, places, strict=True):
+            axes.annotate(
+                _seconds(value) if alone else _count(value),
+                (value, place),
+                xytext=(-6, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=7,
+                color="0.25",
+            )
+    for number in range(1, len(groups), 2):
+        axes.axhspan(number - 0.5, number + 0.5, color="0.95", zorder=0)
+    axes.set_yticks(range(len(groups)), [f"{name}\n{readable(size)}" for name, size in groups], fontsize=9)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(LogLocator(10))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value) if alone else _count(value)))
+    axes.set_xlabel(
+        "time of one operation, mark: median, line: to the 99th percentile  (left is better)"
+        if alone
+        else "operations a second, all workers together  (right is better)",
+        fontsize=9,
+    )
+    axes.grid(axis="x", color="0.88", linewidth=0.8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _place(group: int, driver: int, drivers: int) -> float:
+    """Where a driver's line lies: the drivers of a group share the room from one group to the next."""
+    return group + (driver - (drivers - 1) / 2) / (drivers + 1)
+
+
+def _title(mode: str, workers: int) -> str:
+    if workers == 1:
+        return f"{mode}, one at a time"
+    return f"{mode}, {workers} {'threads' if mode == 'sync' else 'tasks'}"
+
+
+def _seconds(value: float) -> str:
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g} {name}"
+    return f"{value / 1e-6:.2g} µs"
+
+
+def _count(value: float) -> str:
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:.3g}"
