@@ -4,16 +4,21 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-browser check format clean
+.PHONY: help demo bench test test-browser check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
+	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
 	@echo "make test    install everything and run all tests"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make check   formatting, lint, types, import rule"
 
 demo: $(VENV)/demo-installed
 	$(BIN)/session-kit demo $(ARGS)
+
+bench: $(VENV)/bench-installed
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
+	$(BIN)/session-kit bench memory:// "disk://$$folder/disk" "file://$$folder/file" $(ARGS)
 
 test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(ARGS)
@@ -41,6 +46,10 @@ $(VENV)/demo-installed: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[disk,cli]'
 	@touch $@
 
+$(VENV)/bench-installed: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[disk,bench]'
+	@touch $@ $(VENV)/demo-installed
+
 $(VENV)/dev-installed: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/demo-installed
+	@touch $@ $(VENV)/demo-installed $(VENV)/bench-installed

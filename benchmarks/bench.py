@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import statistics
 from array import array
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -67,10 +66,9 @@ class Settings:
 def read_sizes(texts: Sequence[str], *, full: bool) -> list[int]:
     """Sizes as people write them, in bytes; `full` adds what is typical. `ConfigError` for what is no size."""
     try:
-        sizes = [parse_size(text) for text in (*texts, *(FULL_SIZES if full else ()))]
+        return [parse_size(text) for text in (*texts, *(FULL_SIZES if full else ()))]
     except ValueError as error:
         raise ConfigError(f"size: {error}") from None
-    return list(dict.fromkeys(sizes))
 
 
 class Counted(NamedTuple):
@@ -87,8 +85,7 @@ class Counted(NamedTuple):
 class Figure(NamedTuple):
     """What was found of one workload on one driver.
 
-    spread: how far the rounds lie apart: half the distance between the medians of the fastest and the slowest, as a
-        share of the middle one.
+    spread: how far the rounds lie apart: the rates of all are those in the middle, plus or minus this share.
     """
 
     layer: str
@@ -141,7 +138,7 @@ class Case:
         self.workload, self.mode, self.workers, self.counted = workload, mode, workers, counted
         self.durations = array("d")
         self.elapsed = 0.0
-        self.medians: list[float] = []
+        self.rates: list[float] = []
 
     def __str__(self) -> str:
         return f"{self.workload.name}, {self.mode} {self.workers}, {self.workload.place.label}"
@@ -149,7 +146,7 @@ class Case:
     def take(self, shift: Shift) -> None:
         self.durations.extend(shift.durations)
         self.elapsed += shift.elapsed
-        self.medians.append(statistics.median(shift.durations))
+        self.rates.append(len(shift.durations) / shift.elapsed)
 
     def figure(self) -> Figure:
         work = self.workload
@@ -161,7 +158,7 @@ class Case:
             self.workers,
             work.place.label,
             summarize(self.durations, self.elapsed),
-            (max(self.medians) - min(self.medians)) / 2 / statistics.median(self.medians),
+            (max(self.rates) - min(self.rates)) / (max(self.rates) + min(self.rates)),
             self.counted,
         )
 

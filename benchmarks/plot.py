@@ -20,8 +20,11 @@ LOOKS = (
     ("#56B4E9", "P"),
     ("#000000", "X"),
 )
-LINE = 0.17
-"""Inches from one driver to the next."""
+# Inches from one driver to the next.
+LINE = 0.14
+
+Group = tuple[str, str, int]
+"""Layer, workload and size: what the drivers are compared in."""
 
 
 def draw(report: Report, file: str) -> None:
@@ -31,38 +34,36 @@ def draw(report: Report, file: str) -> None:
     from a mark at the median to the end of a line at the 99th percentile. Several: operations a second.
     """
     settings = report.settings
-    groups = list(dict.fromkeys((figure.workload, figure.size) for figure in report.figures))
+    groups = list(dict.fromkeys((figure.layer, figure.workload, figure.size) for figure in report.figures))
     rows, columns = len(settings.concurrency), len(settings.modes)
     height = max(1.5, LINE * len(groups) * (len(report.drivers) + 1))
-    picture = Picture(figsize=(5.2 * columns + 2.2, height * rows + 2.4), dpi=130, layout="constrained")
+    picture = Picture(figsize=(5.2 * columns + 1.5, (height + 0.8) * rows + 1.2), dpi=130, layout="constrained")
     grid = picture.subplots(rows, columns, squeeze=False, sharex="row", sharey=True)
     for panels, workers in zip(grid, settings.concurrency, strict=True):
         for axes, mode in zip(panels, settings.modes, strict=True):
             shown = [figure for figure in report.figures if (figure.mode, figure.concurrency) == (mode, workers)]
             _draw_panel(axes, shown, report.drivers, groups, alone=workers == 1)
             axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
-    handles, names = grid[0][0].get_legend_handles_labels()
-    known = dict(zip(names, handles, strict=True))
+    known = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
     picture.legend(
-        [known[name] for name in report.drivers if name in known],
-        [name for name in report.drivers if name in known],
+        [known[name] for name in report.drivers],
+        report.drivers,
+        title=f"session-kit bench, {' and '.join(map(readable, settings.sizes))}",
         loc="outside upper center",
         ncols=min(4, len(report.drivers)),
         frameon=False,
-        fontsize=10,
+        fontsize=11,
+        title_fontproperties={"size": 14, "weight": "bold"},
     )
-    picture.suptitle("session-kit bench: stores side by side", fontsize=14, fontweight="bold")
     picture.supxlabel(f"{conditions(PACKAGES[:1])}; {report.noise}", fontsize=8, color="0.4")
     picture.savefig(file, format="png")
 
 
-def _draw_panel(
-    axes: Axes, figures: list[Figure], drivers: list[str], groups: list[tuple[str, int]], *, alone: bool
-) -> None:
+def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: list[Group], *, alone: bool) -> None:
     for number, driver in enumerate(drivers):
         colour, marker = LOOKS[number % len(LOOKS)]
         mine = [figure for figure in figures if figure.driver == driver]
-        places = [_place(groups.index((f.workload, f.size)), number, len(drivers)) for f in mine]
+        places = [_place(groups.index((f.layer, f.workload, f.size)), number, len(drivers)) for f in mine]
         values = [f.summary.median if alone else f.summary.rate for f in mine]
         axes.plot(values, places, marker, color=colour, markersize=5.5, label=driver)
         if alone:
@@ -80,7 +81,9 @@ def _draw_panel(
             )
     for number in range(1, len(groups), 2):
         axes.axhspan(number - 0.5, number + 0.5, color="0.95", zorder=0)
-    axes.set_yticks(range(len(groups)), [f"{name}\n{readable(size)}" for name, size in groups], fontsize=9)
+    several = len({size for _, _, size in groups}) > 1
+    names = [f"{layer} {name}" + (f"\n{readable(size)}" if several else "") for layer, name, size in groups]
+    axes.set_yticks(range(len(groups)), names, fontsize=9)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.margins(x=0.12)

@@ -95,7 +95,7 @@ def show(report: Report, file: IO[str]) -> None:
     for line in (
         "median, p95, p99: microseconds that one operation takes. ops/s: of all workers together.",
         "sync 50: fifty threads; async 50: fifty tasks of one event loop.",
-        f"±: how far the medians of {settings.rounds} rounds lie apart; {report.noise}.",
+        f"±: how far the ops/s of {settings.rounds} rounds lie apart; {report.noise}.",
         "trips: calls to the driver in one operation. bytes: of the values that go in and come out.",
         f"{settings.hits:.0%} of the reads found something.",
         *report.left_out,

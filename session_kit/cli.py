@@ -130,7 +130,7 @@ def make_cli() -> "Typer":
             "modes": mode,
             "concurrency": concurrency,
         }
-        given = {name: values for name, values in chosen.items() if values}
+        given = {name: list(dict.fromkeys(values)) for name, values in chosen.items() if values}
         settings = Settings(urls, hits=hits, seconds=seconds, rounds=rounds, **given)
         outputs = report.Outputs(json, plot)
         with report.progress_bar() as tell:
