@@ -154,7 +154,7 @@ def test_nobody_writes_any_more_once_an_operation_has_failed(colour: str) -> Non
         time.sleep(0.05)
         ended.append(worker)
 
-    shift, arguments = Shift(60), [repeat("slow"), repeat("fails")]
+    shift, arguments = Shift(5), [repeat("slow"), repeat("fails")]
     with pytest.raises(DriverUnavailable):
         if colour == "sync":
             shift.run(do, arguments)
