@@ -33,6 +33,7 @@ MAX_AGE_LIMIT = 400 * 86400
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE_VALUE = re.compile(r"[\x20-\x3A\x3C-\x7E]*")
 _ID = re.compile(r"[!#-+\--:<-\[\]-~]{16,256}")
+_SPACED = re.compile(rb"[ \t]+=")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 CookieHeaders = Iterable[bytes | tuple[bytes, bytes]]
@@ -144,6 +145,8 @@ class Cookie:
             name, header = (b"cookie", item) if isinstance(item, bytes) else item
             if name != b"cookie":
                 continue
+            if b" =" in header or b"\t=" in header:
+                header = _SPACED.sub(b"=", header)
             at = header.find(begin)
             while at >= 0:
                 before = header[:at].rstrip(b" \t")
