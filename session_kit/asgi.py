@@ -70,41 +70,16 @@ class SessionMiddleware:
         if KEY in scope and isinstance(scope[KEY], Session):
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
 
-        manager = self.manager
-        session: Session[Any]
-        session = scope[KEY] = Session(self._policy, scope["headers"], asynchronous=True)
-        refused = False
+        session: Session[Any] = Session(self._policy, scope["headers"], asynchronous=True)
+        scope[KEY] = session
 
         def send_with_session(message: Message) -> Awaitable[None]:
-            if session._sealed:
-                # Who has been told that the store does not answer hears nothing else.
-                return _ignore() if refused else send(message)
-            if message["type"] in RESPONSE_STARTS:
+            if not session._sealed and message["type"] in RESPONSE_STARTS:
                 if session._used:
-                    return begin(message)
+                    return self._begin(session, message, kind, send)
                 session._sealed = True
-            return send(message)
-
-        async def begin(message: Message) -> None:
-            nonlocal refused
-            status = message.get("status", 0)
-            try:
-                if status == 500 and session._refused:
-                    raise DriverUnavailable("the session's store does not answer")
-                if status >= 500:
-                    headers = manager.abandon(session)
-                elif self._instant:
-                    headers = manager.commit(session)
-                else:
-                    headers = await manager.acommit(session)
-            except DriverUnavailable:
-                refused = session._sealed = True
-                await _say_unavailable(kind, send)
-                return
-            if headers:
-                # A copy: who keeps the message itself, such as a cache of responses, must not keep this cookie.
-                message = {**message, "headers": [*message.get("headers", ()), *map(_encode, headers)]}
-            await send(message)
+            # Who has been told that the store does not answer hears nothing else.
+            return send(message) if not session._turned_away else _ignore()
 
         try:
             if self._eager:
@@ -115,11 +90,32 @@ class SessionMiddleware:
         except DriverUnavailable:
             if not session._sealed:
                 await _say_unavailable(kind, send)
-            elif not refused:
+            elif not session._turned_away:
                 raise
             return
-        if session._used and not refused:
-            await manager.afinish(session)
+        if session._used and not session._turned_away:
+            await self.manager.afinish(session)
+
+    async def _begin(self, session: Session[Any], message: Message, kind: str, send: Send) -> None:
+        """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
+        status = message.get("status", 0)
+        try:
+            if status == 500 and session._refused:
+                raise DriverUnavailable("the session's store does not answer")
+            if status >= 500:
+                headers = self.manager.abandon(session)
+            elif self._instant:
+                headers = self.manager.commit(session)
+            else:
+                headers = await self.manager.acommit(session)
+        except DriverUnavailable:
+            session._sealed = session._turned_away = True
+            await _say_unavailable(kind, send)
+            return
+        if headers:
+            # A copy: who keeps the message itself, such as a cache of responses, must not keep this cookie.
+            message = {**message, "headers": [*message.get("headers", ()), *map(_encode, headers)]}
+        await send(message)
 
     def _closing(self, send: Send) -> Send:
         async def send_after_closing(message: Message) -> None:

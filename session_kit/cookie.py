@@ -142,8 +142,11 @@ class Cookie:
         """Return the values of all cookies with this name, in the order in which the headers give them."""
         begin, values = self._begin, []
         for item in headers:
-            name, header = (b"cookie", item) if isinstance(item, bytes) else item
-            if name != b"cookie":
+            if isinstance(item, bytes):
+                header = item
+            elif item[0] == b"cookie":
+                header = item[1]
+            else:
                 continue
             if b" =" in header or b"\t=" in header:
                 header = _SPACED.sub(b"=", header)

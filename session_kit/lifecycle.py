@@ -58,6 +58,7 @@ class Lifecycle:
     _used = False  # the application has looked at it
     _failed = False  # the store did not answer when it was to be loaded
     _refused = False  # the store did not answer, and the application was told so by an exception
+    _turned_away = False  # the store did not answer, and the client was told so in place of the application's answer
 
     def __init__(self, policy: Policy, cookies: CookieHeaders, *, asynchronous: bool = False) -> None:
         self._policy = policy
@@ -92,12 +93,14 @@ class Lifecycle:
         return self._claims
 
     def _load_at_once(self) -> Draft:
-        """`_load` by blocking calls. The usual case, one cookie that leads to a record, takes none of its steps."""
+        """`_load` by blocking calls. The usual cases, no cookie or one with a record, take none of its steps."""
         policy = self._policy
         claims = self._find()
         first: list[Answer] = []
-        if len(claims) == 1 and not self._failed:
-            (claim,) = claims
+        if not self._failed:
+            if not claims:
+                return self._begin()
+            claim = claims[0]
             try:
                 record = policy.store.read(claim[0], renew=policy.renews)
                 if record is not None and self._accept(claim[0], record) is None:
@@ -105,8 +108,6 @@ class Lifecycle:
                 first.append(record)
             except (CorruptEntry, DriverUnavailable) as error:
                 first.append(error)
-        elif not claims and not self._failed:
-            return self._begin()
         return run(self._load(policy.store.blocking, first))
 
     async def _load(self, io: Any, first: list[Answer] | None = None) -> Draft:
