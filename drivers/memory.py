@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import threading
@@ -14,6 +15,7 @@ from urllib.parse import SplitResult
 from session_kit.drivers.base import (
     ABSENT,
     ANY,
+    LIST_BATCH,
     Capabilities,
     Driver,
     Entry,
@@ -147,8 +149,22 @@ class MemoryDriver(Driver):
                 yield key
 
     def prune(self) -> int:
-        with self._lock:
-            return self._free(len(self._due), self._clock())
+        return sum(self._freed())
+
+    async def aprune(self) -> int:
+        """Async twin of `prune`; lets other tasks run between batches."""
+        count = 0
+        for freed in self._freed():
+            count += freed
+            await asyncio.sleep(0)
+        return count
+
+    async def aclear(self, prefix: str = "") -> int:
+        """Async twin of `clear`; lets other tasks run between batches."""
+        count = 0
+        async for key in self.akeys(prefix):
+            count += self.delete(key)
+        return count
 
     def after_fork(self) -> None:
         super().after_fork()
@@ -177,6 +193,16 @@ class MemoryDriver(Driver):
             if len(self._due) > 2 * len(self._entries) + 64:
                 self._due = [(due, key) for key, (_, _, due) in self._entries.items() if due is not None]
                 heapq.heapify(self._due)
+
+    def _freed(self) -> Iterator[int]:
+        """Free what has expired by now, and yield how many entries each batch was; nobody waits for more than one."""
+        now = self._clock()
+        while True:
+            with self._lock:
+                if not self._due or self._due[0][0] > now:
+                    return
+                freed = self._free(LIST_BATCH, now)
+            yield freed
 
     def _free(self, most: int, now: float) -> int:
         """Drop up to `most` expired entries, looking only at those whose time has come."""
