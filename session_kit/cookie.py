@@ -148,9 +148,10 @@ class Cookie:
                 header = item[1]
             else:
                 continue
-            if b" =" in header or b"\t=" in header:
-                header = _SPACED.sub(b"=", header)
             at = header.find(begin)
+            if at < 0 and begin[:-1] in header:  # perhaps written by hand: "session = ..."
+                header = _SPACED.sub(b"=", header)
+                at = header.find(begin)
             while at >= 0:
                 before = header[:at].rstrip(b" \t")
                 end = header.find(b";", at)
