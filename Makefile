@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-browser check format clean
+.PHONY: help demo test test-slow test-browser check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
-	@echo "make test    install everything and run all tests"
+	@echo "make test    install everything and run the tests"
+	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make check   formatting, lint, types, import rule"
 
@@ -17,6 +18,9 @@ demo: $(VENV)/demo-installed
 
 test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/dev-installed
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-browser: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/browser $(ARGS)
