@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo bench test test-browser check format clean
+.PHONY: help demo bench test test-slow test-browser check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
-	@echo "make test    install everything and run all tests"
+	@echo "make test    install everything and run the tests"
+	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make check   formatting, lint, types, import rule"
 
@@ -22,6 +23,9 @@ bench: $(VENV)/bench-installed
 
 test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/dev-installed
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-browser: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -171,8 +171,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    if config.args_source is not config.ArgsSource.TESTPATHS or config.option.keyword or config.option.markexpr:
-        return  # not the run of all tests
+    selected = config.option.keyword or config.option.markexpr != "not slow"
+    if config.args_source is not config.ArgsSource.TESTPATHS or selected:
+        return  # not all that the tables count
     text = made = README.read_text()
     for table in TABLES:
         if table.is_complete():

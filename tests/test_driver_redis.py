@@ -527,10 +527,10 @@ def test_tls_checks_the_server_and_shows_a_certificate(
         stranger = open_driver(f"rediss://127.0.0.1:{tls.port}/0?timeout=2s")
         with pytest.raises(DriverUnavailable, match=r"(?i)certificate"):
             call(stranger, colour, "get", "key")
-        plain = open_driver(f"redis://127.0.0.1:{tls.port}/0?timeout=1s")
+        plain = open_driver(f"redis://127.0.0.1:{tls.port}/0?timeout=0.3s")
         with pytest.raises(DriverUnavailable):
             call(plain, colour, "get", "key")
-        wrong = open_driver(f"rediss://127.0.0.1:{valkey.port}/0?timeout=1s")
+        wrong = open_driver(f"rediss://127.0.0.1:{valkey.port}/0?timeout=0.3s")
         with pytest.raises(DriverUnavailable):
             call(wrong, colour, "get", "key")
         for one in (driver, stranger, plain, wrong):

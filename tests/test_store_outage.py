@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.relay import Relay, wanted
 from tests.servers import Valkey, start_valkey
 from tests.web_servers import FRAMEWORKS, Browser, Site, WebServer, slow_write
 
@@ -29,24 +31,32 @@ def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
-def serve(name: str, on_error: str, store: Valkey, folder: Path) -> WebServer:
-    return WebServer(FRAMEWORKS[name], {"STORE": store.url, "ON_ERROR": on_error}, folder)
-
-
-@pytest.fixture(scope="module", params=FRAMEWORKS)
-def raising(
+@pytest.fixture(scope="module")
+def servers(
     request: pytest.FixtureRequest, durable: Valkey, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    with serve(request.param, "raise", durable, tmp_path_factory.mktemp(request.param)) as site:
+) -> Iterator[Relay]:
+    def start(which: tuple[str, str]) -> WebServer:
+        name, on_error = which
+        return WebServer(FRAMEWORKS[name], {"STORE": durable.url, "ON_ERROR": on_error}, tmp_path_factory.mktemp(name))
+
+    with Relay(start, wanted(request, "site")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest, servers: Relay) -> Iterator[Site]:
+    with servers.server(request.param) as site:
         yield site
 
 
-@pytest.fixture(scope="module", params=FRAMEWORKS)
-def anonymous(
-    request: pytest.FixtureRequest, durable: Valkey, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    with serve(request.param, "anonymous", durable, tmp_path_factory.mktemp(request.param)) as site:
-        yield site
+def sites(on_error: str) -> Any:
+    """A mark: the test gets `site`, which is every framework in turn."""
+    return pytest.mark.parametrize(
+        "site", [(name, on_error) for name in FRAMEWORKS], ids=FRAMEWORKS, indirect=True, scope="module"
+    )
+
+
+raising, anonymous = sites("raise"), sites("anonymous")
 
 
 @contextlib.contextmanager
@@ -62,8 +72,9 @@ def is_refused(response: httpx.Response) -> bool:
     return response.status_code == 503 and "set-cookie" not in response.headers
 
 
-def test_an_outage_is_a_503_and_no_logout(raising: Site, durable: Valkey) -> None:
-    ada, nobody = Browser(raising), Browser(raising)
+@raising
+def test_an_outage_is_a_503_and_no_logout(site: Site, durable: Valkey) -> None:
+    ada, nobody = Browser(site), Browser(site)
     ada.write("user", "ada")
     with outage(durable):
         assert is_refused(ada.get("/read", key="user"))
@@ -79,10 +90,11 @@ def test_an_outage_is_a_503_and_no_logout(raising: Site, durable: Valkey) -> Non
     assert nobody.read("user") is None
 
 
+@raising
 def test_an_outage_while_the_handler_runs_is_a_503_and_loses_nothing(
-    raising: Site, durable: Valkey, tmp_path: Path
+    site: Site, durable: Valkey, tmp_path: Path
 ) -> None:
-    ada = Browser(raising)
+    ada = Browser(site)
     ada.write("user", "ada")
     with contextlib.ExitStack() as down:
         with slow_write(ada, tmp_path, "user", "eve") as response:
@@ -91,8 +103,9 @@ def test_an_outage_while_the_handler_runs_is_a_503_and_loses_nothing(
     assert ada.read("user") == "ada"
 
 
-def test_an_anonymous_session_is_never_saved_over_the_real_one(anonymous: Site, durable: Valkey) -> None:
-    ada, nobody = Browser(anonymous), Browser(anonymous)
+@anonymous
+def test_an_anonymous_session_is_never_saved_over_the_real_one(site: Site, durable: Valkey) -> None:
+    ada, nobody = Browser(site), Browser(site)
     ada.write("user", "ada")
     before = ada.cookie
     assert ada.get("/unavailable").json() == {"unavailable": False}
@@ -109,8 +122,9 @@ def test_an_anonymous_session_is_never_saved_over_the_real_one(anonymous: Site, 
     assert (ada.read("user"), ada.read("count")) == ("ada", None)
 
 
-def test_an_anonymous_session_drops_what_an_outage_overtakes(anonymous: Site, durable: Valkey, tmp_path: Path) -> None:
-    ada = Browser(anonymous)
+@anonymous
+def test_an_anonymous_session_drops_what_an_outage_overtakes(site: Site, durable: Valkey, tmp_path: Path) -> None:
+    ada = Browser(site)
     ada.write("user", "ada")
     before = ada.cookie
     with contextlib.ExitStack() as down:

@@ -129,7 +129,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
     folder = tmp_path_factory.mktemp("typing")
     program = folder / "program.py"
     program.write_text(RIGHT + "\n".join(line for line, _ in WRONG))
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", folder / "cache", program]
+    cache = tmp_path_factory.getbasetemp() / "mypy"  # one for all that run mypy
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", cache, program]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     pattern = re.compile(r"program\.py:(\d+): error: (.*)")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,15 +103,19 @@ REVEALED = {
 WRONG = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("  # error")}
 
 
-def mypy(folder: Path) -> list[tuple[int, str, str]]:
-    command = ["mypy", "--strict", "--config-file=", "--cache-dir", str(folder / "cache"), "program.py"]
+Report = list[tuple[int, str, str]]
+
+
+def mypy(folder: Path) -> Report:
+    cache = folder.parent / "mypy"  # one for all that run mypy
+    command = ["mypy", "--strict", "--config-file=", "--cache-dir", str(cache), "program.py"]
     result = run(command, folder, {"MYPYPATH": str(ROOT)})
     found = re.findall(r"^program\.py:(\d+): (error|note): (.*)$", result.stdout, re.MULTILINE)
     assert found, result.stdout + result.stderr
     return [(int(line), kind, text) for line, kind, text in found]
 
 
-def pyright(folder: Path) -> list[tuple[int, str, str]]:
+def pyright(folder: Path) -> Report:
     settings = {"include": ["program.py"], "extraPaths": [str(ROOT)], "typeCheckingMode": "strict"}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = ["pyright", "--outputjson", "--pythonpath", sys.executable]
@@ -133,11 +138,21 @@ def run(command: list[str], folder: Path, settings: dict[str, str]) -> subproces
     )
 
 
-@pytest.mark.parametrize("checker", [mypy, pyright], ids=["mypy", "pyright"])
-def test_the_checker_knows_the_type_of_the_data_and_finds_each_mistake(checker: object, tmp_path: Path) -> None:
-    assert callable(checker)
-    (tmp_path / "program.py").write_text(PROGRAM)
-    found: list[tuple[int, str, str]] = checker(tmp_path)
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """The line, the kind and the text of all that each checker has to say; both run at once."""
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "program.py").write_text(PROGRAM)
+    with ThreadPoolExecutor() as pool:
+        running = {check.__name__: pool.submit(check, folder) for check in (mypy, pyright)}
+        return {name: future.result() for name, future in running.items()}
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_the_checker_knows_the_type_of_the_data_and_finds_each_mistake(
+    reports: dict[str, Report], checker: str
+) -> None:
+    found = reports[checker]
     revealed = {line: text for line, kind, text in found if kind == "note" and line in REVEALED}
     assert revealed.keys() == REVEALED.keys()
     for line, name in REVEALED.items():
