@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SECRET = "benchmark-secret-of-more-than-32-bytes"
-PROFILE = {"user": "ada", "roles": ["admin", "editor"], "theme": "dark", "name": "Ada Lovelace", "note": "x" * 110}
+PROFILE = {"user": "ada", "roles": ["admin", "editor"], "theme": "dark", "name": "Ada Lovelace", "note": "x" * 90}
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 
 NONE, OURS = "none", "session_kit"
@@ -38,7 +38,7 @@ class Peer(NamedTuple):
     framework: str
     sessions: str
     store: str
-    interface: str  # as in harness.SITES
+    interface: str  # as in sites.SITES
     make: Callable[[str, str, Place], Any]
 
     @property

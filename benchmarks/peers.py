@@ -20,9 +20,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from session_kit.benchmarks.harness import SITES, Browser, Site
 from session_kit.benchmarks.measure import Noise, compare, conditions, microseconds
 from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place, named
+from session_kit.benchmarks.sites import SITES, Browser, Site
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "peers.txt"

@@ -11,9 +11,9 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from session_kit.benchmarks.harness import HEADERS, Answer, Browser
 from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place
 from session_kit.benchmarks.peers import validate
+from session_kit.benchmarks.sites import HEADERS, Answer, Browser
 from tests.servers import HOST, Server
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from session_kit.benchmarks.harness import SITES, Answer, Browser, WsgiSite
 from session_kit.benchmarks.peer_apps import NONE, PEERS, PROFILE, Peer, Place, named
 from session_kit.benchmarks.peers import KINDS, WHOLE, Row, Unfaithful, measure_apart, put_into, table, validate
+from session_kit.benchmarks.sites import SITES, Answer, Browser, WsgiSite
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
