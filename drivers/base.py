@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 MAX_KEY_BYTES: Final = 512
 LIST_BATCH: Final = 1000
+LONGEST_TTL: Final = float("inf")
 
 
 class Expect(Enum):
@@ -89,9 +90,8 @@ def check_key(key: str) -> None:
     """
     if not isinstance(key, str):
         raise TypeError(f"a key must be a str, not {type(key).__name__}")
-    if key.isascii():
-        size = len(key)
-    else:
+    size = len(key)
+    if not key.isascii():
         try:
             size = len(key.encode())
         except UnicodeEncodeError:
@@ -114,10 +114,10 @@ def check_ttl(ttl: float | None) -> None:
     Traceback (most recent call last):
     ValueError: a ttl must be None or a finite number of seconds above 0, not 0
     """
-    if ttl is None:
+    if ttl is None or (type(ttl) is float and 0.0 < ttl < LONGEST_TTL):
         return
     # `not ttl > 0` is also true of NaN; a bool is an int to Python, but never meant as a number of seconds.
-    if type(ttl) is bool or not isinstance(ttl, (int, float)) or not ttl > 0 or ttl == float("inf"):
+    if type(ttl) is bool or not isinstance(ttl, (int, float)) or not ttl > 0 or ttl == LONGEST_TTL:
         raise ValueError(f"a ttl must be None or a finite number of seconds above 0, not {ttl!r}")
 
 

@@ -101,8 +101,7 @@ class MemoryDriver(Driver):
             if stored is None:
                 return None
             value, version, _ = stored
-            self._put(key, value, version, now + ttl)
-            return Entry(value, version, now + ttl)
+            return tuple.__new__(Entry, self._put(key, value, version, now + ttl))
 
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
@@ -184,15 +183,17 @@ class MemoryDriver(Driver):
         if (expect is not ABSENT) if stored is None else (stored[1] != expect):
             raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
 
-    def _put(self, key: str, value: bytes, version: object, expires_at: float | None) -> None:
-        old = self._entries.pop(key, None) if self.max_entries is not None else self._entries.get(key)
-        self._entries[key] = (value, version, expires_at)
+    def _put(self, key: str, value: bytes, version: object, expires_at: float | None) -> Stored:
+        entries = self._entries
+        old = entries.get(key) if self.max_entries is None else entries.pop(key, None)
+        stored = entries[key] = (value, version, expires_at)
         # An item that comes up too early is put back by _free; only one that would come up too late needs another.
         if expires_at is not None and (old is None or old[2] is None or expires_at < old[2]):
             heapq.heappush(self._due, (expires_at, key))
             if len(self._due) > 2 * len(self._entries) + 64:
                 self._due = [(due, key) for key, (_, _, due) in self._entries.items() if due is not None]
                 heapq.heapify(self._due)
+        return stored
 
     def _freed(self) -> Iterator[int]:
         """Free what has expired by now, and yield how many entries each batch was; nobody waits for more than one."""

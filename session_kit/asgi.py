@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from enum import Enum, auto
 from typing import Any, Literal, Unpack
 
 from session_kit.errors import ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
@@ -60,51 +59,27 @@ class SessionMiddleware:
         self.app = app
         self.manager = manager or make_manager(store, secret, "manager", "load", **options)
         self._eager = load == "auto" and not self.manager.loads_lazily
+        self._policy = self.manager._policy
+        self._instant = self._policy.capabilities.never_blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "lifespan":
-            await self.app(scope, receive, self._closing(send))
-            return
         if kind not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._closing(send) if kind == "lifespan" else send)
             return
-        if scope.get(KEY) is not None and isinstance(scope[KEY], Session):
+        if KEY in scope and isinstance(scope[KEY], Session):
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
 
-        manager = self.manager
-        session = manager.open((value for name, value in scope["headers"] if name == b"cookie"), asynchronous=True)
+        session: Session[Any] = Session(self._policy, scope["headers"], asynchronous=True)
         scope[KEY] = session
-        answer = Answer.TO_COME
 
         def send_with_session(message: Message) -> Awaitable[None]:
-            nonlocal answer
-            if answer is Answer.BEGUN:
-                return send(message)
-            if answer is Answer.REFUSED:
-                return _ignore()  # the client has been told already; what the application says comes too late
-            if message["type"] in RESPONSE_STARTS:
-                answer = Answer.BEGUN
+            if not session._sealed and message["type"] in RESPONSE_STARTS:
                 if session._used:
-                    return begin(message)
+                    return self._begin(session, message, kind, send)
                 session._sealed = True
-            return send(message)
-
-        async def begin(message: Message) -> None:
-            nonlocal answer
-            status = message.get("status", 0)
-            try:
-                if status == 500 and session._refused:
-                    raise DriverUnavailable("the session's store does not answer")
-                headers = manager.abandon(session) if status >= 500 else await manager.acommit(session)
-            except DriverUnavailable:
-                answer = Answer.REFUSED
-                await _say_unavailable(kind, send)
-                return
-            if headers:
-                # A copy: who keeps the message itself, such as a cache of responses, must not keep this cookie.
-                message = {**message, "headers": [*message.get("headers", ()), *_encode(headers)]}
-            await send(message)
+            # Who has been told that the store does not answer hears nothing else.
+            return send(message) if not session._turned_away else _ignore()
 
         try:
             if self._eager:
@@ -113,13 +88,34 @@ class SessionMiddleware:
                     await session._load(session._policy.store.native)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
-            if answer is Answer.BEGUN:
-                raise
-            if answer is Answer.TO_COME:
+            if not session._sealed:
                 await _say_unavailable(kind, send)
+            elif not session._turned_away:
+                raise
             return
-        if session._used:
-            await manager.afinish(session)
+        if session._used and not session._turned_away:
+            await self.manager.afinish(session)
+
+    async def _begin(self, session: Session[Any], message: Message, kind: str, send: Send) -> None:
+        """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
+        status = message.get("status", 0)
+        try:
+            if status == 500 and session._refused:
+                raise DriverUnavailable("the session's store does not answer")
+            if status >= 500:
+                headers = self.manager.abandon(session)
+            elif self._instant:
+                headers = self.manager.commit(session)
+            else:
+                headers = await self.manager.acommit(session)
+        except DriverUnavailable:
+            session._sealed = session._turned_away = True
+            await _say_unavailable(kind, send)
+            return
+        if headers:
+            # A copy: who keeps the message itself, such as a cache of responses, must not keep this cookie.
+            message = {**message, "headers": [*message.get("headers", ()), *map(_encode, headers)]}
+        await send(message)
 
     def _closing(self, send: Send) -> Send:
         async def send_after_closing(message: Message) -> None:
@@ -144,14 +140,6 @@ async def use_session(request: Any) -> Session[Any]:
     return await session.aload()
 
 
-class Answer(Enum):
-    """How far the answer to a request has come."""
-
-    TO_COME = auto()
-    BEGUN = auto()
-    REFUSED = auto()  # by this middleware, because the store does not answer
-
-
 async def _ignore() -> None:
     pass
 
@@ -165,7 +153,6 @@ async def _say_unavailable(kind: str, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"Service Unavailable: the session store does not answer"})
 
 
-def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [
-        VARY if name == "Vary" else (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
-    ]
+def _encode(header: tuple[str, str]) -> tuple[bytes, bytes]:
+    name, value = header
+    return VARY if name == "Vary" else (name.lower().encode("latin-1"), value.encode("latin-1"))

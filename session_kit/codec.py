@@ -68,12 +68,11 @@ class JSONCodec:
     def dump(self, value: object, where: str) -> Raw:
         try:
             data = self._encode(value)
-            same = type(value) in SCALARS or bool(self._decode(data) == value)
+            if type(value) in SCALARS or self._decode(data) == value:
+                return Raw(data)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-            same = False
-        if not same:
-            raise SessionError(_explain(value, where))
-        return Raw(data)
+            pass
+        raise SessionError(_explain(value, where))
 
     def encode(self, value: msgspec.Struct) -> Raw:
         return Raw(self._encode(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -33,6 +33,11 @@ MAX_AGE_LIMIT = 400 * 86400
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE_VALUE = re.compile(r"[\x20-\x3A\x3C-\x7E]*")
 _ID = re.compile(r"[!#-+\--:<-\[\]-~]{16,256}")
+_SPACED = re.compile(rb"[ \t]+=")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+CookieHeaders = Iterable[bytes | tuple[bytes, bytes]]
+"""The values of `Cookie` headers, or all headers of a request as ASGI has them: pairs of name and value."""
 
 SameSite = Literal["lax", "strict", "none"]
 Priority = Literal["low", "medium", "high"]
@@ -96,8 +101,7 @@ class Cookie:
             raise ConfigError(f"cookie name {name!r} needs path='/' and no domain, or browsers drop it")
         self.name = name
         self.options = options
-        self._name = name.encode()
-        self._pairs = re.compile(rb"(?:^|;)\s*" + re.escape(self._name) + rb"\s*=([^;]*)")
+        self._begin = name.encode() + b"="
         self._attributes = self._render_attributes()
 
     def _render_attributes(self) -> str:
@@ -134,10 +138,27 @@ class Cookie:
         """Return the header that deletes the cookie: the same attributes, or a browser deletes something else."""
         return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._attributes}"
 
-    def find(self, headers: Iterable[bytes]) -> list[bytes]:
-        """Return the values of all cookies with this name, in the order in which the `Cookie` headers give them."""
-        name, pairs = self._name, self._pairs
-        return [value.strip(b' \t"') for header in headers if name in header for value in pairs.findall(header)]
+    def find(self, headers: CookieHeaders) -> list[bytes]:
+        """Return the values of all cookies with this name, in the order in which the headers give them."""
+        begin, values = self._begin, []
+        for item in headers:
+            if isinstance(item, bytes):
+                header = item
+            elif item[0] == b"cookie":
+                header = item[1]
+            else:
+                continue
+            at = header.find(begin)
+            if at < 0 and begin[:-1] in header:  # perhaps written by hand: "session = ..."
+                header = _SPACED.sub(b"=", header)
+                at = header.find(begin)
+            while at >= 0:
+                before = header[:at].rstrip(b" \t")
+                end = header.find(b";", at)
+                if not before or before.endswith(b";"):  # and not the end of another name, or inside a value
+                    values.append(header[at + len(begin) : end if end >= 0 else None].strip(b' \t"'))
+                at = header.find(begin, end) if end >= 0 else -1
+        return values
 
 
 Claim = tuple[str, bool]
@@ -165,7 +186,7 @@ class Signer:
 
     def sign(self, sid: str) -> str:
         """Return the cookie value for an id: the id, a dot, and its signature."""
-        return self._signers[0].sign(sid).decode()
+        return f"{sid}.{self._signers[0].get_signature(sid).decode()}"
 
     def verify(self, token: bytes) -> Claim | None:
         """Return what `token` claims if one of the secrets signed it, else None. Any bytes may come in."""
@@ -194,7 +215,8 @@ class _SecretSigner(itsdangerous.Signer):
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(value.encode() if isinstance(value, str) else value)
         outer.update(inner.digest())
-        return urlsafe_b64encode(outer.digest())[:43]  # without the padding, as itsdangerous writes it
+        # Base 64 for URLs without the padding, as itsdangerous writes it.
+        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE)[:43]
 
 
 def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:

@@ -22,24 +22,24 @@ RESERVED = "$"
 
 
 class Put(NamedTuple):
-    """A key was given a value."""
+    """Keys were given values."""
 
-    key: str
-    raw: Raw
+    fields: dict[str, Raw]
 
     def replay(self, draft: Draft) -> None:
-        draft.store(self.key, self.raw)
+        for key, raw in self.fields.items():
+            draft.store(key, raw)
 
 
 class Default(NamedTuple):
-    """A key that was not there was given a value."""
+    """Keys that were not there were given values."""
 
-    key: str
-    raw: Raw
+    fields: dict[str, Raw]
 
     def replay(self, draft: Draft) -> None:
-        if self.key not in draft.fields:
-            draft.store(self.key, self.raw)
+        for key, raw in self.fields.items():
+            if key not in draft.fields:
+                draft.store(key, raw)
 
 
 class Drop(NamedTuple):
@@ -105,10 +105,10 @@ class Draft:
     # --- reading ---
 
     def __getitem__(self, key: str) -> Any:
-        if key in self.values:
-            return self.values[key]
-        value = self.codec.load(self.fields[key], object)
-        self.values[key] = value
+        values = self.values
+        if key in values:
+            return values[key]
+        value = values[key] = self.codec.load(self.fields[key], object)
         return value
 
     @property
@@ -125,13 +125,14 @@ class Draft:
 
     def put_all(self, values: Mapping[str, object], change: type[Put | Default] = Put) -> None:
         """Set keys, all or none. `SessionError` if a value cannot be stored."""
-        dump = self.codec.dump
-        encoded = {key: dump(value, check_name(key)) for key, value in values.items()}
+        dump, encoded = self.codec.dump, {}
+        for key, value in values.items():
+            encoded[key] = dump(value, key if type(key) is str and key != RESERVED else check_name(key))
         if self.fields is self.stored:
             self.fields = dict(self.stored)
         self.fields.update(encoded)
         self.values.update(values)
-        self.log += [change(key, raw) for key, raw in encoded.items()]
+        self.log.append(change(encoded))
 
     def put(self, key: str, value: object) -> None:
         """Set one key."""

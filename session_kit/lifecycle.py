@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec import Raw
 
-from session_kit.cookie import Claim
+from session_kit.cookie import Claim, CookieHeaders
 from session_kit.draft import RESERVED, Draft
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.twins import run
@@ -31,81 +31,53 @@ MAX_POINTERS = 8
 Write = Callable[[Any], Awaitable[None]]
 """A step that writes, given the face to do it by."""
 
+Answer = Record | Exception | None
+"""What the store has said of an id."""
+
 
 class Lifecycle:
     """One session's state during one request, and the steps that change it."""
 
-    __slots__ = (
-        "__weakref__",
-        "_asynchronous",
-        "_claims",
-        "_cleared",
-        "_cookies",
-        "_created",
-        "_draft_or_none",
-        "_expires_at",
-        "_failed",
-        "_followed",
-        "_id",
-        "_known",
-        "_notes",
-        "_outdated",
-        "_policy",
-        "_refused",
-        "_renewed",
-        "_resend",
-        "_retired",
-        "_sealed",
-        "_used",
-        "_version",
-    )
+    # What most requests leave as it is stands here, once for all: every request pays for what `__init__` does, also
+    # those that never touch their session.
+    _claims: list[Claim]  # what the cookies held; once a session is loaded, those that led to no session or to others
+    _draft_or_none: Draft | None = None  # the data, once loaded
+    _id: str | None = None
+    _known: str | None = None  # the id that the client holds, if it is good
+    _version: object = ABSENT  # of the record in the store; ABSENT for a new session
+    _expires_at: float | None = None
+    _created = 0.0
+    _renewed = 0.0
+    _notes: Raw | None = None  # these two, encoded, as long as they are as loaded
+    _retired: str | None = None  # the id that a rotation leaves behind, until it is saved
+    _followed = False  # reached by an old id, whose holder must not learn the new one
+    _outdated = False  # the cookie was signed with an old secret
+    _resend = False  # the cookie's lifetime is to be renewed
+    _cleared = False  # the client's cookie is to be deleted
+    _sealed = False  # the response has begun; no cookie can be sent any more
+    _used = False  # the application has looked at it
+    _failed = False  # the store did not answer when it was to be loaded
+    _refused = False  # the store did not answer, and the application was told so by an exception
+    _turned_away = False  # the store did not answer, and the client was told so in place of the application's answer
 
-    _policy: Policy
-    _asynchronous: bool
-    _cookies: Iterable[bytes] | None  # of the request, until they are looked at
-    _claims: list[Claim]  # what they held; once a session is loaded, those that led to no session or to others
-    _draft_or_none: Draft | None  # the data, once loaded
-    _id: str | None
-    _known: str | None  # the id that the client holds, if it is good
-    _version: object  # of the record in the store; ABSENT for a new session
-    _expires_at: float | None
-    _created: float
-    _renewed: float
-    _notes: Raw | None  # these two, encoded, as long as they are as loaded
-    _retired: str | None  # the id that a rotation leaves behind, until it is saved
-    _followed: bool  # reached by an old id, whose holder must not learn the new one
-    _outdated: bool  # the cookie was signed with an old secret
-    _resend: bool  # the cookie's lifetime is to be renewed
-    _cleared: bool  # the client's cookie is to be deleted
-    _sealed: bool  # the response has begun; no cookie can be sent any more
-    _used: bool  # the application has looked at it
-    _failed: bool  # the store did not answer when it was to be loaded
-    _refused: bool  # the store did not answer, and the application was told so by an exception
-
-    def __init__(self, policy: Policy, cookies: Iterable[bytes], *, asynchronous: bool = False) -> None:
-        # Every request pays for this, also those that never touch their session: the fewest steps.
+    def __init__(self, policy: Policy, cookies: CookieHeaders, *, asynchronous: bool = False) -> None:
         self._policy = policy
-        self._cookies = cookies
+        self._cookies: CookieHeaders | None = cookies  # until they are looked at
         self._asynchronous = asynchronous
-        self._version = ABSENT
-        self._created = self._renewed = 0.0
-        self._draft_or_none = self._id = self._known = None
-        self._expires_at = self._notes = self._retired = None
-        self._followed = self._outdated = self._resend = self._cleared = False
-        self._sealed = self._used = self._failed = self._refused = False
 
     # --- loading ---
 
     def _loaded(self) -> Draft:
         """The draft; loads it first where that takes no waiting."""
         self._used = True
-        if self._draft_or_none is not None:
-            return self._draft_or_none
+        draft = self._draft_or_none
+        if draft is not None:
+            return draft
         if self._asynchronous and not self._failed and not self._policy.capabilities.quick_reads and on_event_loop():
             raise SessionError(
                 "this session is not loaded: use `session = await use_session(request)` before touching it"
             )
-        return run(self._load(self._policy.store.blocking))
+        return self._load_at_once()
 
     def _current_id(self) -> str:
         self._loaded()
@@ -120,75 +92,115 @@ class Lifecycle:
             self._cookies = None
         return self._claims
 
-    async def _load(self, io: Any) -> Draft:
-        if self._draft_or_none is not None:
-            return self._draft_or_none
+    def _load_at_once(self) -> Draft:
+        """`_load` by blocking calls. The usual cases, no cookie or one with a record, take none of its steps."""
+        policy = self._policy
+        claims = self._find()
+        first: list[Answer] = []
+        if not self._failed:
+            if not claims:
+                return self._begin()
+            claim = claims[0]
+            try:
+                record = policy.store.read(claim[0], renew=policy.renews)
+                if record is not None and self._accept(claim[0], record) is None:
+                    return self._open(claim, record)
+                first.append(record)
+            except (CorruptEntry, DriverUnavailable) as error:
+                first.append(error)
+        return run(self._load(policy.store.blocking, first))
+
+    async def _load(self, io: Any, first: list[Answer] | None = None) -> Draft:
+        """Load the session, unless it is loaded. first: what the store has said already of the first cookie."""
+        draft = self._draft_or_none
+        if draft is not None:
+            return draft
         if self._failed:
             raise self._unanswered()
+        policy = self._policy
         for claim in self._find():
             try:
-                record = await self._fetch(io, claim[0], loading=True)
+                record = await self._fetch(io, claim[0], first, loading=True)
             except DriverUnavailable:
                 self._failed = True
-                self._policy.emit("store_error", claim[0])
-                if not self._policy.anonymous:
+                policy.emit("store_error", claim[0])
+                if not policy.anonymous:
                     self._refused = True
                     raise
                 return self._begin()
             if record is not None:
-                break
+                return self._open(claim, record)
             self._followed = False
-        else:
-            return self._begin()
+        return self._begin()
+
+    def _open(self, claim: Claim, record: Record) -> Draft:
+        """Be the session of a record that has been accepted."""
+        policy = self._policy
         self._claims.remove(claim)
         try:
-            draft = self._draft_or_none = self._policy.draft(record.fields)
+            draft = self._draft_or_none = policy.draft(record.fields)
         except CorruptEntry:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
-            self._policy.emit("misfit", self._id)
+            policy.emit("misfit", self._id)
             return self._begin()
         self._adopt(record)
         if not self._followed:
             self._known, self._outdated = claim
-        self._policy.emit("loaded", self._id)
+        if policy.on_event is not None:
+            policy.emit("loaded", self._id)
         return draft
 
-    async def _fetch(self, io: Any, sid: str, *, loading: bool = False) -> Record | None:
+    async def _fetch(
+        self, io: Any, sid: str, first: list[Answer] | None = None, *, loading: bool = False
+    ) -> Record | None:
         """Read the record of `sid`, or the one it was moved to; None if it is gone, over, or cannot be decoded.
 
         loading: it counts as use, and that there is none is news.
         """
         policy = self._policy
+        store = policy.store
         for _ in range(MAX_POINTERS):
             try:
-                record: Record | None = await policy.store.read_by(io, sid, renew=loading and policy.store.renews)
+                if first:
+                    record = _given(first.pop())
+                else:
+                    record = await store.read_by(io, sid, renew=loading and policy.renews)
                 if record is None:
                     break
-                raw = record.fields.get(RESERVED)
-                notes = self._take_notes(record)
-                moved = None if notes.moved is None else unseal(notes.moved, sid)
+                notes = self._accept(sid, record)
+                if notes is None:
+                    return record
+                if notes.moved is None:
+                    policy.emit("expired", sid)
+                    await store.destroy_by(io, sid)
+                    return None
+                if notes.until <= policy.clock():
+                    break
+                sid = unseal(notes.moved, sid)
+                self._followed = True
             except CorruptEntry:
                 policy.emit("undecodable", sid)
-                await self._policy.store.destroy_by(io, sid)
+                await store.destroy_by(io, sid)
                 return None
-            if moved is None:
-                if policy.max_lifetime is not None and notes.created + policy.max_lifetime <= policy.clock():
-                    policy.emit("expired", sid)
-                    await self._policy.store.destroy_by(io, sid)
-                    return None
-                self._id = sid
-                self._created, self._renewed, self._notes = notes.created, notes.renewed, raw
-                return record
-            if notes.until <= policy.clock():
-                break
-            sid = moved
-            self._followed = True
         if loading:
             policy.emit("unknown_id", sid)
         return None
 
-    def _take_notes(self, record: Record) -> Notes:
-        raw = record.fields.pop(RESERVED, None)
+    def _accept(self, sid: str, record: Record) -> Notes | None:
+        """Take over what a record says of itself. If it was moved or is over, nothing: its notes are returned then."""
+        policy = self._policy
+        raw = record.fields.get(RESERVED)
+        notes = self._notes_in(raw)
+        limit = policy.max_lifetime
+        if notes.moved is not None or (limit is not None and notes.created + limit <= policy.clock()):
+            return notes
+        if raw is not None:
+            del record.fields[RESERVED]
+        self._id = sid
+        self._created, self._renewed, self._notes = notes.created, notes.renewed, raw
+        return None
+
+    def _notes_in(self, raw: Raw | None) -> Notes:
         # A record that another program wrote has no notes; its life begins when we first see it.
         return Notes(self._policy.clock()) if raw is None else self._policy.codec.load(raw, Notes)
 
@@ -231,7 +243,7 @@ class Lifecycle:
         policy = self._policy
         try:
             record = await policy.store.read_by(io, self._retired or self._current_id())
-            notes = None if record is None else self._take_notes(record)
+            notes = None if record is None else self._notes_in(record.fields.get(RESERVED))
         except CorruptEntry:
             return False
         if notes is None:
@@ -245,7 +257,8 @@ class Lifecycle:
     async def _end(self, io: Any, write: Write) -> None:
         """Take a step for the manager. In an outage the changes are dropped if the policy says so."""
         try:
-            await self._prepare(io)
+            if not self._policy.prepared:
+                await self._policy.prepare(io)
             await write(io)
         except DriverUnavailable:
             self._policy.emit("store_error", self._id)
@@ -258,7 +271,8 @@ class Lifecycle:
             raise self._unanswered()
         write = self._due(ending=False)
         if write is not None:
-            await self._prepare(io)
+            if not self._policy.prepared:
+                await self._policy.prepare(io)
             try:
                 await write(io)
             except DriverUnavailable:
@@ -283,17 +297,16 @@ class Lifecycle:
             return self._write
         return None
 
-    async def _prepare(self, io: Any) -> None:
-        if not self._policy.prepared:
-            await self._policy.prepare(io)
-
     def _renewal_is_due(self, draft: Draft) -> bool:
         """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
         if self._sealed or self._followed:
             return False
         policy = self._policy
+        slack = policy.steady_slack
+        if slack is None:
+            slack = policy.slack(policy.ttl_of(draft))
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
-        return not 0 <= policy.clock() - self._renewed < policy.slack(policy.ttl_of(draft))
+        return not 0 <= policy.clock() - self._renewed < slack
 
     def _payload(self, draft: Draft) -> dict[str, Raw]:
         if self._notes is None:
@@ -484,6 +497,12 @@ class Lifecycle:
 
     def _cookie_lifetime(self) -> float | None:
         return self._policy.lifetime(self._loaded(), self._created, stored=False)
+
+
+def _given(answer: Answer) -> Record | None:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def on_event_loop() -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from session_kit.cookie import Claim, Cookie, CookieOptions, Signer, check_id
+from session_kit.cookie import Claim, Cookie, CookieHeaders, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.twins import run
 from session_kit.errors import ConfigError, CorruptEntry, SessionError
+from session_kit.lifecycle import Write
 from session_kit.policy import Event, OnError, Policy
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
@@ -143,27 +144,27 @@ class SessionManager:
         return self._policy.capabilities.quick_reads
 
     @overload
-    def open(self, cookies: str | bytes | Iterable[bytes] = (), *, asynchronous: bool = False) -> Session: ...
+    def open(self, cookies: str | bytes | CookieHeaders = (), *, asynchronous: bool = False) -> Session: ...
     @overload
     def open(
-        self, cookies: str | bytes | Iterable[bytes] = (), *, asynchronous: bool = False, session_class: type[S]
+        self, cookies: str | bytes | CookieHeaders = (), *, asynchronous: bool = False, session_class: type[S]
     ) -> S: ...
     def open(
         self,
-        cookies: str | bytes | Iterable[bytes] = (),
+        cookies: str | bytes | CookieHeaders = (),
         *,
         asynchronous: bool = False,
         session_class: type[Session[Any]] = Session,
     ) -> Session[Any]:
         """Return the session of a request. Nothing is verified or loaded before the session is touched.
 
-        cookies: the `Cookie` header of the request, or several.
+        cookies: the `Cookie` header of the request, or several, or all its headers as ASGI has them: pairs of bytes.
         asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
         session_class: the class to make, for a framework that expects more of a session.
         """
         if isinstance(cookies, str):
             cookies = cookies.encode(errors="surrogateescape")
-        headers: Iterable[bytes] = [cookies] if isinstance(cookies, bytes) else cookies
+        headers = [cookies] if isinstance(cookies, bytes) else cookies
         return session_class(self._policy, headers, asynchronous=asynchronous)
 
     def commit(self, session: Session[Any]) -> Headers:
@@ -172,11 +173,17 @@ class SessionManager:
         A session that the request did not touch costs nothing and adds nothing.
         Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
         """
-        return run(self._commit(session, self._policy.store.blocking))
+        write = self._due(session)
+        if write is not None:
+            run(session._end(self._policy.store.blocking, write))
+        return self._headers(session)
 
     async def acommit(self, session: Session[Any]) -> Headers:
         """Async twin of `commit`."""
-        return await self._commit(session, self._policy.store.native)
+        write = self._due(session)
+        if write is not None:
+            await session._end(self._policy.store.native, write)
+        return self._headers(session)
 
     def finish(self, session: Session[Any]) -> None:
         """At the very end of a request, save what was changed after `commit`, while the response was on its way.
@@ -219,20 +226,22 @@ class SessionManager:
                 f"a new {data_type.__name__} cannot be made: {error}; give defaults, or generate="
             ) from None
 
-    def _claims(self, headers: Iterable[bytes]) -> list[Claim]:
+    def _claims(self, headers: CookieHeaders) -> list[Claim]:
         """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
-        values = self._cookie.find(headers)
-        claims = [claim for value in values if (claim := self._signer.verify(value)) is not None]
+        values, claims = self._cookie.find(headers), []
+        for value in values:
+            claim = self._signer.verify(value)
+            if claim is not None:
+                claims.append(claim)
         if values and not claims:
             self._policy.emit("bad_signature", None)
         return claims
 
-    async def _commit(self, session: Session[Any], io: Any) -> Headers:
+    def _due(self, session: Session[Any]) -> Write | None:
+        """What has to be written before the response begins, if anything."""
         if session._sealed:
             raise SessionError("the session was committed before; one request has one response")
-        if session._used and (write := session._due(ending=True)) is not None:
-            await session._end(io, write)
-        return self._headers(session)
+        return session._due(ending=True) if session._used else None
 
     def _headers(self, session: Session[Any]) -> Headers:
         """What the response has to say of the session; from now on no cookie can be sent any more."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from session_kit.codec import Codec
-from session_kit.cookie import Claim
+from session_kit.cookie import Claim, CookieHeaders
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import Capabilities
 from session_kit.schema import Schema, TypedDraft
@@ -69,7 +69,7 @@ class Policy:
         self,
         store: UnstorageSessionStore | PlainStore,
         *,
-        claims: Callable[[Iterable[bytes]], list[Claim]],
+        claims: Callable[[CookieHeaders], list[Claim]],
         clock: Callable[[], float],
         generate: Callable[[], Any] | None,
         generate_id: Callable[[], str],
@@ -81,21 +81,27 @@ class Policy:
         on_event: Callable[[Event], None] | None,
         schema: Schema | None,
     ) -> None:
+        self.touch_after = touch_after
         self.store = store
         self.codec: Codec = store.codec
         self.capabilities: Capabilities = store.capabilities
+        self.renews = store.renews
         self.prepared = False
         self.claims = claims
         self.clock = clock
         self.generate = generate
         self.generate_id = generate_id
         self.save_uninitialized = save_uninitialized
-        self.touch_after = touch_after
         self.max_lifetime = max_lifetime
         self.rotation_grace = rotation_grace
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
         self.schema = schema
+        # What a ttl that does not depend on the data comes to, worked out once.
+        self.steady_slack = None if callable(store.ttl) else self.slack(store.ttl)
+        self._steady: dict[bool, float | None] | None = None
+        if not callable(store.ttl) and max_lifetime is None:
+            self._steady = {stored: self._usual_lifetime(store.ttl, stored) for stored in (True, False)}
 
     def draft(self, fields: dict[str, Raw]) -> Draft:
         """What is edited of a record; `CorruptEntry` if it does not fit the type of the data, even upgraded."""
@@ -138,10 +144,15 @@ class Policy:
 
     def lifetime(self, draft: Draft, created: float, *, stored: bool) -> float | None:
         """The seconds that the record (`stored`) or its cookie lives from now; None for ever; 0 or less: it is over."""
-        ttl = self.ttl_of(draft)
-        if ttl is not None and ttl > 0 and not (stored and self.store.renews):
-            ttl += self.slack(ttl)
+        if self._steady is not None:
+            return self._steady[stored]
+        ttl = self._usual_lifetime(self.ttl_of(draft), stored)
         if self.max_lifetime is not None:
             left = created + self.max_lifetime - self.clock()
             ttl = left if ttl is None else min(ttl, left)
         return ttl
+
+    def _usual_lifetime(self, ttl: float | None, stored: bool) -> float | None:
+        if ttl is None or ttl <= 0 or (stored and self.renews):
+            return ttl
+        return ttl + self.slack(ttl)

@@ -121,7 +121,7 @@ class TypedDraft(Draft):
             if raw != self._baseline.get(key):
                 base = self.fields.get(key, self._baseline.get(key))
                 self.store(key, raw)
-                self.log.append(Put(key, raw) if base is None else Edit(key, base, raw))
+                self.log.append(Put({key: raw}) if base is None else Edit(key, base, raw))
         for key in self._baseline.keys() - now.keys():
             self.forget(key)
             self.log.append(Drop(key))
@@ -133,7 +133,7 @@ class TypedDraft(Draft):
         def put() -> None:
             for key, raw in encoded.items():
                 self.store(key, raw)
-                self.log.append(change(key, raw))
+            self.log.append(change(encoded))
 
         self._change(put)
 

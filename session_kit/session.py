@@ -116,7 +116,7 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         if callable(changes):
             draft.apply(cast(Updater, changes))
         else:
-            values = {**(changes or {}), **values}
+            values = {**changes, **values} if changes else values
         if values:
             draft.put_all(values)
         return self
@@ -162,8 +162,7 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
     def load(self) -> Self:
         """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies."""
         self._check_colour("load")
-        self._used = True
-        run(self._load(self._policy.store.blocking))
+        self._loaded()
         return self
 
     async def aload(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from session_kit.codec import Codec, JSONCodec
 from session_kit.draft import RESERVED
-from session_kit.drivers import ANY, Capabilities, Driver, open_driver
+from session_kit.drivers import ANY, Capabilities, Driver, Entry, open_driver
 from session_kit.drivers.base import check_key
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
@@ -137,7 +137,10 @@ class UnstorageSessionStore:
 
     def read(self, sid: str, *, renew: bool = False) -> Record | None:
         """Return the session with its version, or None. `renew` also lets it live for another ttl, in the same call."""
-        return run(self.read_by(self.blocking, sid, renew=renew))
+        key, ttl = self.key(sid), self.ttl
+        if not renew or ttl is None or callable(ttl):
+            return self.record(self.driver.read(key))
+        return self.record(self.driver.renew(key, ttl))
 
     async def aread(self, sid: str, *, renew: bool = False) -> Record | None:
         """Async twin of `read`."""
@@ -228,25 +231,29 @@ class UnstorageSessionStore:
 
     async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
         """`read` by a face."""
-        key = self.key(sid)
-        if renew and self.ttl is not None and not callable(self.ttl):
-            entry = await io.renew(key, self.ttl)
-        else:
-            entry = await io.read(key)
+        key, ttl = self.key(sid), self.ttl
+        if not renew or ttl is None or callable(ttl):
+            return self.record(await io.read(key))
+        return self.record(await io.renew(key, ttl))
+
+    def record(self, entry: Entry | None) -> Record | None:
+        """The record in an entry; `CorruptEntry` if it cannot be decoded."""
         if entry is None:
             return None
-        return Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
+        value, version, expires_at = entry
+        return Record(self.codec.unpack(value), version, expires_at, self.codec)
 
-    async def set_by(
+    def set_by(
         self, io: Any, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
-    ) -> object:
+    ) -> Coroutine[Any, Any, object]:
         """`set` by a face, of encoded values, for so many seconds or, if None, for ever."""
-        return await io.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
+        setting: Coroutine[Any, Any, object] = io.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
+        return setting
 
-    async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
+    def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> Coroutine[Any, Any, bool]:
         """`destroy` by a face."""
-        destroyed: bool = await io.delete(self.key(sid), expect=expect)
-        return destroyed
+        deleting: Coroutine[Any, Any, bool] = io.delete(self.key(sid), expect=expect)
+        return deleting
 
     async def _get(self, io: Any, sid: str) -> dict[str, Any] | None:
         record = await self.read_by(io, sid)
@@ -276,9 +283,8 @@ class UnstorageSessionStore:
 
     async def _all(self, io: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         async for key in io.keys(self.prefix + ":"):
-            entry = await io.read(key)
-            if entry is not None:
-                record = Record(self.codec.unpack(entry.value), entry.version, entry.expires_at, self.codec)
+            record = self.record(await io.read(key))
+            if record is not None:
                 yield key.removeprefix(self.prefix + ":"), record.data
 
 
@@ -296,6 +302,7 @@ class PlainStore:
         if missing:
             raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
         self.codec: Codec = JSONCodec()
+        self._store = store
         self.blocking, self.native = Blocking(store), Native(store)
         ttl = getattr(store, "ttl", None)
         self.ttl = ttl if isinstance(ttl, (int, float)) else None
@@ -307,9 +314,16 @@ class PlainStore:
         """What the store says of itself, if it does."""
         return self.ttl
 
-    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
+    def read(self, sid: str, *, renew: bool = False) -> Record | None:
         """Get the data; `renew` is not to be had."""
-        data = await io.get(sid)
+        return self.record(self._store.get(sid))
+
+    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
+        """`read` by a face."""
+        return self.record(await io.get(sid))
+
+    def record(self, data: Mapping[str, Any] | None) -> Record | None:
+        """The record that the data would be."""
         if data is None:
             return None
         return Record({key: self.codec.dump(value, key) for key, value in data.items()}, None, None, self.codec)

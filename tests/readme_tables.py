@@ -5,6 +5,7 @@ Such a run fails if the README says anything else; `pytest --write-tables` write
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -18,8 +19,8 @@ from tests.web_servers import FRAMEWORKS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-# Other versions of the same frameworks are no news.
-VERSION = re.compile(r"\d+(\.\d+)+")
+# Other versions of the same frameworks are no news, nor are a few more lines in a module.
+VERSION_OR_LENGTH = re.compile(r"\d+(\.\d+)+|\d+(?= \|$)", re.MULTILINE)
 
 
 class Table:
@@ -169,17 +170,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.option.keyword or session.config.option.markexpr:
-        return
+    config = session.config
+    if config.args_source is not config.ArgsSource.TESTPATHS or config.option.keyword or config.option.markexpr:
+        return  # not the run of all tests
     text = made = README.read_text()
     for table in TABLES:
         if table.is_complete():
             made = table.write(made)
-    if session.config.getoption("--write-tables", default=False):
+    if config.getoption("--write-tables", default=False):
         README.write_text(made)
-    elif VERSION.sub("", made) != VERSION.sub("", text):
-        print("\nA table in the README is not what this run found: pytest --write-tables")
+    elif differences := _differences(VERSION_OR_LENGTH.sub("", text), VERSION_OR_LENGTH.sub("", made)):
+        print("\nA table in the README is not what this run found: pytest --write-tables", *differences, sep="\n")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _differences(text: str, made: str) -> list[str]:
+    return list(difflib.unified_diff(text.splitlines(), made.splitlines(), "README.md", "this run", lineterm="", n=0))
 
 
 def _subclasses(cls: type[Any]) -> list[type[Any]]:
