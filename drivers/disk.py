@@ -36,7 +36,7 @@ MODE_RAW: Final = 1
 NO_LIMIT: Final = 2**62
 MISSING: Final = object()
 
-# The rows that `keys` tells of; the parameter is the time.
+# The rows that `keys` tells of; the parameter is the time. A constant, so that it is safe within SQL.
 LIVE: Final = "raw = 1 AND typeof(key) = 'text' AND (expire_time IS NULL OR expire_time > ?)"
 
 # Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
@@ -264,7 +264,7 @@ class DiskDriver(Driver):
 
     @_translated
     def _page(self, start: str, size: int = LIST_BATCH) -> list[str]:
-        """Up to `size` live keys from `start` on, in the order of their UTF-8 bytes, in which keys of one prefix lie together."""
+        """Up to `size` live keys from `start` on, in the order of their bytes, in which keys of one prefix lie together."""
         # diskcache lists keys without their expiry, so this one question is put to its database directly.
         rows = self._cache._sql(
             f"SELECT key FROM Cache WHERE key >= ? AND {LIVE} ORDER BY key LIMIT ?",  # noqa: S608
