@@ -264,7 +264,7 @@ class DiskDriver(Driver):
 
     @_translated
     def _page(self, start: str, size: int = LIST_BATCH) -> list[str]:
-        """Up to `size` live keys from `start` on, in the order of their bytes, in which keys of one prefix lie together."""
+        """Up to `size` live keys from `start` on, in the order of their bytes: those of one prefix lie together."""
         # diskcache lists keys without their expiry, so this one question is put to its database directly.
         rows = self._cache._sql(
             f"SELECT key FROM Cache WHERE key >= ? AND {LIVE} ORDER BY key LIMIT ?",  # noqa: S608
