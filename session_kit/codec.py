@@ -26,6 +26,9 @@ class Codec(Protocol):
     def dump(self, value: object, where: str) -> Raw:
         """Encode one value. `SessionError`, naming `where`, if decoding it would not give back an equal value."""
 
+    def same(self, value: object, raw: Raw) -> bool:
+        """Whether `raw` is exactly what `value` is encoded as; quicker than `dump`, and never an error."""
+
     def encode(self, value: msgspec.Struct) -> Raw:
         """Encode a value of the library's own, which `load` gives back by its type."""
 
@@ -73,6 +76,12 @@ class JSONCodec:
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
             pass
         raise SessionError(_explain(value, where))
+
+    def same(self, value: object, raw: Raw) -> bool:
+        try:
+            return self._encode(value) == bytes(raw)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            return False
 
     def encode(self, value: msgspec.Struct) -> Raw:
         return Raw(self._encode(value))

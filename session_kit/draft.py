@@ -136,7 +136,10 @@ class Draft:
 
     def put(self, key: str, value: object) -> None:
         """Set one key."""
-        self.put_all({key: value})
+        raw = self.codec.dump(value, key if type(key) is str and key != RESERVED else check_name(key))
+        self.store(key, raw)
+        self.values[key] = value
+        self.log.append(Put({key: raw}))
 
     def default(self, key: str, value: object) -> None:
         """Set one key unless it is there."""
@@ -164,9 +167,10 @@ class Draft:
     def settle(self) -> None:
         """Find the values that were handed out and then changed in place, and take the changes into the record."""
         for key, value in self.values.items():
-            if type(value) in IMMUTABLE:
+            base = self.fields[key]
+            if type(value) in IMMUTABLE or self.codec.same(value, base):
                 continue
-            ours, base = self.codec.dump(value, key), self.fields[key]
+            ours = self.codec.dump(value, key)
             # The bytes may differ by white space alone if another program wrote them.
             if ours != base and ours != self.codec.dump(self.codec.load(base, object), key):
                 self.store(key, ours, keep_value=True)

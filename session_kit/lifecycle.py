@@ -143,7 +143,6 @@ class Lifecycle:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
             policy.emit("misfit", self._id)
             return self._begin()
-        self._adopt(record)
         if not self._followed:
             self._known, self._outdated = claim
         if policy.on_event is not None:
@@ -196,16 +195,13 @@ class Lifecycle:
             return notes
         if raw is not None:
             del record.fields[RESERVED]
-        self._id = sid
+        self._id, self._version, self._expires_at = sid, record.version, record.expires_at
         self._created, self._renewed, self._notes = notes.created, notes.renewed, raw
         return None
 
     def _notes_in(self, raw: Raw | None) -> Notes:
         # A record that another program wrote has no notes; its life begins when we first see it.
         return Notes(self._policy.clock()) if raw is None else self._policy.codec.load(raw, Notes)
-
-    def _adopt(self, record: Record) -> None:
-        self._version, self._expires_at = record.version, record.expires_at
 
     def _note(self, created: float, renewed: float) -> None:
         self._created, self._renewed = created, renewed
@@ -233,7 +229,6 @@ class Lifecycle:
         if record is None:
             self._block()
         else:
-            self._adopt(record)
             self._draft_or_none = self._policy.draft(record.fields)
 
     async def _still_valid(self, io: Any) -> bool:
@@ -308,14 +303,9 @@ class Lifecycle:
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
         return not 0 <= policy.clock() - self._renewed < slack
 
-    def _payload(self, draft: Draft) -> dict[str, Raw]:
-        if self._notes is None:
-            self._notes = self._policy.codec.encode(Notes(self._created, self._renewed))
-        return {RESERVED: self._notes, **draft.fields}
-
-    async def _put(self, io: Any, sid: str, expect: object) -> bool:
+    async def _put(self, io: Any, sid: str, draft: Draft, expect: object) -> bool:
         """Write the record under `sid`. False if its ttl says that it is over; then it was destroyed instead."""
-        policy, draft = self._policy, self._loaded()
+        policy = self._policy
         ttl = policy.lifetime(draft, self._created, stored=True)
         if ttl is not None and ttl <= 0:
             for gone in filter(None, {sid, self._retired}):
@@ -323,20 +313,24 @@ class Lifecycle:
             policy.emit("expired", sid)
             self._clear()
             return False
-        self._version = await policy.store.set_by(io, sid, self._payload(draft), expect=expect, ttl=ttl)
+        if self._notes is None:
+            self._notes = policy.codec.encode(Notes(self._created, self._renewed))
+        fields = {RESERVED: self._notes, **draft.fields}
+        self._version = await policy.store.set_by(io, sid, fields, expect=expect, ttl=ttl)
         self._expires_at = None if ttl is None else policy.clock() + ttl
         return True
 
     async def _create(self, io: Any) -> None:
         policy = self._policy
-        expect = ABSENT if policy.capabilities.create else ANY
+        draft, expect = self._loaded(), ABSENT if policy.capabilities.create else ANY
         now = policy.clock()
         self._note(now, now)
         for _ in range(3):
+            sid = self._id = self._id or policy.generate_id()
             try:
-                if await self._put(io, self._current_id(), expect):
-                    self._loaded().saved()
-                    policy.emit("created", self._id)
+                if await self._put(io, sid, draft, expect):
+                    draft.saved()
+                    policy.emit("created", sid)
                 return
             except Conflict:
                 self._id = None  # taken: an id is never shared, another is made
@@ -345,23 +339,25 @@ class Lifecycle:
     async def _write(self, io: Any) -> None:
         """Write over the version that was read; if others were faster, replay the changes on what they wrote."""
         policy, draft = self._policy, self._loaded()
-        changed, before = draft.changed, self._renewed
         swap = policy.capabilities.swap
         if not swap and not await self._catch_up(io, self._current_id()):
             return
-        if self._renewal_is_due(draft):
+        renewal = self._renewal_is_due(draft)
+        if renewal:
             self._note(self._created, policy.clock())
         for _ in range(MAX_ATTEMPTS):
+            sid = self._current_id()  # may be another each time: who catches up may follow a rotation
             try:
-                if await self._put(io, self._current_id(), self._version if swap else ANY):
+                if await self._put(io, sid, draft, self._version if swap else ANY):
                     draft.saved()
-                    self._resend = self._resend or self._renewed != before
-                    policy.emit("saved", self._id)
+                    if renewal:
+                        self._resend = True
+                    policy.emit("saved", sid)
                 return
             except Conflict:
-                if not changed:
+                if not draft.changed:
                     return  # there was only the renewal to write, and whoever was faster has seen to it
-                if not await self._catch_up(io, self._current_id()):
+                if not await self._catch_up(io, sid):
                     return
                 policy.emit("merged", self._id)
         raise self._overtaken()
@@ -372,7 +368,6 @@ class Lifecycle:
         if record is None:
             self._block()
             return False
-        self._adopt(record)
         draft, newest = self._loaded(), self._policy.draft(record.fields)
         draft.rebase(newest.fields)
         draft.stored = newest.stored
@@ -386,7 +381,7 @@ class Lifecycle:
         old_version = self._version
         self._id = new
         self._note(self._created, policy.clock())
-        if not await self._put(io, new, ABSENT if policy.capabilities.create else ANY):
+        if not await self._put(io, new, self._loaded(), ABSENT if policy.capabilities.create else ANY):
             return
         # Who came by an old id leaves the record that it led to alone: another request has just made that one.
         if self._followed or await self._retire(io, old, new, old_version):
@@ -408,7 +403,7 @@ class Lifecycle:
                     return False
                 self._policy.emit("merged", old)
                 self._id, version = new, self._version
-                if not await self._put(io, new, new_version):
+                if not await self._put(io, new, self._loaded(), new_version):
                     return False
                 if self._followed:  # another request has rotated it too: both new ids are good
                     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -97,16 +98,16 @@ class Policy:
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
         self.schema = schema
+        self.draft: Callable[[dict[str, Raw]], Draft] = partial(Draft, self.codec) if schema is None else self._typed
+        """Makes of the fields of a record what is edited; `CorruptEntry` if it does not fit the type of the data."""
         # What a ttl that does not depend on the data comes to, worked out once.
         self.steady_slack = None if callable(store.ttl) else self.slack(store.ttl)
         self._steady: dict[bool, float | None] | None = None
         if not callable(store.ttl) and max_lifetime is None:
             self._steady = {stored: self._usual_lifetime(store.ttl, stored) for stored in (True, False)}
 
-    def draft(self, fields: dict[str, Raw]) -> Draft:
-        """What is edited of a record; `CorruptEntry` if it does not fit the type of the data, even upgraded."""
-        if self.schema is None:
-            return Draft(self.codec, fields)
+    def _typed(self, fields: dict[str, Raw]) -> Draft:
+        assert self.schema is not None  # noqa: S101
         draft = TypedDraft(self.schema, self.schema.fit(fields))
         draft.stored = fields  # an upgraded record is a changed one
         return draft

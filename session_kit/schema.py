@@ -127,6 +127,9 @@ class TypedDraft(Draft):
             self.log.append(Drop(key))
         self._baseline = now
 
+    def put(self, key: str, value: object) -> None:
+        self.put_all({key: value})
+
     def put_all(self, values: Mapping[str, object], change: Any = Put) -> None:
         encoded = {key: self._schema.dump(value, check_name(key)) for key, value in values.items()}
 

@@ -129,6 +129,11 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
     def __getitem__(self, key: str) -> Any:
         return self._loaded()[key]
 
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the value of `key`, or `default` if it is not there."""
+        draft = self._loaded()
+        return draft[key] if key in draft.fields else default
+
     def __setitem__(self, key: str, value: Any) -> None:
         self._loaded().put(key, value)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Raw
@@ -217,7 +217,7 @@ class UnstorageSessionStore:
 
     def key(self, sid: str) -> str:
         """The driver's key for a session id."""
-        return f"{self.prefix}:{hash_id(sid) if self.hash_ids else sid}"
+        return f"{self.prefix}:{sha256(sid.encode()).hexdigest() if self.hash_ids else sid}"
 
     def ttl_of(self, data: Mapping[str, Any]) -> float | None:
         """The seconds that a session with `data` lives; None for ever; 0 or less if it is over."""
@@ -241,7 +241,8 @@ class UnstorageSessionStore:
         if entry is None:
             return None
         value, version, expires_at = entry
-        return Record(self.codec.unpack(value), version, expires_at, self.codec)
+        # What Record(...) does, in a third of the time.
+        return tuple.__new__(Record, (self.codec.unpack(value), version, expires_at, self.codec))
 
     def set_by(
         self, io: Any, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
@@ -367,7 +368,7 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
 
 def hash_id(sid: str) -> str:
     """The name under which a session is stored, logged and reported: the SHA-256 of its id, in hexadecimal digits."""
-    return hashlib.sha256(sid.encode()).hexdigest()
+    return sha256(sid.encode()).hexdigest()
 
 
 def _prefix(prefix: str) -> str:
