@@ -7,10 +7,10 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from session_kit.drivers.base import (
     ABSENT,
@@ -39,7 +39,8 @@ CHANGED: Final = "the entry is not what was expected: it was changed, created or
 # The longest expiry, in milliseconds, that every server takes: some thirty thousand years.
 LONGEST: Final = 10**15
 
-# Compare and set. The version is the value itself, so that what is stored stays bare.
+# Compare and set, for servers whose SET has no IFEQ: Valkey has it from 8.1 on, Redis from 8.4. The version is the
+# value itself, so that what is stored stays bare.
 SWAP: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[3] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) else redis.call('SET', KEYS[1], ARGV[2]) end
@@ -53,15 +54,8 @@ SCRIPTS: Final = {hashlib.sha1(text.encode()).hexdigest(): text for text in (SWA
 SWAP_SHA, DROP_SHA = SCRIPTS
 
 
-class Plan(NamedTuple, Generic[R]):
-    """What to ask the server, and what its answers mean: the same for both colours.
-
-    repeatable: asking twice does no harm.
-    """
-
-    commands: list[Command]
-    meaning: Callable[[list[Any]], R]
-    repeatable: bool = False
+Plan = tuple[list[Command], Callable[[list[Any]], R], bool]
+"""What to ask the server, what its answers mean, and whether asking twice does no harm: the same for both colours."""
 
 
 def _twins(
@@ -71,11 +65,11 @@ def _twins(
 
     @functools.wraps(plan)
     def method(self: RedisDriver, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._do(plan(self, *args, **kwargs))
+        return self._do(*plan(self, *args, **kwargs))
 
     @functools.wraps(plan)
-    async def twin(self: RedisDriver, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._ado(plan(self, *args, **kwargs))
+    def twin(self: RedisDriver, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return self._ado(*plan(self, *args, **kwargs))
 
     return method, twin
 
@@ -89,17 +83,17 @@ def _read(self: RedisDriver, key: str) -> Plan[Entry | None]:
             return None
         return Entry(value, value, None if left == -1 else self._clock() + left / 1000)
 
-    return Plan([("GET", key), ("PTTL", key)], meaning, repeatable=True)
+    return [("GET", key), ("PTTL", key)], meaning, True
 
 
 def _get(self: RedisDriver, key: str) -> Plan[bytes | None]:
     check_key(key)
-    return Plan([("GET", key)], _first, repeatable=True)
+    return [("GET", key)], _first, True
 
 
 def _has(self: RedisDriver, key: str) -> Plan[bool]:
     check_key(key)
-    return Plan([("EXISTS", key)], _first_is_true, repeatable=True)
+    return [("EXISTS", key)], _first_is_true, True
 
 
 def _renew(self: RedisDriver, key: str, ttl: float) -> Plan[Entry | None]:
@@ -110,16 +104,16 @@ def _renew(self: RedisDriver, key: str, ttl: float) -> Plan[Entry | None]:
         (value,) = answers
         return None if value is None else Entry(value, value, expires_at)
 
-    return Plan([("GETEX", key, "PX", _milliseconds(ttl))], meaning, repeatable=True)
+    return [("GETEX", key, "PX", _milliseconds(ttl))], meaning, True
 
 
 def _touch(self: RedisDriver, key: str, ttl: float | None) -> Plan[bool]:
     check_key(key)
     check_ttl(ttl)
     if ttl is not None:
-        return Plan([("PEXPIRE", key, _milliseconds(ttl))], _first_is_true, repeatable=True)
+        return [("PEXPIRE", key, _milliseconds(ttl))], _first_is_true, True
     # PERSIST alone does not tell a key without expiry from no key.
-    return Plan([("EXISTS", key), ("PERSIST", key)], _first_is_true, repeatable=True)
+    return [("EXISTS", key), ("PERSIST", key)], _first_is_true, True
 
 
 def _set(self: RedisDriver, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> Plan[object]:
@@ -127,20 +121,21 @@ def _set(self: RedisDriver, key: str, value: bytes, *, ttl: float | None = None,
     if expect is ABSENT:
         command = (*command, "NX")
     elif expect is not ANY:
-        command = ("EVALSHA", SWAP_SHA, 1, key, _version(expect), *command[2:3], *command[4:])
+        version = _version(expect)
+        command = (*command, "IFEQ", version) if self._has_ifeq else _scripted(command, version)
 
     def meaning(answers: list[Any]) -> object:
         if not answers[0]:
             raise Conflict(CHANGED)
         return value
 
-    return Plan([command], meaning)
+    return [command], meaning, False
 
 
 def _delete(self: RedisDriver, key: str, *, expect: object = ANY) -> Plan[bool]:
     check_key(key)
     if expect is ANY:
-        return Plan([("UNLINK", key)], _first_is_true)
+        return [("UNLINK", key)], _first_is_true, False
 
     def meaning(answers: list[Any]) -> bool:
         if bool(answers[0]) == (expect is ABSENT):
@@ -148,7 +143,7 @@ def _delete(self: RedisDriver, key: str, *, expect: object = ANY) -> Plan[bool]:
         return expect is not ABSENT
 
     command: Command = ("EXISTS", key) if expect is ABSENT else ("EVALSHA", DROP_SHA, 1, key, _version(expect))
-    return Plan([command], meaning)
+    return [command], meaning, False
 
 
 def _get_many(self: RedisDriver, keys: Iterable[str]) -> Plan[dict[str, bytes]]:
@@ -157,16 +152,16 @@ def _get_many(self: RedisDriver, keys: Iterable[str]) -> Plan[dict[str, bytes]]:
     def meaning(answers: list[Any]) -> dict[str, bytes]:
         return {key: value for key, value in zip(names, answers, strict=True) if value is not None}
 
-    return Plan([_get(self, key).commands[0] for key in names], meaning, repeatable=True)
+    return [_get(self, key)[0][0] for key in names], meaning, True
 
 
 def _set_many(self: RedisDriver, items: Mapping[str, bytes], *, ttl: float | None = None) -> Plan[None]:
     check_ttl(ttl)
-    return Plan([_setting(key, value, ttl) for key, value in items.items()], lambda answers: None)
+    return [_setting(key, value, ttl) for key, value in items.items()], lambda answers: None, False
 
 
 def _delete_many(self: RedisDriver, keys: Iterable[str]) -> Plan[int]:
-    return Plan([_delete(self, key).commands[0] for key in keys], sum)
+    return [_delete(self, key)[0][0] for key in keys], sum, False
 
 
 def _setting(key: str, value: bytes, ttl: float | None) -> Command:
@@ -194,9 +189,10 @@ def _version(expect: object) -> bytes:
     return expect
 
 
-def _spelt_out(commands: list[Command]) -> list[Command]:
-    """The commands with their script in full, for a server that does not know it yet."""
-    return [("EVAL", SCRIPTS[str(sha)], *rest) for _, sha, *rest in commands]
+def _scripted(command: Command, version: bytes) -> Command:
+    """A `SET` that only replaces what has this version, as a script."""
+    _, key, value, *expiry = command
+    return ("EVALSHA", SWAP_SHA, 1, key, version, value, *expiry[1:2])
 
 
 class RedisDriver(Driver):
@@ -240,6 +236,7 @@ class RedisDriver(Driver):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock=clock)
+        self._has_ifeq = True  # until a server says that it has not
         if client is not None:
             self._link: Link = GivenClient(client)
             return
@@ -307,31 +304,46 @@ class RedisDriver(Driver):
         super().after_fork()
         self._link.after_fork()
 
-    def _do(self, plan: Plan[R]) -> R:
-        if not plan.commands:
-            return plan.meaning([])
-        answers = self._link.run(plan.commands, repeatable=plan.repeatable)
-        if isinstance(answers[0], NoScriptError):
-            answers = self._link.run(_spelt_out(plan.commands))
-        return self._understand(plan, answers)
-
-    async def _ado(self, plan: Plan[R]) -> R:
-        if not self._link.asynchronous:
-            return await self._in_thread(self._do, plan)
-        if not plan.commands:
-            return plan.meaning([])
-        answers = await self._link.arun(plan.commands, repeatable=plan.repeatable)
-        if isinstance(answers[0], NoScriptError):
-            answers = await self._link.arun(_spelt_out(plan.commands))
-        return self._understand(plan, answers)
-
-    def _understand(self, plan: Plan[R], answers: list[Any]) -> R:
+    def _do(self, commands: list[Command], meaning: Callable[[list[Any]], R], repeatable: bool) -> R:
+        if not commands:
+            return meaning([])
+        answers = self._link.run(commands, repeatable)
+        while isinstance(answers[0], ResponseError) and (others := self._in_other_words(commands[0], answers[0])):
+            answers, commands = self._link.run(others), others
         for answer in answers:
             if isinstance(answer, Exception):
-                if "WRONGTYPE" in str(answer):
-                    raise CorruptEntry(f"{self._link}: the key holds no string; another program wrote it") from None
-                raise unavailable(str(self._link), answer)
-        return plan.meaning(answers)
+                raise self._refusal(answer)
+        return meaning(answers)
+
+    async def _ado(self, commands: list[Command], meaning: Callable[[list[Any]], R], repeatable: bool) -> R:
+        link = self._link
+        if not link.asynchronous:
+            return await self._in_thread(self._do, commands, meaning, repeatable)
+        if not commands:
+            return meaning([])
+        answers = await link.arun(commands, repeatable)
+        while isinstance(answers[0], ResponseError) and (others := self._in_other_words(commands[0], answers[0])):
+            answers, commands = await link.arun(others), others
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise self._refusal(answer)
+        return meaning(answers)
+
+    def _in_other_words(self, command: Command, error: ResponseError) -> list[Command]:
+        """The same for a server that did not understand it; nothing if that is not what is wrong."""
+        if isinstance(error, NoScriptError):
+            _, sha, *rest = command
+            return [("EVAL", SCRIPTS[sha], *rest)]
+        if command[-2] == "IFEQ" and "syntax" in str(error):
+            self._has_ifeq = False
+            return [_scripted(command[:-2], command[-1])]
+        return []
+
+    def _refusal(self, answer: Exception) -> Exception:
+        """What to raise for an answer that is an error."""
+        if "WRONGTYPE" in str(answer):
+            return CorruptEntry(f"{self._link}: the key holds no string; another program wrote it")
+        return unavailable(str(self._link), answer)
 
 
 class _OnlyNew:

@@ -41,10 +41,10 @@ class Cluster:
     def __str__(self) -> str:
         return str(self._endpoint)
 
-    def run(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+    def run(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         return self._step(self._route(commands, repeatable), repeatable)
 
-    async def arun(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+    async def arun(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         return await self._astep(self._route(commands, repeatable), repeatable)
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
@@ -141,7 +141,7 @@ class Cluster:
                 answers: dict[Address, Any] = {}
                 for address, commands in requests.items():
                     try:
-                        answers[address] = self._wire(address).run(commands, repeatable=repeatable)
+                        answers[address] = self._wire(address).run(commands, repeatable)
                     except DriverUnavailable as error:
                         answers[address] = error
                 requests = plan.send(answers)
@@ -152,7 +152,7 @@ class Cluster:
     async def _astep(self, plan: Generator[Requests, Answers, list[Any]], repeatable: bool) -> list[Any]:
         async def ask(address: Address, commands: list[Command]) -> list[Any] | DriverUnavailable:
             try:
-                return await self._wire(address).arun(commands, repeatable=repeatable)
+                return await self._wire(address).arun(commands, repeatable)
             except DriverUnavailable as error:
                 return error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import re
 import threading
 import weakref
@@ -41,6 +40,9 @@ Command = tuple[Any, ...]
 
 FAILURES = (RedisError, RedisClusterException, OSError)
 CLOSED = "the driver was closed"
+NOT_YET = object()
+"""What stands for an answer that has not come whole."""
+PIECE = 16_384  # bytes; hiredis gets slow with much at a time
 REASONS: dict[type[BaseException], str] = {
     AuthenticationError: "the server refuses the user name or password",
     TimeoutError: "no answer within the timeout",
@@ -61,8 +63,8 @@ class Link(Protocol):
     asynchronous: bool
     """Whether `arun` and `ascan` work."""
 
-    def run(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]: ...
-    async def arun(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]: ...
+    def run(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]: ...
+    async def arun(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]: ...
     def scan(self, pattern: bytes) -> Iterator[bytes]: ...
     def ascan(self, pattern: bytes) -> AsyncIterator[bytes]: ...
     def close(self) -> None: ...
@@ -105,7 +107,7 @@ class Wire:
 
     after_fork = _reset
 
-    def run(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+    def run(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         if not self._free.acquire(timeout=self._endpoint.timeout):
             raise DriverUnavailable(f"{self._endpoint}: all {self._endpoint.max_connections} connections are in use")
         try:
@@ -145,7 +147,7 @@ class Wire:
         connection.connect()
         return connection
 
-    async def arun(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+    async def arun(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
@@ -260,9 +262,10 @@ class Lane:
         error: Exception = ConnectionError("the event loop is closing")
         try:
             async with self._endpoint.async_connection() as connection:
+                receiver = _Receiver(connection, self._in_flight, loop)
                 self._writer = connection._writer
                 self._leave(loop)
-                await self._receive(connection)
+                await receiver.lost
         except FAILURES as failure:
             error = failure
         except asyncio.CancelledError:
@@ -284,23 +287,6 @@ class Lane:
                 if not call.future.done():
                     call.future.set_exception(error)
 
-    async def _receive(self, connection: Any) -> None:
-        in_flight = self._in_flight
-        while True:
-            try:
-                # No timeout of its own: the lane has one timer for all.
-                reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
-            except ResponseError as error:
-                reply = error
-            call = in_flight[0]
-            call.replies.append(reply)
-            if len(call.replies) == call.count:
-                in_flight.popleft()
-                if not call.future.done():
-                    call.future.set_result(call.replies)
-            if isinstance(reply, ReadOnlyError):
-                raise ConnectionError("the primary has moved")
-
     def stop(self, error: Exception) -> None:
         """Drop the connection; what is in flight fails with `error`. The next call makes a new one."""
         if self._task is not None:
@@ -313,6 +299,56 @@ class Lane:
         if task is not None:
             self.stop(ConnectionError(CLOSED))
             await asyncio.wait([task])
+
+
+class _Receiver(asyncio.Protocol):
+    """Hands out the answers as they come, in the callback of the socket: a task that reads would cost a turn more.
+
+    connection: of redis-py, connected; it reads no more from now on.
+    lost: a future that ends, always by an error, when the connection does.
+    """
+
+    def __init__(self, connection: Any, in_flight: deque[_Call], loop: asyncio.AbstractEventLoop) -> None:
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self._in_flight = in_flight
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=NOT_YET
+        )
+        transport = connection._writer.transport
+        self._before = transport.get_protocol()
+        transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for start in range(0, len(data), PIECE):
+                self._reader.feed(data, start, min(PIECE, len(data) - start))
+                while (reply := self._reader.gets()) is not NOT_YET:
+                    self._hand_out(reply)
+        except RedisError as error:
+            self._end(error)
+
+    def _hand_out(self, reply: Any) -> None:
+        if isinstance(reply, ConnectionError):  # what it says is of the connection, not of one call
+            raise reply
+        call = self._in_flight[0]
+        call.replies.append(reply)
+        if len(call.replies) == call.count:
+            self._in_flight.popleft()
+            if not call.future.done():
+                call.future.set_result(call.replies)
+        if isinstance(reply, ReadOnlyError):
+            raise ConnectionError("the primary has moved")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(ConnectionError(str(exc) if exc else "the server has closed the connection"))
+        self._before.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What waits to be written is what callers wait for; there is nobody else to hold back."""
+
+    def _end(self, error: Exception) -> None:
+        if not self.lost.done():
+            self.lost.set_exception(error)
 
 
 class GivenClient:
@@ -329,7 +365,7 @@ class GivenClient:
     def __str__(self) -> str:
         return f"the given {type(self._client).__name__} client"
 
-    def run(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+    def run(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         client = self._blocking()
         try:
             if len(commands) == 1:
@@ -341,7 +377,7 @@ class GivenClient:
         except FAILURES as error:
             raise unavailable(str(self), error) from None
 
-    async def arun(self, commands: Sequence[Command], *, repeatable: bool = False) -> list[Any]:
+    async def arun(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         try:
             if len(commands) == 1:
                 try:

@@ -163,7 +163,8 @@ class Lifecycle:
                 if first:
                     record = _given(first.pop())
                 else:
-                    record = await store.read_by(io, sid, renew=loading and policy.renews)
+                    entry: Any = await store.entry_by(io, sid, renew=loading and policy.renews)
+                    record = store.record(entry)
                 if record is None:
                     break
                 notes = self._accept(sid, record)
@@ -237,7 +238,8 @@ class Lifecycle:
             return False
         policy = self._policy
         try:
-            record = await policy.store.read_by(io, self._retired or self._current_id())
+            entry: Any = await policy.store.entry_by(io, self._retired or self._current_id())
+            record = policy.store.record(entry)
             notes = None if record is None else self._notes_in(record.fields.get(RESERVED))
         except CorruptEntry:
             return False

@@ -144,7 +144,7 @@ class UnstorageSessionStore:
 
     async def aread(self, sid: str, *, renew: bool = False) -> Record | None:
         """Async twin of `read`."""
-        return await self.read_by(self.native, sid, renew=renew)
+        return self.record(await self.entry_by(self.native, sid, renew=renew))
 
     def set(self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None) -> object:
         """Store `data` and return its version, or None if its ttl function says that it is over.
@@ -229,12 +229,13 @@ class UnstorageSessionStore:
         """Let the driver find out what its backend can do; `capabilities` is final then."""
         await io.prepare()
 
-    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
-        """`read` by a face."""
-        key, ttl = self.key(sid), self.ttl
-        if not renew or ttl is None or callable(ttl):
-            return self.record(await io.read(key))
-        return self.record(await io.renew(key, ttl))
+    def entry_by(self, io: Any, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Entry | None]:
+        """What `record` makes a record of, by a face; `renew` as in `read`."""
+        ttl = self.ttl
+        renewing = renew and ttl is not None and not callable(ttl)
+        reading: Coroutine[Any, Any, Entry | None]
+        reading = io.renew(self.key(sid), ttl) if renewing else io.read(self.key(sid))
+        return reading
 
     def record(self, entry: Entry | None) -> Record | None:
         """The record in an entry; `CorruptEntry` if it cannot be decoded."""
@@ -257,7 +258,7 @@ class UnstorageSessionStore:
         return deleting
 
     async def _get(self, io: Any, sid: str) -> dict[str, Any] | None:
-        record = await self.read_by(io, sid)
+        record = self.record(await self.entry_by(io, sid))
         return None if record is None else record.data
 
     async def _set(self, io: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
@@ -271,7 +272,7 @@ class UnstorageSessionStore:
 
     async def _touch(self, io: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
         if callable(self.ttl) and data is None:
-            record = await self.read_by(io, sid)
+            record = self.record(await self.entry_by(io, sid))
             if record is None:
                 return False
             data = record.data
@@ -319,9 +320,10 @@ class PlainStore:
         """Get the data; `renew` is not to be had."""
         return self.record(self._store.get(sid))
 
-    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
-        """`read` by a face."""
-        return self.record(await io.get(sid))
+    def entry_by(self, io: Any, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Mapping[str, Any] | None]:
+        """What `record` makes a record of, by a face."""
+        getting: Coroutine[Any, Any, Mapping[str, Any] | None] = io.get(sid)
+        return getting
 
     def record(self, data: Mapping[str, Any] | None) -> Record | None:
         """The record that the data would be."""

@@ -123,15 +123,14 @@ def difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 
 def test_each_call_is_one_round_trip(driver: RedisDriver, stats: Callable[[], dict[str, int]]) -> None:
-    version = driver.set("key", b"1", ttl=100)
-    driver.set("key", b"1", expect=version)  # tells the server the script
+    driver.set("key", b"1", ttl=100)
     calls: list[tuple[Callable[[], object], dict[str, int]]] = [
         (lambda: driver.renew("key", 100), {"getex": 1}),
         (lambda: driver.read("key"), {"get": 1, "pttl": 1}),
         (lambda: driver.has("key"), {"exists": 1}),
         (lambda: driver.set("key", b"2", ttl=10), {"set": 1}),
         (lambda: driver.set("new", b"1", expect=ABSENT), {"set": 1}),
-        (lambda: driver.set("key", b"3", ttl=10, expect=b"2"), {"evalsha": 1, "get": 1, "set": 1}),
+        (lambda: driver.set("key", b"3", ttl=10, expect=b"2"), {"set": 1}),
         (lambda: driver.touch("key", 50), {"pexpire": 1}),
         (lambda: driver.get_many(["key", "new"]), {"get": 2}),
         (lambda: driver.delete("new"), {"unlink": 1}),
@@ -155,12 +154,33 @@ def test_fifty_concurrent_reads_are_one_write_and_one_read(
     asyncio.run(main())
 
 
-def test_a_script_that_the_server_has_forgotten_is_sent_again(driver: RedisDriver, valkey: Valkey) -> None:
-    driver.set("key", b"1")
-    with redis.Redis.from_url(valkey.url) as client:
+@pytest.mark.parametrize("colour", ["blocking", "async"])
+def test_a_server_that_does_not_know_ifeq_or_has_forgotten_the_script_compares_nevertheless(
+    redis62: Valkey, colour: str
+) -> None:
+    driver = RedisDriver(redis62.url)
+    with redis.Redis.from_url(redis62.url) as client:
+
+        def commands(run: Callable[[], object]) -> dict[str, int]:
+            client.config_resetstat()
+            run()
+            stats: Any = client.info("commandstats")
+            return {
+                name: stats[f"cmdstat_{name}"]["calls"] for name in ("eval", "evalsha") if f"cmdstat_{name}" in stats
+            }
+
+        def swap(value: bytes, expect: bytes) -> Callable[[], object]:
+            return lambda: call(driver, colour, "set", "key", value, ttl=100, expect=expect)
+
+        driver.set("key", b"1")
         client.script_flush()
-    driver.set("key", b"2", expect=b"1")
-    assert driver.get("key") == b"2"
+        assert commands(swap(b"2", b"1")) == {"eval": 1, "evalsha": 1}
+        assert commands(swap(b"3", b"2")) == {"evalsha": 1}
+        with pytest.raises(Conflict):
+            swap(b"4", b"2")()
+        client.script_flush()
+        assert call(driver, colour, "delete", "key", expect=b"3")
+    driver.close()
 
 
 # --- what other programs see and leave ---
@@ -440,13 +460,13 @@ def test_a_paused_server_is_an_outage_and_then_answers_again(own: Valkey, colour
     asyncio.run(main())
 
 
-def call(driver: Driver, colour: str, method: str, *args: Any) -> Any:
+def call(driver: Driver, colour: str, method: str, *args: Any, **kwargs: Any) -> Any:
     if colour == "blocking":
-        return getattr(driver, method)(*args)
+        return getattr(driver, method)(*args, **kwargs)
 
     async def main() -> Any:
         try:
-            return await getattr(driver, "a" + method)(*args)
+            return await getattr(driver, "a" + method)(*args, **kwargs)
         finally:
             await driver.aclose()
 

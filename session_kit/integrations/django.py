@@ -192,7 +192,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """Read the record and remember its version; None if it is gone, or nobody can read it."""
         store = _store()
         try:
-            record = await store.read_by(io, self.session_key)
+            record = store.record(await store.entry_by(io, self.session_key))
             if record is None:
                 return None
             notes = record.fields.pop(RESERVED, None)
