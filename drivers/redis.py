@@ -180,7 +180,10 @@ def _first_is_true(answers: list[Any]) -> bool:
 
 
 def _milliseconds(ttl: float) -> int:
-    return max(1, min(round(ttl * 1000), LONGEST))
+    milliseconds = round(ttl * 1000)
+    if 0 < milliseconds < LONGEST:
+        return milliseconds
+    return LONGEST if milliseconds else 1
 
 
 def _version(expect: object) -> bytes:
