@@ -20,6 +20,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import session_kit
 from session_kit.asgi import SessionMiddleware
 from session_kit.benchmarks import harness
 from session_kit.benchmarks.harness import (
@@ -415,7 +416,7 @@ def memory(noise: Noise) -> Iterator[Result]:
 
 def imports(noise: Noise) -> Iterator[Result]:
     """The first import of the library, beside that of json, each in a new interpreter."""
-    path = str(Path(__file__).parent.parent)
+    path = str(Path(session_kit.__file__).parent.parent)
     program = "import sys, time; sys.path.insert(0, sys.argv[1]); begin = time.perf_counter(); import {}\n"
     program += "print(time.perf_counter() - begin)"
     best = {"session_kit": float("inf"), "json": float("inf")}

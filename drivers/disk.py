@@ -13,6 +13,7 @@ import itertools
 import os
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
@@ -107,6 +108,24 @@ def _translated(method: Callable[Concatenate[DiskDriver, P], R]) -> Callable[Con
     return call
 
 
+def _in_turn(method: Callable[Concatenate[DiskDriver, P], R]) -> Callable[Concatenate[DiskDriver, P], R]:
+    """Let the threads of this process write one after the other, as SQLite does with processes.
+
+    SQLite itself would let each sleep and try again: fifty threads get done a twentieth of what one does.
+    """
+
+    def call(self: DiskDriver, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self._turn.acquire(timeout=self.timeout):
+            raise diskcache.Timeout
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._turn.release()
+
+    functools.update_wrapper(call, method)
+    return call
+
+
 class DiskDriver(Driver):
     """A folder with a SQLite database, shared by all processes of this machine. Not for network file systems.
 
@@ -138,6 +157,7 @@ class DiskDriver(Driver):
         self.path = expanded(path)
         self.timeout = timeout
         self._writes = itertools.count(1)
+        self._turn = threading.RLock()
         self._cache = self._open(size_limit)
 
     @classmethod
@@ -171,6 +191,7 @@ class DiskDriver(Driver):
         return self._live(key)
 
     @_translated
+    @_in_turn
     def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
         check_key(key)
         check_value(value)
@@ -184,6 +205,7 @@ class DiskDriver(Driver):
         return version
 
     @_translated
+    @_in_turn
     def delete(self, key: str, *, expect: object = ANY) -> bool:
         check_key(key)
         with self._cache.transact():
@@ -196,6 +218,7 @@ class DiskDriver(Driver):
             return live
 
     @_translated
+    @_in_turn
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
         deadline = self._deadline(ttl)
@@ -213,11 +236,13 @@ class DiskDriver(Driver):
             page = self._page(page[-1] + "\0")
 
     @_translated
+    @_in_turn
     def set_many(self, items: Mapping[str, bytes], *, ttl: float | None = None) -> None:
         with self._cache.transact():
             super().set_many(items, ttl=ttl)
 
     @_translated
+    @_in_turn
     def delete_many(self, keys: Iterable[str]) -> int:
         with self._cache.transact():
             return super().delete_many(keys)
@@ -239,6 +264,10 @@ class DiskDriver(Driver):
     def close(self) -> None:
         super().close()
         self._cache.close()
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._turn = threading.RLock()
 
     def _deadline(self, ttl: float | None) -> Deadline | None:
         expires_at = self.expires_at(ttl)
@@ -273,6 +302,7 @@ class DiskDriver(Driver):
         return [key for (key,) in rows.fetchall()]
 
     @_translated
+    @_in_turn
     def _clear_page(self, prefix: str, start: str) -> list[str]:
         """Delete the live keys of one page that begin with `prefix`, and return them."""
         with self._cache.transact():
@@ -285,6 +315,7 @@ class DiskDriver(Driver):
             return page
 
     @_translated
+    @_in_turn
     def _prune_batch(self) -> int:
         with self._cache.transact():
             rows = self._cache._sql(

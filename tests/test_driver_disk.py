@@ -6,7 +6,9 @@ import contextlib
 import os
 import pickle
 import sqlite3
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,21 @@ def test_nothing_is_evicted_unless_asked(tmp_path: Path) -> None:
     assert sum(1 for _ in unlimited.keys()) == 100
     assert 10 < sum(1 for _ in limited.keys()) < 100
     assert limited.has("key-99")
+
+
+def test_threads_that_wait_for_a_lock_of_another_process_wait_no_longer_than_one(tmp_path: Path) -> None:
+    driver = DiskDriver(tmp_path / "store", timeout=0.2)  # type: ignore[arg-type]
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cache.db")) as other, ThreadPoolExecutor(8) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        begin = time.monotonic()
+        waiting = [pool.submit(driver.set, f"key{number}", b"value") for number in range(8)]
+        for future in waiting:
+            with pytest.raises(DriverUnavailable, match=r"timeout=0\.2 s"):
+                future.result()
+        assert time.monotonic() - begin < 1
+        other.rollback()
+    driver.set("key", b"value")
+    driver.close()
 
 
 def test_a_lock_held_by_another_process_raises_within_the_timeout(tmp_path: Path) -> None:
