@@ -7,4 +7,9 @@ workloads.py  what is measured: operations of a driver, and of sessions on top o
 shift.py      threads, or tasks, that do an operation side by side
 report.py     the table and the JSON
 plot.py       the picture
+
+peers.py      the same ten requests through session_kit and its peers; applications in peer_apps.py, called by sites.py,
+              and under a real server by peers_http.py
+targets.py    what sessions may cost, as ratios; harness.py calls the applications
+hot_path.py   where the time of a request goes
 """

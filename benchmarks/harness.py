@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,6 +41,9 @@ def login(session: Any) -> None:
 
 def login_large(session: Any) -> None:
     session.update(LARGE)
+
+
+HANDLERS: dict[str, Handler] = {"read": read, "write": write, "untouched": untouched, "first visit": login}
 
 
 # --- ASGI ---
@@ -122,26 +126,32 @@ def wsgi_app(handle: Handler, key: str) -> Any:
     return app
 
 
-def ask_wsgi(app: Any, cookie: str) -> list[tuple[str, str]]:
-    """Make one request and return the headers of the response."""
-    environ = {
+def wsgi_environ(path: str, cookie: str) -> dict[str, Any]:
+    """What a WSGI server says of a request (PEP 3333)."""
+    return {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
-        "PATH_INFO": "/",
+        "PATH_INFO": path,
         "QUERY_STRING": "",
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
         "HTTP_HOST": "localhost",
-        "HTTP_COOKIE": f"theme=dark; lang=en; {cookie}" if cookie else "theme=dark; lang=en",
+        "HTTP_COOKIE": cookie,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(),
-        "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": False,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
+
+
+def ask_wsgi(app: Any, cookie: str, path: str = "/") -> list[tuple[str, str]]:
+    """Make one request and return the headers of the response."""
+    environ = wsgi_environ(path, f"theme=dark; lang=en; {cookie}" if cookie else "theme=dark; lang=en")
     answers: list[list[tuple[str, str]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> None:

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SECRET = "benchmark-secret-of-more-than-32-bytes"
-PROFILE = {"user": "ada", "roles": ["admin", "editor"], "theme": "dark", "name": "Ada Lovelace", "note": "x" * 90}
+from session_kit.benchmarks.harness import PROFILE, SECRET
+
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 
 NONE, OURS = "none", "session_kit"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
-import sys
 import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
+
+from session_kit.benchmarks.harness import wsgi_environ
 
 DEADLINE = 10.0  # seconds
 HOST, PORT = "127.0.0.1", 8000
@@ -149,25 +149,10 @@ class WsgiSite:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._environ = {
-            "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": "",
-            "QUERY_STRING": "",
-            "SERVER_NAME": HOST,
-            "SERVER_PORT": str(PORT),
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": HOST,
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-            **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in HEADERS.items()},
-        }
+        self._headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in HEADERS.items()}
 
     def get(self, path: str, cookie: str) -> Answer:
-        environ = {**self._environ, "PATH_INFO": path, "HTTP_COOKIE": cookie, "wsgi.input": io.BytesIO()}
+        environ = {**wsgi_environ(path, cookie), **self._headers}
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:

@@ -24,6 +24,7 @@ import session_kit
 from session_kit.asgi import SessionMiddleware
 from session_kit.benchmarks import harness
 from session_kit.benchmarks.harness import (
+    HANDLERS,
     SECRET,
     asgi_app,
     asgi_case,
@@ -86,14 +87,6 @@ def asgi_large(noise: Noise) -> Iterator[Result]:
         yield Result(f"ASGI, memory, 4 KB: {kind}", "Starlette", over(best, "ours"), over(best, "starlette"), limit)
 
 
-HANDLERS = {
-    "read": harness.read,
-    "write": harness.write,
-    "untouched": harness.untouched,
-    "first visit": harness.login,
-}
-
-
 def _asgi(url: str, kind: str, login: harness.Handler, noise: Noise) -> dict[str, float]:
     from starlette.middleware.sessions import SessionMiddleware as StarletteSessions
     from starsessions import InMemoryStore, SessionAutoloadMiddleware
@@ -143,10 +136,7 @@ def flask(noise: Noise) -> Iterator[Result]:
         return app
 
     def log_in(app: Any) -> str:
-        def at_login(environ: dict[str, Any], start_response: Any) -> Any:
-            return app({**environ, "PATH_INFO": "/login"}, start_response)
-
-        return wsgi_cookie(ask_wsgi(at_login, ""))
+        return wsgi_cookie(ask_wsgi(app, "", "/login"))
 
     for kind, limit in {"read": 0.20, "write": 0.12, "untouched": 0.05}.items():
         cases = {"bare": wsgi_case(make("bare", ours=False), "")}

@@ -7,10 +7,10 @@ from functools import partial
 from itertools import cycle
 from typing import Any, ClassVar, TypeVar
 
+from session_kit.benchmarks.harness import SECRET
 from session_kit.benchmarks.place import Place
 from session_kit.manager import Headers, SessionManager, random_id
 
-SECRET = "benchmark-secret-of-more-than-32-bytes"
 # A listing asks some stores for each entry, so that more would take long.
 LISTED = 20
 MOST_DELETED = 5000
