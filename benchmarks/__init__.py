@@ -11,5 +11,6 @@ plot.py       the picture
 peers.py      the same ten requests through session_kit and its peers; applications in peer_apps.py, called by sites.py,
               and under a real server by peers_http.py
 targets.py    what sessions may cost, as ratios; harness.py calls the applications
+readme.py     where results are kept
 hot_path.py   where the time of a request goes
 """

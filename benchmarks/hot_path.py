@@ -22,8 +22,8 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.benchmarks import harness
 from session_kit.benchmarks.harness import HANDLERS, SECRET, asgi_app, asgi_case, ask
 from session_kit.benchmarks.measure import Case, conditions, microseconds
+from session_kit.benchmarks.readme import keep
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGE = str(Path(session_kit.__file__).parent)
 OURSELVES = str(Path(PACKAGE, "benchmarks"))
 INTERVAL = 0.0005  # seconds of processor time from one sample to the next
@@ -104,8 +104,7 @@ def main() -> None:
     text = "\n".join([conditions(("session-kit", "msgspec")) + "\n", *reports])
     print(text)
     if chosen.write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "hot-path.txt").write_text(text)
+        keep("hot-path.txt", text)
 
 
 if __name__ == "__main__":

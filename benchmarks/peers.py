@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,11 +21,9 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.measure import Noise, compare, conditions, microseconds
 from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place, named
+from session_kit.benchmarks.readme import README, ROOT, keep, put_into
 from session_kit.benchmarks.sites import SITES, Browser, Site
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "peers.txt"
-BEGIN, END = "<!-- peers -->\n", "<!-- end -->"
 PACKAGES = (
     *("starlette", "starsessions", "litestar", "flask", "flask-session", "cachelib", "django", "beaker", "aiohttp"),
     *("aiohttp-session", "redis", "granian"),
@@ -192,14 +189,6 @@ def report(rows: Iterable[Row], noise: float) -> str:
     )
 
 
-def put_into(text: str, made: str) -> str:
-    """The README with a report in its place."""
-    result, places = re.subn(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{made}{END}", text, flags=re.DOTALL)
-    if places != 1:
-        raise SystemExit(f"README.md needs one place for the table: {BEGIN.strip()} and {END}, each on its line")
-    return result
-
-
 # --- the command ---
 
 
@@ -225,7 +214,7 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=30, help="in a round")
     parser.add_argument("--rounds", type=int, default=50, help="of which the best counts")
     parser.add_argument("--http", action="store_true", help="a few under a real server too; needs wrk")
-    parser.add_argument("--write", action="store_true", help=f"into README.md and {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/peers.txt")
     parser.add_argument("--measure", nargs="+", metavar="NAME", help="these alone, in this process; prints JSON")
     chosen = parser.parse_args()
     if unknown := set(chosen.frameworks) - set(known):
@@ -246,10 +235,8 @@ def main() -> None:
             made += "\n" + report_http(Place(Path(folder), redis))
     print(made)
     if chosen.write:
-        readme = ROOT / "README.md"
-        readme.write_text(put_into(readme.read_text(), made))
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(made)
+        README.write_text(put_into(README.read_text(), "peers", made))
+        keep("peers.txt", made)
 
 
 if __name__ == "__main__":

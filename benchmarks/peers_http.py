@@ -13,10 +13,10 @@ from pathlib import Path
 
 from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place
 from session_kit.benchmarks.peers import validate
+from session_kit.benchmarks.readme import ROOT
 from session_kit.benchmarks.sites import HEADERS, Answer, Browser
 from tests.servers import HOST, Server
 
-ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORKS = ("Starlette", "Flask")
 PATHS = ("/read", "/write")
 SECONDS = 3

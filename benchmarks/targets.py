@@ -1,6 +1,6 @@
 """The targets: what sessions may cost at most, as a ratio to something that everybody knows, in the same run.
 
-    python -m session_kit.benchmarks.targets [PART ...]
+    python -m session_kit.benchmarks.targets [PART ...] [--write]
 
 Overhead is the time of an application with the middleware less that of the bare one. Redis and S3 stand for servers
 that the run starts itself, on this machine.
@@ -8,6 +8,7 @@ that the run starts itself, on this machine.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
 import subprocess
@@ -36,6 +37,7 @@ from session_kit.benchmarks.harness import (
     wsgi_cookie,
 )
 from session_kit.benchmarks.measure import Case, Noise, compare, conditions, microseconds, summarize
+from session_kit.benchmarks.readme import README, keep, put_into
 from session_kit.wsgi import KEY
 from session_kit.wsgi import SessionMiddleware as WSGISessionMiddleware
 
@@ -422,20 +424,39 @@ def imports(noise: Noise) -> Iterator[Result]:
 PARTS: list[Part] = [asgi_memory, asgi_large, flask, django, asgi_valkey, wsgi_valkey, disk, s3, memory, imports]
 
 
-def main(names: list[str]) -> None:
+HEAD = (
+    "| what | against | ours, µs | theirs, µs | ratio | at most | |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n"
+)
+PACKAGES = ("starlette", "starsessions", "flask", "django", "redis", "diskcache", "boto3")
+
+
+def row(result: Result) -> str:
+    """One row of the table in Markdown."""
+    verdict = "" if result.ratio <= result.limit else "missed"
+    figures = f"{microseconds(result.ours)} | {microseconds(result.theirs)} | {result.ratio:.2f}"
+    return f"| {result.what} | {result.against} | {figures} | {result.limit:.2f} | {verdict} |\n"
+
+
+def main() -> None:
     parts = {part.__name__: part for part in PARTS}
-    unknown = [name for name in names if name not in parts]
-    if unknown:
-        sys.exit(f"targets: there is no part {unknown[0]!r}; the parts are {', '.join(parts)}")
-    noise = Noise()
-    print("| what | against | ours, us | theirs, us | ratio | at most | |\n| --- | --- | --- | --- | --- | --- | --- |")
-    for name in names or parts:
+    parser = argparse.ArgumentParser(description="What sessions may cost, as ratios in one run.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all")
+    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/targets.txt")
+    chosen = parser.parse_args()
+    if unknown := [name for name in chosen.parts if name not in parts]:
+        parser.error(f"unknown: {unknown[0]}; known are {', '.join(parts)}")
+    noise, made = Noise(), HEAD
+    print(made, end="")
+    for name in chosen.parts or parts:
         for result in parts[name](noise):
-            verdict = "" if result.ratio <= result.limit else "missed"
-            figures = f"{microseconds(result.ours)} | {microseconds(result.theirs)} | {result.ratio:.2f}"
-            print(f"| {result.what} | {result.against} | {figures} | {result.limit:.2f} | {verdict} |", flush=True)
-    print(f"\n{conditions(('starlette', 'starsessions', 'flask', 'django', 'redis', 'diskcache', 'boto3'))}. {noise}.")
+            made += row(result)
+            print(row(result), end="", flush=True)
+    below = f"\n{conditions(PACKAGES)}. {str(noise).capitalize()}.\n"
+    print(below, end="")
+    if chosen.write:
+        README.write_text(put_into(README.read_text(), "targets", made + below))
+        keep("targets.txt", made + below)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -8,17 +8,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from session_kit.benchmarks.readme import README, ROOT, put_into
 from session_kit.drivers import Capabilities
 from session_kit.testing.conformance import Conditions, DriverConformance, Expiry, Keys, Sharing, Values
 from tests.web_servers import FRAMEWORKS
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
 # Other versions of the same frameworks are no news, nor are a few more lines in a module.
 VERSION_OR_LENGTH = re.compile(r"\d+(\.\d+)+|\d+(?= \|$)", re.MULTILINE)
 
@@ -72,10 +70,7 @@ class Table:
             counts = [_cell(self.outcomes[row, column]) for column in self.columns()]
             rows.append([*self.before(row), *counts, *self.after(row)])
         table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-        begin, end = f"<!-- {self.marker} -->\n", "<!-- end -->"
-        made, places = re.subn(f"{begin}.*?{end}", lambda _: begin + table + end, text, flags=re.DOTALL)
-        assert places == 1, self.marker
-        return made
+        return put_into(text, self.marker, table)
 
 
 class Drivers(Table):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from session_kit.benchmarks.peer_apps import NONE, PEERS, PROFILE, Peer, Place, named
-from session_kit.benchmarks.peers import KINDS, WHOLE, Row, Unfaithful, measure_apart, put_into, table, validate
+from session_kit.benchmarks.peers import KINDS, WHOLE, Row, Unfaithful, measure_apart, table, validate
+from session_kit.benchmarks.readme import put_into
 from session_kit.benchmarks.sites import SITES, Answer, Browser, WsgiSite
 
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -119,11 +120,11 @@ def test_a_cookie_without_an_end_is_kept() -> None:
 
 def test_the_report_takes_the_place_of_the_one_before_and_of_nothing_else() -> None:
     text = "a\n<!-- peers -->\nold\n<!-- end -->\n<!-- other -->\nkept\n<!-- end -->\n"
-    made = put_into(text, "new \\1\n")
+    made = put_into(text, "peers", "new \\1\n")
     assert made == "a\n<!-- peers -->\nnew \\1\n<!-- end -->\n<!-- other -->\nkept\n<!-- end -->\n"
-    assert put_into(made, "new \\1\n") == made
-    with pytest.raises(SystemExit, match="one place"):
-        put_into("a README without a place", "new")
+    assert put_into(made, "peers", "new \\1\n") == made
+    with pytest.raises(ValueError, match="one place"):
+        put_into("a README without a place", "peers", "new")
 
 
 def test_the_table_has_a_row_for_each_application_and_noise_is_no_gain() -> None:
