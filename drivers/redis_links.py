@@ -118,7 +118,7 @@ class Wire:
                 f"{self._endpoint}: all {self._endpoint.max_connections} connections are in use"
             ) from None
         try:
-            return self._exchange(commands, repeatable)
+            return self._exchange(commands)
         except FAILURES as error:
             if not (repeatable and _is_lost(error)):
                 raise unavailable(str(self._endpoint), error) from None
@@ -126,8 +126,8 @@ class Wire:
             self._free.put(None)
         return self.run(commands)
 
-    def _exchange(self, commands: Sequence[Command], repeatable: bool) -> list[Any]:
-        connection = self._take(repeatable)
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        connection = self._take()
         replies: list[Any] = []
         moved = False
         try:
@@ -147,13 +147,11 @@ class Wire:
             self._idle.append(connection)
         return replies
 
-    def _take(self, repeatable: bool) -> Any:
+    def _take(self) -> Any:
         """The connection that was used last, or a new one."""
         with contextlib.suppress(IndexError):
             while True:
                 connection = self._idle.pop()
-                if repeatable:  # will be tried again on another if this one turns out to be closed
-                    return connection
                 # What is readable between two calls is the end: the server has closed it.
                 with contextlib.suppress(*FAILURES):
                     if not connection.can_read(0):
@@ -346,6 +344,8 @@ class _Receiver(asyncio.Protocol):
     def _hand_out(self, reply: Any) -> None:
         if isinstance(reply, ConnectionError):  # what it says is of the connection, not of one call
             raise reply
+        if not self._in_flight:  # were it kept, the next caller would be given what is another's
+            raise InvalidResponse("an answer that nobody has asked for")
         call = self._in_flight[0]
         call.replies.append(reply)
         if len(call.replies) == call.count:

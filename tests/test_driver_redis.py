@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -181,6 +182,35 @@ def test_a_server_that_does_not_know_ifeq_or_has_forgotten_the_script_compares_n
         client.script_flush()
         assert call(driver, colour, "delete", "key", expect=b"3")
     driver.close()
+
+
+@pytest.mark.parametrize("colour", ["blocking", "async"])
+def test_an_answer_too_many_is_never_taken_for_the_next_callers(colour: str) -> None:
+    class Talkative(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(4096):
+                self.request.sendall(b"$4\r\nmine\r\n$6\r\nothers\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Talkative) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        driver = RedisDriver(f"redis://127.0.0.1:{server.server_address[1]}")
+
+        async def ask() -> list[object]:
+            answers = []
+            for number in range(3):
+                answers.append(await driver.aget(f"key{number}"))
+                await asyncio.sleep(0.02)  # what comes too late has come
+            await driver.aclose()
+            return answers
+
+        if colour == "async":
+            answers: list[object] = asyncio.run(ask())
+        else:
+            answers = [driver.get(f"key{number}") for number in range(3)]
+        assert answers == [b"mine"] * 3
+        driver.close()
+        server.shutdown()
 
 
 # --- what other programs see and leave ---
