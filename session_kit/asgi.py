@@ -80,7 +80,7 @@ class SessionMiddleware:
 
         try:
             if self._eager:
-                await self.manager.aload(session)
+                await self.manager.apreload(session)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
             if not session._sealed:

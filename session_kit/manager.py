@@ -209,7 +209,7 @@ class SessionManager:
         session._used = False
         return headers
 
-    async def aload(self, session: Session[Any]) -> None:
+    async def apreload(self, session: Session[Any]) -> None:
         """Before an async handler, load what could not be loaded without waiting when the handler touches it.
 
         In an outage nothing is raised: a handler that never touches the session shall not notice.

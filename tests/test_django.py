@@ -19,7 +19,7 @@ from django.conf import settings
 
 from session_kit import ConfigError, CookieOptions, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.testing import CountingDriver, FaultyDriver
+from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OURS = "session_kit.integrations.django"
@@ -90,6 +90,13 @@ def fail(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("broken")
 
 
+def save_and_fail(request: HttpRequest) -> HttpResponse:
+    request.session["user"] = "saved"
+    request.session.save()
+    request.session["user"] = "not saved"
+    raise RuntimeError("broken")
+
+
 def flash(request: HttpRequest) -> HttpResponse:
     messages.info(request, "hello")
     return HttpResponse("ok")
@@ -120,7 +127,22 @@ async def async_write(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"value": await request.session.aget("user")})
 
 
-VIEWS = (untouched, read, write, count, nested, rotate, flush, fail, flash, flashed, stream, browser, async_write)
+VIEWS = (
+    untouched,
+    read,
+    write,
+    count,
+    nested,
+    rotate,
+    flush,
+    fail,
+    save_and_fail,
+    flash,
+    flashed,
+    stream,
+    browser,
+    async_write,
+)
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 
 ENGINE = ["django.contrib.sessions.middleware.SessionMiddleware", settings.MIDDLEWARE[1]]
@@ -342,6 +364,24 @@ def test_the_cookie_is_the_one_that_all_share(driver: CountingDriver) -> None:
     client.get("/write")
     manager = SessionManager(settings.SESSION_KIT["store"], SECRET)
     assert manager.open(client.cookies.output(header="").strip().split(";")[0])["user"] == "ada"
+
+
+def test_sessions_of_the_shared_cookie_end_by_the_clock_that_was_given() -> None:
+    clock = ManualClock()
+    kit = {"store": "memory://", "clock": clock}
+    with override_settings(SESSION_KIT=kit, SESSION_COOKIE_AGE=100):
+        client = Client()
+        client.get("/write")
+        clock.advance(90)
+        assert client.get("/read").json() == {"value": "ada"}
+        clock.advance(120)
+        assert client.get("/read").json() == {"value": None}
+
+
+def test_what_a_view_saved_by_name_before_it_failed_gets_its_cookie(driver: CountingDriver) -> None:
+    client = Client(raise_request_exception=False)
+    client.get("/save_and_fail")
+    assert client.get("/read").json() == {"value": "saved"}
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -68,7 +68,7 @@ class QuartSessions(SessionInterface):
         session = self._manager.open(cookies, asynchronous=True, session_class=self._class)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
         session._sealed = isinstance(request, Websocket)
-        await self._manager.aload(session)
+        await self._manager.apreload(session)
         return session
 
     async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]

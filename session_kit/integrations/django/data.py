@@ -27,6 +27,10 @@ class Data(DraftView, MutableMapping[str, Any]):
         """What is changed."""
         return self._draft
 
+    def get(self, key: str, default: Any = None, /) -> Any:
+        # Django asks for its own key several times in each request, mostly in vain; this raises nothing inside.
+        return self._draft[key] if key in self._draft.fields else default
+
     def __setitem__(self, key: str, value: Any) -> None:
         self._draft.put(key, value)
 

@@ -66,10 +66,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     # --- Django's eight methods and their twins ---
 
     def exists(self, session_key: str) -> bool:
-        return run(_has(store().blocking, session_key))
+        return bool(session_key) and store().driver.has(store().key(session_key))
 
     async def aexists(self, session_key: str) -> bool:
-        return await _has(store().native, session_key)
+        return bool(session_key) and await store().driver.ahas(store().key(session_key))
 
     def create(self) -> None:
         run(self._create(store().blocking))
@@ -188,7 +188,3 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         if fields is None:
             raise UpdateError
         self._data.draft.rebase(fields)
-
-
-async def _has(io: Any, session_key: str) -> bool:
-    return bool(session_key) and bool(await io.has(store().key(session_key)))

@@ -59,7 +59,7 @@ class SessionMiddleware:
 
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
         session = self._open(request)
-        await self.manager.aload(session)
+        await self.manager.apreload(session)
         response = await self.get_response(request)
         try:
             failed = response.status_code >= 500

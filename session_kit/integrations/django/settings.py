@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,7 +37,8 @@ def store() -> UnstorageSessionStore:
     if store is None:
         raise ConfigError('SESSION_KIT needs a store: SESSION_KIT = {"store": "redis://..."}')
     if isinstance(store, str):
-        store = open_store(with_ttl(store, conf.settings.SESSION_COOKIE_AGE))
+        url = with_ttl(store, conf.settings.SESSION_COOKIE_AGE)
+        store = open_store(url, clock=options().get("clock", time.time))
     if not isinstance(store, UnstorageSessionStore):
         raise ConfigError(
             f"SESSION_KIT: the engine needs a URL or an UnstorageSessionStore, not {type(store).__name__}"

@@ -103,7 +103,7 @@ class FlaskSessions(SessionInterface):
 def add_headers(response: Any, headers: Headers) -> None:
     """Add the session's headers to a response of werkzeug's kind."""
     for name, value in headers:
-        # What werkzeug's `vary` takes to add to a header pays only where there is one.
+        # werkzeug's `vary` parses the header and renders it again: only where there is one to add to.
         if name == "Vary" and response.headers.getlist(name):
             response.vary.add(value)
         else:
