@@ -85,6 +85,11 @@ def flush(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+def clear(request: HttpRequest) -> HttpResponse:
+    request.session.clear()
+    return HttpResponse("ok")
+
+
 def fail(request: HttpRequest) -> HttpResponse:
     request.session["user"] = "eve"
     raise RuntimeError("broken")
@@ -135,6 +140,7 @@ VIEWS = (
     nested,
     rotate,
     flush,
+    clear,
     fail,
     save_and_fail,
     flash,
@@ -244,6 +250,12 @@ def test_a_logout_ends_the_session(client: Client) -> None:
     old = {name: morsel.value for name, morsel in client.cookies.items()}
     client.get("/flush")
     client.cookies.load(old)
+    assert client.get("/read").json() == {"value": None}
+
+
+def test_what_is_cleared_unread_is_gone(client: Client) -> None:
+    client.get("/write")
+    client.get("/clear")
     assert client.get("/read").json() == {"value": None}
 
 

@@ -46,7 +46,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
             return
         if not hasattr(self, "_data"):
             self._data = Data({})
-        if data or self._data:
+        # A new session begins with {}, which is no change; the data of a stored one are replaced, read or not.
+        if data or self._data or self.session_key is not None:
             self._data.draft.replace(data)
 
     @property
