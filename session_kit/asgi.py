@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from typing import Any, Literal, Unpack
 
-from session_kit.errors import ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
@@ -54,10 +53,8 @@ class SessionMiddleware:
     ) -> None:
         if load not in ("auto", "explicit"):
             raise ConfigError(f"load must be 'auto' or 'explicit', not {load!r}")
-        if (manager is None) == (store is None):
-            raise ConfigError("SessionMiddleware needs store=... and secret=..., or a manager=... in their place")
         self.app = app
-        self.manager = manager or make_manager(store, secret, "manager", "load", **options)
+        self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
         self._eager = load == "auto" and not self.manager.loads_lazily
         self._policy = self.manager._policy
         self._instant = self._policy.capabilities.never_blocks
@@ -83,9 +80,7 @@ class SessionMiddleware:
 
         try:
             if self._eager:
-                # A handler that never touches the session shall not notice an outage.
-                with suppress(DriverUnavailable):
-                    await session._load(session._policy.store.native)
+                await self.manager.apreload(session)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
             if not session._sealed:
@@ -150,7 +145,7 @@ async def _say_unavailable(kind: str, send: Send) -> None:
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b"Service Unavailable: the session store does not answer"})
+    await send({"type": "http.response.body", "body": STORE_DOWN.encode()})
 
 
 def _encode(header: tuple[str, str]) -> tuple[bytes, bytes]:

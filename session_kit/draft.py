@@ -111,6 +111,10 @@ class Draft:
         value = values[key] = self.codec.load(self.fields[key], object)
         return value
 
+    def get(self, key: str, default: Any = None) -> Any:
+        # Frameworks ask for keys of their own in each request, mostly in vain; this raises nothing inside.
+        return self[key] if key in self.fields else default
+
     @property
     def changed(self) -> bool:
         """True if the record would be written differently. Call `settle` first."""
@@ -240,6 +244,9 @@ class DraftView(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         return self._draft[key]
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        return self._draft.get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._draft.fields

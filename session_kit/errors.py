@@ -15,6 +15,9 @@ class SessionError(SessionKitError):
     """A session was used in a way that cannot work, or holds a value that cannot be stored."""
 
 
+STORE_DOWN = "The session store does not answer; try again later."
+"""What a client is told with the 503."""
+
 __all__ = [
     "ConfigError",
     "Conflict",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.cookie import Claim, Cookie, CookieHeaders, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.twins import run
-from session_kit.errors import ConfigError, CorruptEntry, SessionError
+from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Write
 from session_kit.policy import Event, OnError, Policy
 from session_kit.schema import Schema, Upgrade
@@ -208,6 +209,15 @@ class SessionManager:
         session._used = False
         return headers
 
+    async def apreload(self, session: Session[Any]) -> None:
+        """Before an async handler, load what could not be loaded without waiting when the handler touches it.
+
+        In an outage nothing is raised: a handler that never touches the session shall not notice.
+        """
+        if not self.loads_lazily:
+            with suppress(DriverUnavailable):
+                await session._load(self._policy.store.native)
+
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""
         if self._owns_store:
@@ -260,6 +270,23 @@ class SessionManager:
             # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
             headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
         return headers
+
+
+def choose_manager(
+    caller: str,
+    manager: SessionManager | None,
+    store: Any,
+    secret: Secrets,
+    *also: str,
+    **options: Unpack[ManagerOptions],
+) -> SessionManager:
+    """Return the manager that a middleware or an integration was given, or make one of what it was given in its place.
+
+    caller: its name. also: as for `make_manager`.
+    """
+    if (manager is None) == (store is None) or (manager is not None and (secret or options)):
+        raise ConfigError(f"{caller} needs store=... and secret=..., or a manager=... in their place")
+    return manager or make_manager(store, secret, "manager", *also, **options)
 
 
 def make_manager(store: Any, secret: Secrets, *also: str, **options: Unpack[ManagerOptions]) -> SessionManager:

@@ -113,6 +113,12 @@ class TypedDraft(Draft):
         except AttributeError:
             raise KeyError(key) from None
 
+    def get(self, key: str, default: Any = None) -> Any:
+        try:
+            return self[key]  # may be there by default, and not in the fields
+        except KeyError:
+            return default
+
     def settle(self) -> None:
         if self._value is None:
             return

@@ -131,8 +131,7 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
 
     def get(self, key: str, default: Any = None, /) -> Any:
         """Return the value of `key`, or `default` if it is not there."""
-        draft = self._loaded()
-        return draft[key] if key in draft.fields else default
+        return self._loaded().get(key, default)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._loaded().put(key, value)

@@ -368,6 +368,13 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
     return store
 
 
+def with_ttl(url: str, ttl: float) -> str:
+    """The URL of a store, with a ttl in seconds if it says none itself."""
+    if any(name == "ttl" for name, _ in split_url(url)[1]):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ttl={ttl}"
+
+
 def hash_id(sid: str) -> str:
     """The name under which a session is stored, logged and reported: the SHA-256 of its id, in hexadecimal digits."""
     return sha256(sid.encode()).hexdigest()

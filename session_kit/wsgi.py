@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Unpack
 
-from session_kit.errors import ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
@@ -16,7 +17,6 @@ App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 KEY = "session_kit.session"
 HOW_TO_ADD = "add the middleware: app = SessionMiddleware(app, store=..., secret=...)"
-UNAVAILABLE = b"Service Unavailable: the session store does not answer"
 
 
 class SessionMiddleware:
@@ -47,10 +47,8 @@ class SessionMiddleware:
         manager: SessionManager | None = None,
         **options: Unpack[ManagerOptions],
     ) -> None:
-        if (manager is None) == (store is None):
-            raise ConfigError("SessionMiddleware needs store=... and secret=..., or a manager=... in their place")
         self.app = app
-        self.manager = manager or make_manager(store, secret, "manager", **options)
+        self.manager = choose_manager("SessionMiddleware", manager, store, secret, **options)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if KEY in environ:
@@ -111,20 +109,40 @@ class _Response:
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
         self.start_response("503 Service Unavailable", headers)
         self.pending, self.begun = None, True
-        return [UNAVAILABLE]
+        return [STORE_DOWN.encode()]
 
 
-class _Body:
-    """A body that is still being made: begins the response with its first part, and saves late changes at its end."""
+class FinishingBody:
+    """A body that is still being made: late changes are saved after its last part, or when it is closed."""
+
+    def __init__(self, body: Iterable[bytes], manager: SessionManager, session: Session[Any]) -> None:
+        self._body = body
+        self._finish = partial(manager.finish, session)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._body
+        self._finish()  # now, before the client sees that the response is complete
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._finish()
+
+
+class _Body(FinishingBody):
+    """The same for a response that may not have begun: it begins with the first part."""
 
     def __init__(self, body: Iterable[bytes], response: _Response) -> None:
-        self._body = body
+        super().__init__(body, response.manager, response.session)
         self._response = response
 
     def __iter__(self) -> Iterator[bytes]:
         response = self._response
         try:
-            for part in self._body:
+            for part in super().__iter__():
                 if response.pending is not None:
                     response.begin()
                 yield part
@@ -134,14 +152,6 @@ class _Body:
             if response.begun:
                 raise
             yield from response.refuse()
-
-    def close(self) -> None:
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._response.manager.finish(self._response.session)
 
 
 def get_session(environ: Environ) -> Session[Any]:

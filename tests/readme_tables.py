@@ -145,8 +145,9 @@ class Frameworks(Table):
 
     def after(self, row: str) -> list[str]:
         module = FRAMEWORKS[row].integration
-        lines = (ROOT / "session_kit" / f"{module.replace('.', '/')}.py").read_text().count("\n")
-        return [f"`{module}`", str(lines)]
+        path = ROOT / "session_kit" / module.replace(".", "/")
+        files = list(path.glob("*.py")) or [path.with_suffix(".py")]
+        return [f"`{module}`", str(sum(file.read_text().count("\n") for file in files))]
 
 
 TABLES: list[Table] = [Drivers(), Frameworks()]

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from session_kit import ConfigError, CookieOptions, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.testing import CountingDriver, FaultyDriver
+from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OURS = "session_kit.integrations.django"
@@ -85,8 +85,20 @@ def flush(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+def clear(request: HttpRequest) -> HttpResponse:
+    request.session.clear()
+    return HttpResponse("ok")
+
+
 def fail(request: HttpRequest) -> HttpResponse:
     request.session["user"] = "eve"
+    raise RuntimeError("broken")
+
+
+def save_and_fail(request: HttpRequest) -> HttpResponse:
+    request.session["user"] = "saved"
+    request.session.save()
+    request.session["user"] = "not saved"
     raise RuntimeError("broken")
 
 
@@ -120,7 +132,23 @@ async def async_write(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"value": await request.session.aget("user")})
 
 
-VIEWS = (untouched, read, write, count, nested, rotate, flush, fail, flash, flashed, stream, browser, async_write)
+VIEWS = (
+    untouched,
+    read,
+    write,
+    count,
+    nested,
+    rotate,
+    flush,
+    clear,
+    fail,
+    save_and_fail,
+    flash,
+    flashed,
+    stream,
+    browser,
+    async_write,
+)
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 
 ENGINE = ["django.contrib.sessions.middleware.SessionMiddleware", settings.MIDDLEWARE[1]]
@@ -222,6 +250,12 @@ def test_a_logout_ends_the_session(client: Client) -> None:
     old = {name: morsel.value for name, morsel in client.cookies.items()}
     client.get("/flush")
     client.cookies.load(old)
+    assert client.get("/read").json() == {"value": None}
+
+
+def test_what_is_cleared_unread_is_gone(client: Client) -> None:
+    client.get("/write")
+    client.get("/clear")
     assert client.get("/read").json() == {"value": None}
 
 
@@ -342,6 +376,24 @@ def test_the_cookie_is_the_one_that_all_share(driver: CountingDriver) -> None:
     client.get("/write")
     manager = SessionManager(settings.SESSION_KIT["store"], SECRET)
     assert manager.open(client.cookies.output(header="").strip().split(";")[0])["user"] == "ada"
+
+
+def test_sessions_of_the_shared_cookie_end_by_the_clock_that_was_given() -> None:
+    clock = ManualClock()
+    kit = {"store": "memory://", "clock": clock}
+    with override_settings(SESSION_KIT=kit, SESSION_COOKIE_AGE=100):
+        client = Client()
+        client.get("/write")
+        clock.advance(90)
+        assert client.get("/read").json() == {"value": "ada"}
+        clock.advance(120)
+        assert client.get("/read").json() == {"value": None}
+
+
+def test_what_a_view_saved_by_name_before_it_failed_gets_its_cookie(driver: CountingDriver) -> None:
+    client = Client(raise_request_exception=False)
+    client.get("/save_and_fail")
+    assert client.get("/read").json() == {"value": "saved"}
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -317,6 +317,15 @@ def test_a_template_that_does_not_show_the_session_costs_nothing(app: Flask, dri
     assert client.get("/greeting").text == "hello ada"
 
 
+def test_what_else_an_answer_varies_by_is_kept(app: Flask) -> None:
+    @app.get("/translated")
+    def translated() -> flask.Response:
+        session.get("user")
+        return flask.Response("hallo", headers={"Vary": "Accept-Language"})
+
+    assert app.test_client().get("/translated").headers.getlist("Vary") == ["Accept-Language, Cookie"]
+
+
 def test_making_every_session_permanent_makes_no_session_for_every_visitor(app: Flask, driver: CountingDriver) -> None:
     @app.before_request
     def keep() -> None:

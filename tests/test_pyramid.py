@@ -75,7 +75,24 @@ def token(request: Any) -> Response:
     return Response(request.session.get_csrf_token())
 
 
-VIEWS = (untouched, read, write, redirect, fail, logout, stream, flash, flashed, token)
+class File:
+    """A file that is sent."""
+
+    closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"content"
+
+    def close(self) -> None:
+        File.closed = True
+
+
+def download(request: Any) -> Response:
+    request.session.get("user")
+    return Response(app_iter=File())
+
+
+VIEWS = (untouched, read, write, redirect, fail, logout, stream, flash, flashed, token, download)
 
 
 class Site:
@@ -92,8 +109,9 @@ class Site:
             self.server = Server(config.make_wsgi_app())
         self.cookie = ""
 
-    def get(self, name: str, cookie: str | None = None) -> tuple[str, dict[str, str], str]:
+    def get(self, name: str, cookie: str | None = None, method: str = "GET") -> tuple[str, dict[str, str], str]:
         environ = {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "PATH_INFO": f"/{name}"}
+        environ["REQUEST_METHOD"] = method
         status, headers, body = self.server.get(self.cookie if cookie is None else cookie, **environ)
         if "Set-Cookie" in headers:
             self.cookie = "" if "Max-Age=0" in headers["Set-Cookie"] else cookie_of(headers)
@@ -151,6 +169,11 @@ def test_a_change_in_a_stream_is_stored_if_the_client_has_the_id(driver: Countin
     assert site.get("read")[2] == "late"
     with pytest.raises(SessionError, match="response has begun"):
         site.get("stream", cookie="")
+
+
+def test_a_stream_that_nobody_reads_is_closed(driver: CountingDriver) -> None:
+    assert Site(driver).get("download", method="HEAD")[2] == ""
+    assert File.closed
 
 
 @pytest.mark.parametrize("on_error", ["raise", "anonymous"])

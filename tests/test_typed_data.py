@@ -74,6 +74,11 @@ def test_the_type_comes_back(shopper: Visitor, cart_type: Any) -> None:
             session["nothing"]
 
 
+def test_a_default_is_found_by_its_key_too(shopper: Visitor) -> None:
+    with shopper.request() as session:
+        assert (session["visits"], session.get("visits", 7), session.get("nothing", 7)) == (0, 0, 7)
+
+
 def test_a_change_inside_the_value_is_saved(shopper: Visitor) -> None:
     with shopper.request() as session:
         session.data.items.append("apple")

@@ -146,6 +146,19 @@ def test_a_change_in_a_stream_is_stored_if_the_client_has_the_id(manager: Sessio
         wrap(app, manager).get()
 
 
+def test_a_change_in_a_stream_is_stored_before_the_client_sees_its_end(manager: SessionManager) -> None:
+    _, headers, _ = wrap(application(put), manager).get()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"one"
+        environ["session_kit.session"]["late"] = True
+
+    body = SessionMiddleware(app, manager=manager)({"HTTP_COOKIE": cookie_of(headers)}, lambda *_: lambda data: None)
+    assert list(body) == [b"one"]
+    assert manager.open(cookie_of(headers))["late"] is True
+
+
 def test_a_handler_that_raises_has_changed_nothing(manager: SessionManager, counted: CountingDriver) -> None:
     def fail(session: Any) -> None:
         put(session)
@@ -231,5 +244,7 @@ def test_a_missing_or_doubled_middleware_says_what_to_do(manager: SessionManager
         Server(twice).get()
     with pytest.raises(ConfigError, match="needs store"):
         SessionMiddleware(application(put))
+    with pytest.raises(ConfigError, match="in their place"):
+        SessionMiddleware(application(put), manager=manager, max_lifetime="1d")  # which the manager would not know of
     with pytest.raises(ConfigError, match="unknown option 'touch_aftr'"):
         SessionMiddleware(application(put), store="memory://", secret=SECRET, touch_aftr=3)  # type: ignore[call-arg]

@@ -18,15 +18,14 @@ from typing import Any, Unpack
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from session_kit.errors import ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
 MANAGER = web.AppKey("session_kit.manager", SessionManager)
 # aiohttp warns of plain text as a key since it has keys of its own, 3.14.
 KEY: Any = web.RequestKey("session_kit.session", Session) if hasattr(web, "RequestKey") else "session_kit.session"
-DOWN = "Service Unavailable: the session store does not answer"
 
 
 def setup(
@@ -47,14 +46,11 @@ def setup(
     is changed after a streamed response or a WebSocket was prepared is saved at the end of the handler. A store that
     does not answer is a 503.
     """
-    if (manager is None) == (store is None):
-        raise ConfigError("setup needs store=... and secret=..., or a manager=... in their place")
     if MANAGER in app:
         raise ConfigError("setup was called twice on this application; keep one")
+    app[MANAGER] = choose_manager("setup", manager, store, secret, "app", **options)
     if manager is None:
-        manager = make_manager(store, secret, "app", "manager", **options)
         app.on_cleanup.append(_close)
-    app[MANAGER] = manager
     app.middlewares.insert(0, _middleware)
     app.on_response_prepare.append(_commit)
 
@@ -81,7 +77,7 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
         if session._sealed:
             raise
         manager.abandon(session)
-        raise web.HTTPServiceUnavailable(text=DOWN) from None
+        raise web.HTTPServiceUnavailable(text=STORE_DOWN) from None
     except web.HTTPException:
         raise
     except BaseException:
@@ -96,7 +92,7 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
         await _add_headers(manager, session, response)
     except DriverUnavailable:
         manager.abandon(session)
-        raise web.HTTPServiceUnavailable(text=DOWN) from None
+        raise web.HTTPServiceUnavailable(text=STORE_DOWN) from None
     return response
 
 

@@ -15,9 +15,9 @@ from litestar.plugins import InitPlugin
 
 from session_kit import asgi
 from session_kit.asgi import KEY, RESPONSE_STARTS, App, Message, Receive, Scope, Send
-from session_kit.errors import ConfigError, DriverUnavailable, SessionError
+from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.integrations.litestar_store import KeyValueStore
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 
@@ -57,9 +57,7 @@ class SessionKit(InitPlugin):
         load: Literal["auto", "explicit"] = "auto",
         **options: Unpack[ManagerOptions],
     ) -> None:
-        if (manager is None) == (store is None):
-            raise ConfigError("SessionKit needs store=... and secret=..., or a manager=... in their place")
-        self.manager = manager or make_manager(store, secret, "manager", "load", **options)
+        self.manager = choose_manager("SessionKit", manager, store, secret, "load", **options)
         self.load = load
 
     @property
@@ -179,7 +177,5 @@ async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) 
 
 
 def _say_unavailable(request: Request[Any, Any, Any], error: DriverUnavailable) -> Response[Any]:
-    unavailable = ServiceUnavailableException(
-        "the session store does not answer", headers={"cache-control": "no-store"}
-    )
+    unavailable = ServiceUnavailableException(STORE_DOWN, headers={"cache-control": "no-store"})
     return create_exception_response(request, unavailable)

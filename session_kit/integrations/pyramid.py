@@ -15,10 +15,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Unpack
+from functools import wraps
+from typing import Any, TypeVar, Unpack
 
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from pyramid.interfaces import IResponse, ISession
@@ -27,24 +27,29 @@ from zope.interface import implementer
 
 from session_kit.cookie import CookieOptions
 from session_kit.draft import Draft
-from session_kit.errors import ConfigError, DriverUnavailable
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
+from session_kit.wsgi import FinishingBody
 
 CSRF = "_csrft_"
 FLASH = "_f_"
-DOWN = "The session store does not answer; try again later."
 SETTINGS = "session_kit."
+T = TypeVar("T")
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Pyramid answers what a view raises if it is one of its own."""
-    try:
-        yield
-    except DriverUnavailable as error:
-        raise HTTPServiceUnavailable(DOWN) from error
+def _answered(method: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Pyramid answers what a view raises if it is one of its own exceptions."""
+
+    @wraps(method)
+    def call(self: Any) -> T:
+        try:
+            return method(self)
+        except DriverUnavailable as error:
+            raise HTTPServiceUnavailable(STORE_DOWN) from error
+
+    return call
 
 
 @implementer(ISession)
@@ -53,17 +58,17 @@ class PyramidSession(Session[Any]):
 
     __slots__ = ()
 
-    def _loaded(self) -> Draft:
-        with _answering():
-            return super()._loaded()
+    @_answered
+    def _load_at_once(self) -> Draft:
+        return super()._load_at_once()
 
+    @_answered
     def save(self) -> None:
-        with _answering():
-            super().save()
+        super().save()
 
+    @_answered
     def destroy(self) -> None:
-        with _answering():
-            super().destroy()
+        super().destroy()
 
     @property
     def created(self) -> int:  # ISession wants whole seconds
@@ -124,27 +129,25 @@ def session_factory(
     A view that raises has changed nothing; an HTTP exception such as a redirect is an answer like any other. A store
     that does not answer is `HTTPServiceUnavailable`.
     """
-    if (manager is None) == (store is None):
-        raise ConfigError("session_factory needs store=... and secret=..., or a manager=... in their place")
-    made = manager or make_manager(store, secret, "manager", **options)
+    chosen = choose_manager("session_factory", manager, store, secret, **options)
 
     def factory(request: Any) -> PyramidSession:
         cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
-        session = made.open(cookies, session_class=PyramidSession)
+        session = chosen.open(cookies, session_class=PyramidSession)
 
         def commit(request: Any, response: Any) -> None:
             if request.exception is not None and not IResponse.providedBy(request.exception):
-                made.abandon(session)
+                chosen.abandon(session)
                 return
             try:
-                response.headerlist.extend(made.commit(session))
+                response.headerlist.extend(chosen.commit(session))
             except DriverUnavailable:
-                made.abandon(session)
+                chosen.abandon(session)
                 response.status_code = 503
                 response.headerlist = [("Content-Type", "text/plain; charset=utf-8")]
-                response.text = DOWN
+                response.text = STORE_DOWN
             if not isinstance(response.app_iter, (list, tuple)):
-                response.app_iter = _finishing(response.app_iter, made, session)
+                response.app_iter = FinishingBody(response.app_iter, chosen, session)
 
         request.add_response_callback(commit)
         return session
@@ -172,14 +175,3 @@ def includeme(config: Any) -> None:
         options["cookie"] = CookieOptions(**flags)
     secret = aslist(options.pop("secret", ""))
     config.set_session_factory(session_factory(options.pop("store", None), secret, **options))
-
-
-def _finishing(parts: Iterable[bytes], manager: SessionManager, session: Session[Any]) -> Iterator[bytes]:
-    """A streamed body, at whose end the late changes are saved."""
-    try:
-        yield from parts
-    finally:
-        close = getattr(parts, "close", None)
-        if close is not None:
-            close()
-        manager.finish(session)

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, cast
 
@@ -26,9 +25,10 @@ from quart.signals import got_request_exception, got_websocket_exception
 from quart.wrappers.response import IterableBody, ResponseBody
 from werkzeug.exceptions import ServiceUnavailable
 
-from session_kit.errors import DriverUnavailable
+from session_kit.errors import STORE_DOWN, DriverUnavailable
 from session_kit.integrations import flask
-from session_kit.integrations.flask import DOWN, FlaskSession, abandon, add_headers, replace, session_class
+from session_kit.integrations.flask.extension import add_headers, replace
+from session_kit.integrations.flask.sessions import FlaskSession, abandon, session_class
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 
@@ -53,7 +53,7 @@ class QuartSessions(SessionInterface):
     def __init__(self, app: Quart, manager: SessionManager) -> None:
         async def unavailable(error: Exception) -> Any:
             await self._abandon(app)
-            return await app.handle_http_exception(ServiceUnavailable(DOWN))
+            return await app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
 
         self._manager = manager
         self._class = session_class(manager)
@@ -68,9 +68,7 @@ class QuartSessions(SessionInterface):
         session = self._manager.open(cookies, asynchronous=True, session_class=self._class)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
         session._sealed = isinstance(request, Websocket)
-        if not self._manager.loads_lazily:
-            with suppress(DriverUnavailable):  # a view that never touches the session shall not notice an outage
-                await session._load(session._policy.store.native)
+        await self._manager.apreload(session)
         return session
 
     async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]

@@ -1,115 +1,20 @@
-"""Flask: `flask.session` as a server-side session, with Flask's own settings, `flash` and test client.
-
-`session` of this module is `flask.session` itself; a type checker knows more of it by this name.
-
->>> from flask import Flask
->>> app = Flask("shop")
->>> app.secret_key = "N3w-secret-of-at-least-32-characters!"
->>> kit = SessionKit(app, store="memory://")
->>> @app.get("/")
-... def visits():
-...     session.update(lambda data: {"visits": data.get("visits", 0) + 1})
-...     return {"visits": session["visits"]}
->>> client = app.test_client()
->>> [client.get("/").json["visits"] for _ in range(2)]
-[1, 2]
-"""
+"""The extension that switches an application of Flask over, and what it shares with that of Quart."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, Unpack, cast
 
 import flask
 from flask import Flask, Request, Response, got_request_exception
 from flask.sessions import SessionInterface
-from markupsafe import Markup
 from werkzeug.exceptions import ServiceUnavailable
 
 from session_kit.cookie import CookieOptions
-from session_kit.drivers.registry import split_url
-from session_kit.errors import ConfigError, DriverUnavailable
+from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
+from session_kit.integrations.flask.sessions import FlaskSession, abandon, session_class
 from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
-from session_kit.session import Session
-from session_kit.store import SessionStore, UnstorageSessionStore
-
-FLASHES = "_flashes"
-PERMANENT = "_permanent"
-DOWN = "The session store does not answer; try again later."
-
-
-class FlaskSession(Session[Any]):
-    """A `Session` with what Flask's users know of theirs: `permanent`, `modified`, `new`, `accessed`, and `flash`."""
-
-    __slots__ = ()
-
-    _kept: ClassVar[bool] = True
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the cookie outlives the browser's session. Until it is set, what `CookieOptions.persistent` says."""
-        return bool(self.get(PERMANENT, self._kept))
-
-    @permanent.setter
-    def permanent(self, value: bool) -> None:
-        # Many applications set it before every request; that alone shall not make a session for every visitor.
-        if bool(value) != self.permanent:
-            self[PERMANENT] = bool(value)
-            self._resend = True
-
-    def _persistent(self) -> bool | None:
-        return self.permanent
-
-    @property
-    def modified(self) -> bool:
-        """Whether something changed. Changes inside values are found without setting it."""
-        draft = self._loaded()
-        draft.settle()
-        return draft.changed
-
-    @modified.setter
-    def modified(self, value: bool) -> None: ...
-
-    @property
-    def new(self) -> bool:
-        """Flask's name for `is_new`."""
-        return self.is_new
-
-    @property
-    def accessed(self) -> bool:
-        """Whether the request has looked into the session."""
-        return self._used
-
-    @accessed.setter
-    def accessed(self, value: bool) -> None: ...  # Flask sets it whenever the proxy is touched
-
-    def clear(self) -> None:
-        """Drop all data and the id with it. A session that stays empty is destroyed when it would be saved.
-
-        Views that were written for Flask's own cookie log in and out with it, and count on a fresh start.
-        """
-        self._regenerate(clear=True)
-
-    def _is_over(self) -> bool:
-        return self._retired is not None and len(self) == 0
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, [_pack(*item) for item in value] if key == FLASHES else value)
-
-    def __getitem__(self, key: str) -> Any:
-        value = super().__getitem__(key)
-        return [_unpack(*item) for item in value] if key == FLASHES else value
-
-
-class _BriefSession(FlaskSession):
-    """What is made with `CookieOptions(persistent=False)`: it ends with the browser's, unless it is made permanent."""
-
-    __slots__ = ()
-
-    _kept = False
-
-
-session = cast(FlaskSession, flask.session)
+from session_kit.store import SessionStore, UnstorageSessionStore, with_ttl
 
 
 class SessionKit:
@@ -163,7 +68,7 @@ class FlaskSessions(SessionInterface):
     def __init__(self, app: Flask, manager: SessionManager) -> None:
         def unavailable(error: Exception) -> Any:
             self._abandon(app)
-            return app.handle_http_exception(ServiceUnavailable(DOWN))
+            return app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
 
         self._manager = manager
         self._class = session_class(manager)
@@ -195,25 +100,11 @@ class FlaskSessions(SessionInterface):
         abandon(self._manager, cast(Any, flask.session)._get_current_object())
 
 
-# --- shared with Quart ---
-
-
-def session_class(manager: SessionManager) -> type[FlaskSession]:
-    """Return the class of session whose `permanent` agrees with the cookie's options."""
-    return FlaskSession if manager._cookie.options.persistent else _BriefSession
-
-
-def abandon(manager: SessionManager, session: Session[Any]) -> None:
-    """Drop what a view changed. The error page may show the session: an empty one, if the store did not answer."""
-    manager.abandon(session)
-    if session._failed and session._draft_or_none is None:
-        session._begin()
-
-
 def add_headers(response: Any, headers: Headers) -> None:
     """Add the session's headers to a response of werkzeug's kind."""
     for name, value in headers:
-        if name == "Vary":
+        # werkzeug's `vary` parses the header and renders it again: only where there is one to add to.
+        if name == "Vary" and response.headers.getlist(name):
             response.vary.add(value)
         else:
             response.headers.add(name, value)
@@ -234,8 +125,8 @@ def _make_manager(store: Any, secret: Secrets, options: ManagerOptions, app: Any
     secret = secret or [key for key in (app.secret_key, *(config.get("SECRET_KEY_FALLBACKS") or ())) if key]
     if not secret:
         raise ConfigError("no secret given: set SECRET_KEY before SessionKit is installed, or say secret=...")
-    if isinstance(store, str) and "ttl" not in dict(split_url(store)[1]):
-        store += f"{'&' if '?' in store else '?'}ttl={app.permanent_session_lifetime.total_seconds()}"
+    if isinstance(store, str):
+        store = with_ttl(store, app.permanent_session_lifetime.total_seconds())
     settings: ManagerOptions = {"name": config["SESSION_COOKIE_NAME"], "cookie": _cookie_options(config), **options}
     return make_manager(store, secret, "app", "manager", **settings)
 
@@ -250,15 +141,3 @@ def _cookie_options(config: Any) -> CookieOptions:
         domain=config["SESSION_COOKIE_DOMAIN"] or None,
         partitioned=config.get("SESSION_COOKIE_PARTITIONED", False),
     )
-
-
-# Flask keeps flashed messages as tuples of category and message, which may be safe HTML. JSON knows neither.
-
-
-def _pack(category: str, message: Any) -> list[Any]:
-    html = getattr(message, "__html__", None)
-    return [category, message] if html is None else [category, str(html()), "html"]
-
-
-def _unpack(category: str, message: Any, kind: str = "") -> tuple[str, Any]:
-    return category, Markup(message) if kind == "html" else message  # noqa: S704
