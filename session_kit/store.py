@@ -193,7 +193,10 @@ class UnstorageSessionStore:
 
     async def alength(self) -> int:
         """Async twin of `length`."""
-        return sum([1 async for _ in self.driver.akeys(self.prefix + ":")])
+        count = 0
+        async for _ in self.driver.akeys(self.prefix + ":"):
+            count += 1
+        return count
 
     def clear(self) -> int:
         """Delete all sessions under this prefix, and nothing else; return how many."""

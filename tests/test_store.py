@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import tracemalloc
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -202,3 +203,22 @@ def test_on_a_plain_store_a_logout_still_wins(plain: Visitor) -> None:
 def test_an_object_without_the_methods_is_refused_at_start() -> None:
     with pytest.raises(ConfigError, match="no method touch, destroy"):
         SessionManager(type("Half", (), {"get": print, "set": print})(), SECRET)
+
+
+class Endless(Driver):
+    """Names keys without holding any."""
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return (f"{prefix}{number}" for number in range(100_000))
+
+
+def test_counting_sessions_holds_nothing_for_each_of_them() -> None:
+    store = UnstorageSessionStore(Endless())
+    for count in (store.length, lambda: asyncio.run(store.alength())):
+        tracemalloc.start()
+        try:
+            assert count() == 100_000
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 400_000  # a number for each would take 800,000
