@@ -180,6 +180,48 @@ def test_expired_rows_leave_the_database_without_being_asked_for(tmp_path: Path)
     assert rows == 1
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, 1000])
+@pytest.mark.parametrize("prefix", ["m", "m:", "é", "\U0001f36a", "m\0"])
+def test_clear_by_pages_takes_what_has_the_prefix_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int, prefix: str
+) -> None:
+    monkeypatch.setattr("session_kit.drivers.disk.CLEAR_BATCH", page)
+    clock = ManualClock()
+    driver = DiskDriver(tmp_path / "store", clock=clock)
+    mine = [prefix, *(prefix + end for end in ("\0", "1", "2", "ab", "z", "é", "\uffff", "\U0001f36a", "\U0010ffff"))]
+    others = ["a", "l\U0010ffff", "M:1", "n", "z", "à", "ê", "\uffff", "\U0001f369", "\U0001f36b", "\U0010ffff"]
+    expired = [f"a{prefix}", f"{prefix}0", f"{prefix}aa", f"{prefix}\U0001f36aa", "zz"]
+    driver.set_many(dict.fromkeys(expired, b"old"), ttl=10)
+    driver.set_many(dict.fromkeys(others + mine, b"value"))
+    clock.advance(10)
+    assert driver.clear(prefix) == len(mine)
+    assert sorted(driver.keys()) == sorted(others)
+    assert driver.clear(prefix) == 0
+    assert driver.prune() == len(expired)
+    assert driver.clear() == len(others)
+
+
+def test_clear_takes_a_page_at_a_time_and_lets_others_write_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("session_kit.drivers.disk.CLEAR_BATCH", 10)
+    driver, other = DiskDriver(tmp_path / "store"), DiskDriver(tmp_path / "store", timeout=0.1)  # type: ignore[arg-type]
+    driver.set_many({f"{number:03}": b"value" for number in range(100)})
+    left: list[int] = []
+    clear_page = driver._clear_page
+
+    def clear_and_look(prefix: str, start: str) -> list[str]:
+        page = clear_page(prefix, start)
+        left.append(sum(1 for _ in other.keys()))
+        other.set("000", b"behind")
+        return page
+
+    monkeypatch.setattr(driver, "_clear_page", clear_and_look)
+    assert driver.clear() == 100
+    assert left[:3] == [90, 81, 71]
+    assert list(driver.keys()) == ["000"]
+
+
 def test_nothing_is_evicted_unless_asked(tmp_path: Path) -> None:
     unlimited = DiskDriver(tmp_path / "unlimited")
     limited = DiskDriver(tmp_path / "limited", size_limit=2_000_000)  # type: ignore[arg-type]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
 
 from session_kit import ConfigError
 from session_kit.drivers import Driver, open_driver
+from session_kit.drivers.base import LIST_BATCH
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import DriverConformance, ManualClock
 
@@ -93,3 +96,50 @@ def test_one_name_with_two_bounds_is_refused() -> None:
 def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         open_driver(url)
+
+
+def pruned_in_batches() -> tuple[MemoryDriver, int]:
+    """A driver with expired entries for several batches, and how many of them."""
+    clock, batches = ManualClock(), 5
+    driver = MemoryDriver(clock=clock)
+    for number in range(batches * LIST_BATCH):
+        driver.set(f"old-{number}", b"value", ttl=10)
+    clock.advance(10)
+    return driver, batches
+
+
+def test_prune_lets_other_threads_write_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, batches = pruned_in_batches()
+    pauses: list[int] = []
+
+    def pause(seconds: float) -> None:
+        assert seconds == 0
+        assert not driver._lock.locked()
+        pauses.append(len(driver._entries))
+
+    monkeypatch.setattr("session_kit.drivers.memory.time.sleep", pause)
+    assert driver.prune() == batches * LIST_BATCH
+    assert pauses == [left * LIST_BATCH for left in reversed(range(batches))]
+
+
+@pytest.mark.parametrize("method", ["aprune", "aclear"])
+def test_aprune_and_aclear_let_other_tasks_run_between_batches(method: str) -> None:
+    driver, batches = pruned_in_batches()
+    if method == "aclear":
+        driver.prune()
+        driver.set_many({f"live-{number}": b"value" for number in range(batches * LIST_BATCH)})
+    left: list[int] = []
+
+    async def look() -> None:
+        while driver._entries:
+            left.append(len(driver._entries))
+            await asyncio.sleep(0)
+
+    async def main() -> int:
+        _, count = await asyncio.gather(look(), getattr(driver, method)())
+        return int(count)
+
+    assert asyncio.run(main()) == batches * LIST_BATCH
+    steps = [before - after for before, after in itertools.pairwise(left)]
+    assert len(steps) >= batches - 2
+    assert max(steps) <= LIST_BATCH
