@@ -7,4 +7,6 @@ workloads.py  what is measured: operations of a driver, and of sessions on top o
 shift.py      threads, or tasks, that do an operation side by side
 report.py     the table and the JSON
 plot.py       the picture
+growth.py     how cost grows with entries, threads and processes
+growth_plots.py  its pictures
 """
