@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
+from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable, disk
 from session_kit.drivers.disk import WRITES_PER_PRUNE, DiskDriver
 from session_kit.testing import DriverConformance, ManualClock
 
@@ -197,3 +197,48 @@ def test_a_lock_held_by_another_process_raises_within_the_timeout(tmp_path: Path
         with pytest.raises(DriverUnavailable, match=r"timeout=0\.1 s"):
             driver.set("key", b"other")
         assert driver.get("key") == b"value"
+
+
+# Keys on both sides of each prefix, in the order of their bytes: 9 comes before the colon, ; after it.
+NAMES = ["A:1", "a", "a9", "a:", "a:\0", "a:\0\0", *(f"a:{number:02}" for number in range(10)), "a:é", "a:日本"]
+NAMES += [
+    "a:\uffff",
+    "a:\U0001f600",
+    "a;",
+    "aa",
+    "b:1",
+    "é",
+    "é:1",
+    "日本",
+    "\uffff",
+    "\uffffx",
+    "\U0001f600",
+    "\U0010ffff",
+]
+
+
+@pytest.mark.parametrize("prefix", ["", "a:", "a:0", "a:\0", "a:日", "é", "\uffff", "\U0001f600", "nobody"])
+@pytest.mark.parametrize("batch", [1, 3, 16, 100])
+def test_clear_takes_page_after_page_of_its_prefix_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, batch: int
+) -> None:
+    monkeypatch.setattr(disk, "CLEAR_BATCH", batch)
+    driver = DiskDriver(tmp_path / "store")
+    driver.set_many(dict.fromkeys(NAMES, b"value"))
+    own = [name for name in NAMES if name.startswith(prefix)]
+    assert driver.clear(prefix) == len(own)
+    assert sorted(driver.keys()) == sorted(set(NAMES) - set(own))
+    assert driver.clear(prefix) == 0
+
+
+def test_clear_does_not_stop_at_expired_entries_nor_count_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "CLEAR_BATCH", 3)
+    clock = ManualClock()
+    driver = DiskDriver(tmp_path / "store", clock=clock)
+    driver.set_many({f"a:{number:02}": b"old" for number in range(20) if number % 7}, ttl=10)
+    driver.set_many({f"a:{number:02}": b"value" for number in range(0, 20, 7)}, ttl=100)
+    driver.set("b:1", b"value")
+    clock.advance(10)
+    assert driver.clear("a:") == 3
+    assert list(driver.keys()) == ["b:1"]
+    assert driver.prune() == 17
