@@ -24,7 +24,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from session_kit.benchmarks.measure import Noise, brief_bytes, brief_count, brief_seconds, conditions, summarize
@@ -65,13 +65,15 @@ class Scale(NamedTuple):
     """How large a run is.
 
     most: entries at most. seconds: how long each measurement of operations lasts at most.
-    threads, processes: how many there are, one after another. counts: what each process adds.
+    threads, processes: how many there are, one after another. shared: the entries that they share.
+    counts: what each process adds.
     """
 
     most: int = SIZES[-1]
     seconds: float = 0.5
     threads: Sequence[int] = THREADS
     processes: Sequence[int] = PROCESSES
+    shared: int = SHARED
     counts: int = COUNTS
 
     def sizes(self, driver: str) -> list[int]:
@@ -170,9 +172,9 @@ def _operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[s
     picked = random.Random(size)  # noqa: S311  # nothing is secret
     for _ in range(ROUNDS):
         keys = [key_of(number) for number in picked.sample(range(size), min(SAMPLE, size // 2))]
+        noise.probe()
+        gc.collect()
         for what, call in calls.items():
-            noise.probe()
-            gc.collect()
             shift = Shift(scale.seconds)
             shift.run(call, [iter(keys)])
             found = summarize(shift.durations, shift.elapsed)
@@ -183,9 +185,9 @@ def _operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[s
 
 def _weight(size: int) -> float:
     """The bytes that a session takes in memory, key and expiry and all, beyond those of its value."""
-    with closing(open_driver("memory://")) as driver:
-        _, grown, _ = _traced(lambda: fill(driver, size))
-    return grown / size - len(VALUE)
+    with closing(open_driver("memory://")) as driver, traced():
+        fill(driver, size)
+        return tracemalloc.get_traced_memory()[0] / size - len(VALUE)
 
 
 # --- walks ---
@@ -204,14 +206,16 @@ WALKS: dict[str, Callable[[UnstorageSessionStore], int]] = {
 def walks(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     """What goes through a whole store: how long it takes, and, in a run of its own, the peak of what it adds to memory.
 
-    The peak is that of Python's own memory. What SQLite takes for its cache has a limit of its own.
+    The peak is that of Python's own memory; what SQLite takes for its cache has a limit of its own. On files it may be
+    that of Python's table of interned strings, which moves now and then: `pathlib` interns the parts of each path.
     """
     for driver in DRIVERS:
         for size in scale.sizes(driver):
             seconds = _walk_all(stock, driver, size, list(WALKS), _timed)
             noise.probe()
             twice = [what for what in WALKS if _walked_twice(driver, what, size)]
-            peaks = _walk_all(stock, driver, size, twice, lambda walk: _traced(walk)[::2])
+            with traced():
+                peaks = _walk_all(stock, driver, size, twice, _peaked)
             for what in WALKS:
                 yield Row(driver, what, size, seconds[what], peaks.get(what))
 
@@ -250,17 +254,22 @@ def _timed(walk: Callable[[], int]) -> tuple[int, float]:
     return found, time.perf_counter() - begin
 
 
-def _traced(walk: Callable[[], Any]) -> tuple[Any, int, int]:
-    """What it returns, the bytes of memory that it keeps, and the most that it had at once."""
-    gc.collect()
+def _peaked(walk: Callable[[], int]) -> tuple[int, float]:
+    """What it returns, and the most that it had in memory at once beyond what was there before."""
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    found = walk()
+    return found, tracemalloc.get_traced_memory()[1] - before
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Memory is traced meanwhile. To begin before a store is filled: a list that shrinks would seem new otherwise."""
     tracemalloc.start()
     try:
-        found = walk()
-        gc.collect()
-        kept, peak = tracemalloc.get_traced_memory()
+        yield
     finally:
         tracemalloc.stop()
-    return found, kept, peak
 
 
 # --- threads ---
@@ -269,24 +278,24 @@ def _traced(walk: Callable[[], Any]) -> tuple[Any, int, int]:
 def threads(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     """Threads that share a store, one write in ten operations: operations a second, all together, and p99."""
     for driver in DRIVERS:
-        with stock.store(driver, SHARED) as store:
+        with stock.store(driver, scale.shared) as store:
             for count in scale.threads:
                 noise.probe()
                 gc.collect()
                 shift = Shift(scale.seconds, MOST_OPERATIONS)
-                shift.run(_mixed(store.driver), [_numbers(seed) for seed in range(count)])
+                shift.run(_mixed(store.driver, scale.shared), [_numbers(seed) for seed in range(count)])
                 found = summarize(shift.durations, shift.elapsed)
                 yield Row(driver, "mixed", count, found.rate, found.p99)
 
 
-def _mixed(driver: Driver) -> Callable[[int], object]:
+def _mixed(driver: Driver, shared: int) -> Callable[[int], object]:
     """Read, or write once in ten times."""
-    keys = [key_of(number) for number in range(SHARED)]
+    keys = [key_of(number) for number in range(shared)]
 
     def do(number: int) -> object:
         if number % WRITES_IN:
-            return driver.get(keys[number % SHARED])
-        return driver.set(keys[number // WRITES_IN % SHARED], VALUE, ttl=TTL)
+            return driver.get(keys[number % shared])
+        return driver.set(keys[number // WRITES_IN % shared], VALUE, ttl=TTL)
 
     return do
 
@@ -305,12 +314,12 @@ def processes(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     context = multiprocessing.get_context("spawn")
     for driver in DRIVERS[1:]:
         for count in scale.processes:
-            with stock.store(driver, SHARED) as store:
+            with stock.store(driver, scale.shared) as store:
                 noise.probe()
                 store.driver.set("count", b"0")
                 barrier = context.Barrier(count)
                 with ProcessPoolExecutor(count, context, initializer=_meet_at, initargs=(barrier,)) as pool:
-                    work = partial(_work, url(driver, stock.copy), scale.seconds, scale.counts)
+                    work = partial(_work, url(driver, stock.copy), scale)
                     found = list(pool.map(work, range(count)))
                 mixed = summarize([one for part in found for one in part.durations], 1.0)
                 yield Row(driver, "mixed", count, sum(len(part.durations) / part.elapsed for part in found), mixed.p99)
@@ -337,15 +346,15 @@ def _meet_at(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _work(address: str, seconds: float, counts: int, seed: int) -> Work:
+def _work(address: str, scale: Scale, seed: int) -> Work:
     with closing(open_driver(address)) as driver:
-        shift = Shift(seconds, MOST_OPERATIONS)
-        do, numbers = _mixed(driver), _numbers(seed)
+        shift = Shift(scale.seconds, MOST_OPERATIONS)
+        do, numbers = _mixed(driver, scale.shared), _numbers(seed)
         _barrier.wait(PATIENCE)
         shift.run(do, [numbers])
         _barrier.wait(PATIENCE)
         begin = time.perf_counter()
-        for _ in range(counts):
+        for _ in range(scale.counts):
             _count(driver)
         return Work(shift.durations, shift.elapsed, time.perf_counter() - begin)
 
@@ -403,7 +412,8 @@ PARTS = {
         walks,
         "entries",
         "The whole store once, and the peak of Python's memory that this adds (in a run of its own, not above"
-        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). prune: all of them have expired.",
+        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). memory:// copies"
+        " the names, 8 bytes each, to walk a dict that others change. prune: all entries have expired.",
         _walks_cell,
     ),
     "threads": Part(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -44,22 +45,22 @@ PICTURES: dict[str, tuple[str, list[Lines]]] = {
         [Lines(("get", "set", "renew", "delete"), "{}", cost, brief_seconds, aside)],
     ),
     "walks": (
-        "The whole store once: seconds grow with it, memory should not  (lower is better)",
+        "The whole store once: time grows with it, added memory is a page  (memory:// copies the names, 8 bytes each)",
         [Lines(WALKS, "{}: time", cost, brief_seconds), Lines(WALKS, "{}: added memory", aside, brief_bytes)],
     ),
     "threads": (
         "Threads that share one driver, nine reads to a write",
         [
-            Lines(("mixed",), "operations a second, all together  (higher is better)", cost, brief_count),
+            Lines(("mixed",), "operations a second  (higher is better)", cost, brief_count),
             Lines(("mixed",), "99th percentile of one operation  (lower is better)", aside, brief_seconds),
         ],
     ),
     "processes": (
-        "Processes that share one folder",
+        "Processes that share one folder: nine reads to a write, then all count on one number",
         [
-            Lines(("mixed",), "nine reads to a write: operations a second  (higher is better)", cost, brief_count),
+            Lines(("mixed",), "operations a second  (higher is better)", cost, brief_count),
             Lines(("mixed",), "99th percentile of one operation  (lower is better)", aside, brief_seconds),
-            Lines(("counting",), "all count on one number: steps a second  (higher is better)", cost, brief_count),
+            Lines(("counting",), "steps a second, one counter  (higher is better)", cost, brief_count),
         ],
     ),
 }
@@ -108,7 +109,7 @@ def _draw_panel(axes: Axes, rows: list[Row], lines: Lines, title: str) -> None:
         axes.annotate(
             lines.brief(values[-1]),
             (counts[-1], values[-1]),
-            xytext=(0, 6),
+            xytext=(0, -13),
             textcoords="offset points",
             ha="center",
             fontsize=7.5,
@@ -121,7 +122,9 @@ def _draw_panel(axes: Axes, rows: list[Row], lines: Lines, title: str) -> None:
     axes.xaxis.set_major_locator(FixedLocator(sorted({row.size for row in rows})))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief_count(value)))
-    axes.yaxis.set_major_locator(LogLocator(10))
+    low, high = axes.get_ylim()
+    decades = math.log10(high / low)
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1.0,) if decades > 1.5 else (1.0, 2.0, 5.0)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: lines.brief(value)))
     axes.tick_params(labelsize=8)
