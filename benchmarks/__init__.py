@@ -13,4 +13,5 @@ peers.py      the same ten requests through session_kit and its peers; applicati
 targets.py    what sessions may cost, as ratios; harness.py calls the applications
 readme.py     where results are kept
 hot_path.py   where the time of a request goes
+growth.py     how cost grows with entries, threads and processes; its pictures: growth_plots.py
 """

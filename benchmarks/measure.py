@@ -118,3 +118,37 @@ def microseconds(seconds: float) -> str:
     """
     amount = seconds * 1e6
     return f"{amount:.1f}" if amount < 100 else f"{amount:.0f}"
+
+
+def brief_seconds(value: float) -> str:
+    """Render a duration in the unit that suits it.
+
+    >>> brief_seconds(0.0000071), brief_seconds(0.0123), brief_seconds(77.3)
+    ('7.1 µs', '12.3 ms', '77.3 s')
+    """
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g} {name}"
+    return f"{value / 1e-6:.2g} µs"
+
+
+def brief_count(value: float) -> str:
+    """Render a number, or a rate, to three digits.
+
+    >>> brief_count(12345), brief_count(1000000), brief_count(12)
+    ('12.3 k', '1 M', '12')
+    """
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:.3g}"
+
+
+def brief_bytes(value: float) -> str:
+    """Render a size to three digits.
+
+    >>> brief_bytes(8_012_345), brief_bytes(96)
+    ('8.01 MB', '96 B')
+    """
+    text = brief_count(value).upper()
+    return text + ("B" if text[-1].isalpha() else " B")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Figure, Report
-from session_kit.benchmarks.measure import conditions
+from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions
 from session_kit.benchmarks.report import PACKAGES, readable
 
 # Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour.
@@ -70,7 +70,7 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
             axes.hlines(places, values, [f.summary.p99 for f in mine], colors=colour, linewidth=1.4)
         for value, place in zip(values, places, strict=True):
             axes.annotate(
-                _seconds(value) if alone else _count(value),
+                brief_seconds(value) if alone else brief_count(value),
                 (value, place),
                 xytext=(-6, 0),
                 textcoords="offset points",
@@ -89,7 +89,9 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(10))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value) if alone else _count(value)))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: brief_seconds(value) if alone else brief_count(value))
+    )
     axes.set_xlabel(
         "time of one operation, mark: median, line: to the 99th percentile  (left is better)"
         if alone
@@ -110,17 +112,3 @@ def _title(mode: str, workers: int) -> str:
     if workers == 1:
         return f"{mode}, one at a time"
     return f"{mode}, {workers} {'threads' if mode == 'sync' else 'tasks'}"
-
-
-def _seconds(value: float) -> str:
-    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= unit * 0.9995:
-            return f"{value / unit:.3g} {name}"
-    return f"{value / 1e-6:.2g} µs"
-
-
-def _count(value: float) -> str:
-    for unit, name in ((1e6, "M"), (1e3, "k")):
-        if value >= unit * 0.9995:
-            return f"{value / unit:.3g} {name}"
-    return f"{value:.3g}"

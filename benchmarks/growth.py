@@ -1,0 +1,494 @@
+"""How cost grows: with the number of entries, of threads and of processes, on the stores of one machine.
+
+    python -m session_kit.benchmarks.growth [PART ...] [--most ENTRIES] [--write]
+
+The parts are entries, walks, threads and processes. With --write, tables and pictures go to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import multiprocessing
+import random
+import shutil
+import sys
+import tempfile
+import time
+import tracemalloc
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from session_kit.benchmarks.measure import Noise, brief_bytes, brief_count, brief_seconds, conditions, summarize
+from session_kit.benchmarks.readme import RESULTS
+from session_kit.benchmarks.shift import Shift
+from session_kit.drivers import Conflict, Driver, open_driver
+from session_kit.store import UnstorageSessionStore
+from session_kit.testing import ManualClock
+
+DRIVERS = ("memory", "disk", "file")
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+# A million files take minutes to make.
+MOST_FILES = 100_000
+# The peak of a removal is measured apart from its time, and a million rows on disk take more than a minute to remove.
+MOST_REMOVED_TWICE = 100_000
+THREADS = (1, 2, 4, 8, 16, 32, 64)
+PROCESSES = (1, 2, 4, 8)
+ROUNDS = 3
+# Operations of one kind in a round: enough for a 99th percentile, and never more than half of what is there.
+SAMPLE = 1_000
+# Sessions that workers share.
+SHARED = 1_000
+WRITES_IN = 10
+# More than workers do in their time.
+MOST_OPERATIONS = 2_000_000
+# What each process adds to the number that all count on.
+COUNTS = 100
+
+# Seconds for which a process waits for the others, before it gives up.
+PATIENCE = 60.0
+
+PACKAGES = ("session-kit", "msgspec", "diskcache")
+TTL = 86_400.0
+VALUE = b'{"user":"ada","cart":[1,2,3],"seen":"' + b"x" * 161 + b'"}'
+
+
+class Scale(NamedTuple):
+    """How large a run is.
+
+    most: entries at most. seconds: how long each measurement of operations lasts at most.
+    threads, processes: how many there are, one after another. shared: the entries that they share.
+    counts: what each process adds.
+    """
+
+    most: int = SIZES[-1]
+    seconds: float = 0.5
+    threads: Sequence[int] = THREADS
+    processes: Sequence[int] = PROCESSES
+    shared: int = SHARED
+    counts: int = COUNTS
+
+    def sizes(self, driver: str) -> list[int]:
+        most = min(self.most, MOST_FILES) if driver == "file" else self.most
+        return [size for size in SIZES if size < most] + [most]
+
+
+class Row(NamedTuple):
+    """What was measured with so many entries, threads or processes.
+
+    cost: seconds that a call takes (of many: the median), operations a second, or bytes; see the part.
+    aside: what belongs to it: the 99th percentile in seconds, or the peak of memory in bytes.
+    """
+
+    driver: str
+    what: str
+    size: int
+    cost: float
+    aside: float | None = None
+
+
+class Stock:
+    """Stores that are full. Those in folders are filled once, and copied for whoever changes them.
+
+    copy: where the store that is in use lies, if it has a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.copy = folder, folder / "copy"
+
+    @contextmanager
+    def store(
+        self, driver: str, entries: int, clock: Callable[[], float] = time.time
+    ) -> Iterator[UnstorageSessionStore]:
+        """A store with so many sessions that live for a day, for as long as this."""
+        if driver == "memory":
+            with closing(open_driver("memory://", clock=clock)) as opened:
+                fill(opened, entries)
+                yield UnstorageSessionStore(opened, ttl=TTL)
+            return
+        original = self._folder / f"{driver}-{entries}"
+        if not original.exists():
+            # What is copied need not survive a power cut.
+            with closing(open_driver(url(driver, original) + ("?fsync=no" if driver == "file" else ""))) as opened:
+                fill(opened, entries)
+        shutil.copytree(original, self.copy)
+        try:
+            with closing(open_driver(url(driver, self.copy), clock=clock)) as opened:
+                yield UnstorageSessionStore(opened, ttl=TTL)
+        finally:
+            shutil.rmtree(self.copy)
+
+
+def url(driver: str, folder: Path) -> str:
+    return f"{driver}://{quote(str(folder))}"
+
+
+def key_of(number: int) -> str:
+    """The key of a session: as long and as scattered as any."""
+    return NAMES.key(str(number))
+
+
+NAMES = UnstorageSessionStore("memory://")
+
+
+def fill(driver: Driver, entries: int) -> None:
+    """Put sessions there, each with a value of its own."""
+    for start in range(0, entries, 10_000):
+        numbers = range(start, min(entries, start + 10_000))
+        driver.set_many({key_of(number): VALUE[:-2] + b'"}' for number in numbers}, ttl=TTL)
+
+
+# --- entries ---
+
+
+def entries(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
+    """One call after another on stores that hold more and more: the best median and 99th percentile of some rounds."""
+    for driver in DRIVERS:
+        for size in scale.sizes(driver):
+            with stock.store(driver, size) as store:
+                best = _operations(store.driver, size, scale, noise)
+            for what, (median, p99) in best.items():
+                yield Row(driver, what, size, median, p99)
+    for size in scale.sizes("memory"):
+        yield Row("memory", "bytes a session", size, _weight(size))
+
+
+def _operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
+    calls: dict[str, Callable[[str], object]] = {
+        "get": driver.get,
+        "set": lambda key: driver.set(key, VALUE, ttl=TTL),
+        "renew": lambda key: driver.renew(key, TTL),
+        "delete": driver.delete,
+    }
+    best = dict.fromkeys(calls, (float("inf"), float("inf")))
+    picked = random.Random(size)  # noqa: S311  # nothing is secret
+    for _ in range(ROUNDS):
+        keys = [key_of(number) for number in picked.sample(range(size), min(SAMPLE, size // 2))]
+        noise.probe()
+        gc.collect()
+        for what, call in calls.items():
+            shift = Shift(scale.seconds)
+            shift.run(call, [iter(keys)])
+            found = summarize(shift.durations, shift.elapsed)
+            best[what] = (min(best[what][0], found.median), min(best[what][1], found.p99))
+        driver.set_many(dict.fromkeys(keys, VALUE), ttl=TTL)
+    return best
+
+
+def _weight(size: int) -> float:
+    """The bytes that a session takes in memory, key and expiry and all, beyond those of its value."""
+    with closing(open_driver("memory://")) as driver, traced():
+        fill(driver, size)
+        return tracemalloc.get_traced_memory()[0] / size - len(VALUE)
+
+
+# --- walks ---
+
+
+WALKS: dict[str, Callable[[UnstorageSessionStore], int]] = {
+    "length": lambda store: store.length(),
+    "keys": lambda store: sum(1 for _ in store.driver.keys(store.prefix + ":")),
+    "all": lambda store: sum(1 for _ in store.all()),
+    "clear": lambda store: store.clear(),
+    "prune": lambda store: store.driver.prune(),
+}
+"""What goes through a whole store; each says how many entries it found. `prune` finds those that have expired."""
+
+
+def walks(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
+    """What goes through a whole store: how long it takes, and, in a run of its own, the peak of what it adds to memory.
+
+    The peak is that of Python's own memory; what SQLite takes for its cache has a limit of its own. On files it may be
+    that of Python's table of interned strings, which moves now and then: `pathlib` interns the parts of each path.
+    """
+    for driver in DRIVERS:
+        for size in scale.sizes(driver):
+            seconds = _walk_all(stock, driver, size, list(WALKS), _timed)
+            noise.probe()
+            twice = [what for what in WALKS if _walked_twice(driver, what, size)]
+            with traced():
+                peaks = _walk_all(stock, driver, size, twice, _peaked)
+            for what in WALKS:
+                yield Row(driver, what, size, seconds[what], peaks.get(what))
+
+
+def _walked_twice(driver: str, what: str, size: int) -> bool:
+    return driver == "memory" or what not in ("clear", "prune") or size <= MOST_REMOVED_TWICE
+
+
+def _walk_all(
+    stock: Stock, driver: str, size: int, names: list[str], measure: Callable[[Callable[[], int]], tuple[int, float]]
+) -> dict[str, float]:
+    """Measure these walks, and make sure that each found everything."""
+    measured: dict[str, float] = {}
+
+    def walk(what: str, store: UnstorageSessionStore) -> None:
+        gc.collect()
+        found, measured[what] = measure(lambda: WALKS[what](store))
+        if found != size:
+            raise RuntimeError(f"growth: {what} on {driver}:// found {found} of {size} entries")
+
+    with stock.store(driver, size) as store:
+        for what in names:
+            if what != "prune":
+                walk(what, store)
+    if "prune" in names:
+        clock = ManualClock()
+        with stock.store(driver, size, clock) as store:
+            clock.advance(2 * TTL)
+            walk("prune", store)
+    return measured
+
+
+def _timed(walk: Callable[[], int]) -> tuple[int, float]:
+    begin = time.perf_counter()
+    found = walk()
+    return found, time.perf_counter() - begin
+
+
+def _peaked(walk: Callable[[], int]) -> tuple[int, float]:
+    """What it returns, and the most that it had in memory at once beyond what was there before."""
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    found = walk()
+    return found, tracemalloc.get_traced_memory()[1] - before
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Memory is traced meanwhile. To begin before a store is filled: a list that shrinks would seem new otherwise."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+# --- threads ---
+
+
+def threads(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
+    """Threads that share a store, one write in ten operations: operations a second, all together, and p99."""
+    for driver in DRIVERS:
+        with stock.store(driver, scale.shared) as store:
+            for count in scale.threads:
+                noise.probe()
+                gc.collect()
+                shift = Shift(scale.seconds, MOST_OPERATIONS)
+                shift.run(_mixed(store.driver, scale.shared), [_numbers(seed) for seed in range(count)])
+                found = summarize(shift.durations, shift.elapsed)
+                yield Row(driver, "mixed", count, found.rate, found.p99)
+
+
+def _mixed(driver: Driver, shared: int) -> Callable[[int], object]:
+    """Read, or write once in ten times."""
+    keys = [key_of(number) for number in range(shared)]
+
+    def do(number: int) -> object:
+        if number % WRITES_IN:
+            return driver.get(keys[number % shared])
+        return driver.set(keys[number // WRITES_IN % shared], VALUE, ttl=TTL)
+
+    return do
+
+
+def _numbers(seed: int) -> Iterator[int]:
+    """Numbers at random, without an end; made beforehand, so that they cost next to nothing."""
+    picked = random.Random(seed)  # noqa: S311  # nothing is secret
+    return itertools.cycle([picked.randrange(SHARED * WRITES_IN) for _ in range(10_000)])
+
+
+# --- processes ---
+
+
+def processes(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
+    """Processes that do the same on one folder, then all count on one number by swaps: none of their steps is lost."""
+    context = multiprocessing.get_context("spawn")
+    for driver in DRIVERS[1:]:
+        for count in scale.processes:
+            with stock.store(driver, scale.shared) as store:
+                noise.probe()
+                store.driver.set("count", b"0")
+                barrier = context.Barrier(count)
+                with ProcessPoolExecutor(count, context, initializer=_meet_at, initargs=(barrier,)) as pool:
+                    work = partial(_work, url(driver, stock.copy), scale)
+                    found = list(pool.map(work, range(count)))
+                mixed = summarize([one for part in found for one in part.durations], 1.0)
+                yield Row(driver, "mixed", count, sum(len(part.durations) / part.elapsed for part in found), mixed.p99)
+                counted = int(store.driver.get("count") or 0)
+                yield Row(driver, "lost", count, scale.counts * count - counted)
+                steps = sum(part.elapsed_counting for part in found) / count
+                yield Row(driver, "counting", count, counted / steps)
+
+
+class Work(NamedTuple):
+    """What one process did: seconds that each operation took, and all together; seconds for which it counted."""
+
+    durations: array[float]
+    elapsed: float
+    elapsed_counting: float
+
+
+_barrier: Barrier
+
+
+def _meet_at(barrier: Barrier) -> None:
+    """Where the processes wait for each other: it can only be handed to a process when that begins."""
+    global _barrier
+    _barrier = barrier
+
+
+def _work(address: str, scale: Scale, seed: int) -> Work:
+    with closing(open_driver(address)) as driver:
+        shift = Shift(scale.seconds, MOST_OPERATIONS)
+        do, numbers = _mixed(driver, scale.shared), _numbers(seed)
+        _barrier.wait(PATIENCE)
+        shift.run(do, [numbers])
+        _barrier.wait(PATIENCE)
+        begin = time.perf_counter()
+        for _ in range(scale.counts):
+            _count(driver)
+        return Work(shift.durations, shift.elapsed, time.perf_counter() - begin)
+
+
+def _count(driver: Driver) -> None:
+    """Add one, as a session that was changed meanwhile is saved: read it again, and try again."""
+    while True:
+        entry = driver.read("count")
+        if entry is None:
+            raise RuntimeError("growth: the number that all count on is gone")
+        with suppress(Conflict):
+            driver.set("count", b"%d" % (int(entry.value) + 1), expect=entry.version)
+            return
+
+
+# --- the report ---
+
+
+class Part(NamedTuple):
+    """One subject.
+
+    over: what there is more and more of. units: what `cost` and `aside` are, in words.
+    cell: how a row stands in the table.
+    """
+
+    measure: Callable[[Stock, Scale, Noise], Iterator[Row]]
+    over: str
+    units: str
+    cell: Callable[[Row], str]
+
+
+def _entries_cell(row: Row) -> str:
+    if row.aside is None:
+        return f"{row.cost:.0f} B"
+    return f"{brief_seconds(row.cost)} / {brief_seconds(row.aside)}"
+
+
+def _walks_cell(row: Row) -> str:
+    return brief_seconds(row.cost) + (f", {brief_bytes(row.aside)}" if row.aside is not None else "")
+
+
+def _side_cell(row: Row) -> str:
+    return brief_count(row.cost) + (f" / {brief_seconds(row.aside)}" if row.aside is not None else "")
+
+
+PARTS = {
+    "entries": Part(
+        entries,
+        "entries",
+        f"One call, median / 99th percentile, the best of {ROUNDS} rounds; and what a session takes in memory beyond"
+        f" its value. file:// has at most {MOST_FILES:,} entries here, each write waits for the disk (fsync).",
+        _entries_cell,
+    ),
+    "walks": Part(
+        walks,
+        "entries",
+        "The whole store once, and the peak of Python's memory that this adds (in a run of its own, not above"
+        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). memory:// copies"
+        " the names, 8 bytes each, to walk a dict that others change. prune: all entries have expired.",
+        _walks_cell,
+    ),
+    "threads": Part(
+        threads,
+        "threads",
+        f"Threads that share one driver, nine reads to a write among {SHARED:,} entries: operations a second, all"
+        " together / 99th percentile of one.",
+        _side_cell,
+    ),
+    "processes": Part(
+        processes,
+        "processes",
+        "Processes that share one folder. mixed: as with threads. counting: steps a second, when all count on the same"
+        f" number by swaps, {COUNTS} each. lost: how many of their steps are missing in the sum.",
+        _side_cell,
+    ),
+}
+
+
+def table(rows: list[Row], over: str, cell: Callable[[Row], str]) -> str:
+    """The rows as Markdown: a line for each driver and call, a column for each count."""
+    counts = sorted({row.size for row in rows})
+    cells = {(row.driver, row.what, row.size): cell(row) for row in rows}
+    lines = [["driver", "", *(f"{count:,} {over}" for count in counts)], ["---", "---", *["---:"] * len(counts)]]
+    for driver, what in dict.fromkeys((row.driver, row.what) for row in rows):
+        lines.append([f"{driver}://", what, *(cells.get((driver, what, count), "") for count in counts)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m session_kit.benchmarks.growth", description="How cost grows.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them if none is named")
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="entries at most (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=Scale().seconds, help="for each measurement of operations")
+    parser.add_argument("--write", action="store_true", help=f"write tables and pictures to {RESULTS.name}/")
+    options = parser.parse_args(arguments)
+    names = options.parts or list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    if options.most < 2:
+        parser.error("--most must be at least 2")
+    run(
+        names,
+        Scale(options.most, options.seconds),
+        " ".join([parser.prog, *arguments]),
+        RESULTS if options.write else None,
+    )
+
+
+def run(names: Sequence[str], scale: Scale, command: str, folder: Path | None) -> dict[str, list[Row]]:
+    """Measure these parts, print their tables, and write them to `folder`, with pictures, if one is given."""
+    noise, begin = Noise(), time.perf_counter()
+    found: dict[str, list[Row]] = {}
+    texts = []
+    with tempfile.TemporaryDirectory() as full:
+        stock = Stock(Path(full))
+        for name in names:
+            part = PARTS[name]
+            found[name] = []
+            for row in part.measure(stock, scale, noise):
+                found[name].append(row)
+                print(f"{row.driver}:// {row.what}, {row.size:,} {part.over}: {part.cell(row)}", file=sys.stderr)
+            texts.append(f"## {name}\n\n{part.units}\n\n{table(found[name], part.over, part.cell)}\n")
+    measured = f"{conditions(PACKAGES)}. {noise}. {time.perf_counter() - begin:.0f} s"
+    text = "\n".join([f"# How cost grows\n\n    {command}\n\n{measured}.\n", *texts])
+    print(text)
+    if folder is not None:
+        from session_kit.benchmarks.growth_plots import draw
+
+        folder.mkdir(exist_ok=True)
+        (folder / "growth.txt").write_text(text, encoding="utf-8")
+        for name, rows in found.items():
+            draw(name, rows, measured, folder / f"growth-{name}.png")
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
