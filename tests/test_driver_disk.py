@@ -256,6 +256,3 @@ def test_a_lock_held_by_another_process_raises_within_the_timeout(tmp_path: Path
         with pytest.raises(DriverUnavailable, match=r"timeout=0\.1 s"):
             driver.set("key", b"other")
         assert driver.get("key") == b"value"
-
-
-# Keys on both sides of each prefix, in the order of their bytes: 9 comes before the colon, ; after it.
