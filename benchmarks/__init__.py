@@ -12,6 +12,6 @@ peers.py      the same ten requests through session_kit and its peers; applicati
               and under a real server by peers_http.py
 targets.py    what sessions may cost, as ratios; harness.py calls the applications
 readme.py     where results are kept
-hot_path.py   where the time of a request goes
+hot_path.py   where the time of a request goes; floor.py: how little it could be
 growth.py     how cost grows with entries, threads and processes; its pictures: growth_plots.py
 """
