@@ -169,7 +169,7 @@ def _operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[s
         "delete": driver.delete,
     }
     best = dict.fromkeys(calls, (float("inf"), float("inf")))
-    picked = random.Random(size)  # noqa: S311  # nothing is secret
+    picked = random.Random(size)
     for _ in range(ROUNDS):
         keys = [key_of(number) for number in picked.sample(range(size), min(SAMPLE, size // 2))]
         noise.probe()
@@ -302,7 +302,7 @@ def _mixed(driver: Driver, shared: int) -> Callable[[int], object]:
 
 def _numbers(seed: int) -> Iterator[int]:
     """Numbers at random, without an end; made beforehand, so that they cost next to nothing."""
-    picked = random.Random(seed)  # noqa: S311  # nothing is secret
+    picked = random.Random(seed)
     return itertools.cycle([picked.randrange(SHARED * WRITES_IN) for _ in range(10_000)])
 
 

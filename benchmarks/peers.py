@@ -130,7 +130,7 @@ def measure_apart(peers: Sequence[Peer], redis: str, visits: int, rounds: int) -
     words = ["--redis", redis, "--visits", str(visits), "--rounds", str(rounds)]
     # Warnings cost time, and are no part of anybody's work.
     command = [sys.executable, "-W", "ignore", "-m", "session_kit.benchmarks.peers", *words]
-    result = subprocess.run(  # noqa: S603
+    result = subprocess.run(
         [*command, "--measure", *(peer.name for peer in peers)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if result.returncode:

@@ -186,7 +186,7 @@ class AiohttpSite:
         self._loop.run_until_complete(self._runner.setup())
         self._wire = _Wire()
         self._head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-        assert self._runner.server is not None  # noqa: S101
+        assert self._runner.server is not None
         self._connection = self._loop.run_until_complete(self._connect(self._runner.server))
 
     async def _connect(self, server: Any) -> Any:

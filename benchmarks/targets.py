@@ -386,7 +386,7 @@ def memory(noise: Noise) -> Iterator[Result]:
             driver.set(f"sess:{number:064}", VALUE, ttl=3600)
 
     def p99(driver: MemoryDriver, count: int, kind: str) -> float:
-        keys = [f"sess:{random.randrange(count):064}" for _ in range(20_000)]  # noqa: S311  # nothing is secret
+        keys = [f"sess:{random.randrange(count):064}" for _ in range(20_000)]
         durations = []
         for key in keys:
             begin = time.perf_counter()
@@ -416,7 +416,7 @@ def imports(noise: Noise) -> Iterator[Result]:
         noise.probe()
         for name in best:
             command = [sys.executable, "-I", "-S", "-c", program.format(name), path]
-            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             best[name] = min(best[name], float(printed))
     yield Result("import session_kit", "import json", best["session_kit"], best["json"], 5.0)
 
