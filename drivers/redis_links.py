@@ -149,14 +149,19 @@ class Wire:
 
     def _take(self) -> Any:
         """The connection that was used last, or a new one."""
-        with contextlib.suppress(IndexError):
-            while True:
+        while self._idle:
+            try:
                 connection = self._idle.pop()
-                # What is readable between two calls is the end: the server has closed it.
-                with contextlib.suppress(*FAILURES):
-                    if not connection.can_read(0):
-                        return connection
-                connection.disconnect()
+            except IndexError:  # another thread was faster
+                break
+            try:
+                # What is readable between two calls is the end, or an answer too many.
+                quiet = not connection.can_read(0)
+            except FAILURES:
+                quiet = False
+            if quiet:
+                return connection
+            connection.disconnect()
         connection = self._endpoint.connection()
         connection.connect()
         return connection
