@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -93,7 +94,7 @@ def draw(name: str, rows: list[Row], measured: str, file: Path) -> None:
         fontsize=11,
         title_fontproperties={"size": 12, "weight": "bold"},
     )
-    picture.supxlabel(measured, fontsize=7.5, color="0.4")
+    picture.supxlabel(fill(measured, round(picture.get_figwidth() * 16)), fontsize=7.5, color="0.4")
     picture.savefig(file, format="png")
 
 
