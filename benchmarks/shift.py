@@ -68,6 +68,8 @@ class Shift:
     def _start(self) -> None:
         self._until = time.perf_counter() + self.seconds
 
+    # Twice, because a coroutine around a blocking call would be measured too.
+
     def _work(self, do: Callable[[Any], object], arguments: Iterator[Any], most: int) -> None:
         clock, durations = time.perf_counter, array("d")
         begin = end = first = clock()

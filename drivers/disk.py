@@ -296,7 +296,7 @@ class DiskDriver(Driver):
         """Up to `size` live keys from `start` on, in the order of their bytes: those of one prefix lie together."""
         # diskcache lists keys without their expiry, so this one question is put to its database directly.
         rows = self._cache._sql(
-            f"SELECT key FROM Cache WHERE key >= ? AND {LIVE} ORDER BY key LIMIT ?",  # noqa: S608
+            f"SELECT key FROM Cache WHERE key >= ? AND {LIVE} ORDER BY key LIMIT ?",  # noqa: S608  # a constant
             (start, self._clock(), size),
         )
         return [key for (key,) in rows.fetchall()]
@@ -309,7 +309,7 @@ class DiskDriver(Driver):
             page = [key for key in self._page(start, CLEAR_BATCH) if key.startswith(prefix)]
             if page:  # whatever lies between two keys of one prefix has it too
                 self._cache._sql(
-                    f"DELETE FROM Cache WHERE key BETWEEN ? AND ? AND {LIVE}",  # noqa: S608
+                    f"DELETE FROM Cache WHERE key BETWEEN ? AND ? AND {LIVE}",  # noqa: S608  # a constant
                     (page[0], page[-1], self._clock()),
                 )
             return page

@@ -364,9 +364,6 @@ class _Receiver(asyncio.Protocol):
         self._end(ConnectionError(str(exc) if exc else "the server has closed the connection"))
         self._before.connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        """What waits to be written is what callers wait for; there is nobody else to hold back."""
-
     def _end(self, error: Exception) -> None:
         if not self.lost.done():
             self.lost.set_exception(error)

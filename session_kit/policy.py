@@ -98,19 +98,15 @@ class Policy:
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
         self.schema = schema
-        self.draft: Callable[[dict[str, Raw]], Draft] = partial(Draft, self.codec) if schema is None else self._typed
+        self.draft: Callable[[dict[str, Raw]], Draft] = (
+            partial(Draft, self.codec) if schema is None else partial(_typed_draft, schema)
+        )
         """Makes of the fields of a record what is edited; `CorruptEntry` if it does not fit the type of the data."""
         # What a ttl that does not depend on the data comes to, worked out once.
         self.steady_slack = None if callable(store.ttl) else self.slack(store.ttl)
         self._steady: dict[bool, float | None] | None = None
         if not callable(store.ttl) and max_lifetime is None:
             self._steady = {stored: self._usual_lifetime(store.ttl, stored) for stored in (True, False)}
-
-    def _typed(self, fields: dict[str, Raw]) -> Draft:
-        assert self.schema is not None  # noqa: S101
-        draft = TypedDraft(self.schema, self.schema.fit(fields))
-        draft.stored = fields  # an upgraded record is a changed one
-        return draft
 
     def first(self) -> dict[str, Raw]:
         """The fields of a new session: what `generate` puts into one."""
@@ -157,3 +153,9 @@ class Policy:
         if ttl is None or ttl <= 0 or (stored and self.renews):
             return ttl
         return ttl + self.slack(ttl)
+
+
+def _typed_draft(schema: Schema, fields: dict[str, Raw]) -> Draft:
+    draft = TypedDraft(schema, schema.fit(fields))
+    draft.stored = fields  # an upgraded record is a changed one
+    return draft

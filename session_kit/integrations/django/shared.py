@@ -10,7 +10,7 @@ from session_kit.integrations.django.engine import EXPIRY
 from session_kit.session import Session
 
 
-class SharedSession(SessionBase):  # type: ignore[misc]
+class SharedSession(SessionBase):  # type: ignore[misc]  # Django has no types
     """Django's API over the `Session` of one request, which is in `.session`."""
 
     def __init__(self, session: Session[Any]) -> None:

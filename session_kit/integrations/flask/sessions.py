@@ -105,4 +105,4 @@ def _pack(category: str, message: Any) -> list[Any]:
 
 
 def _unpack(category: str, message: Any, kind: str = "") -> tuple[str, Any]:
-    return category, Markup(message) if kind == "html" else message  # noqa: S704
+    return category, Markup(message) if kind == "html" else message  # noqa: S704  # it was, when it was stored
