@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -61,9 +62,12 @@ class MemoryDriver(Driver):
             raise ConfigError(f"max_entries must be at least 1, not {max_entries}")
         self.max_entries = max_entries
         self._entries: dict[str, Stored] = {} if max_entries is None else OrderedDict()
-        # One item for each entry with an expiry, by the time at which it was due when the item was made. An item that
-        # comes up early, because its entry was renewed since, is put back with the new time: no renewal ever searches.
-        self._due: list[tuple[float, str]] = []
+        # The key of each entry with an expiry is filed under the second by which it was due then, and a heap says which
+        # second is next. A key that comes up early, because its entry was renewed since, is filed again: no renewal
+        # ever searches.
+        self._due: dict[int, list[str]] = {}
+        self._seconds: list[int] = []
+        self._filed = 0  # keys in all of `_due`
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -121,8 +125,8 @@ class MemoryDriver(Driver):
         check_ttl(ttl)
         now = self._clock()
         with self._lock:
-            if self._due and self._due[0][0] <= now:
-                self._free(FREED_PER_WRITE, now)
+            if self._seconds and self._seconds[0] <= now:
+                self._free(FREED_PER_WRITE, now, now)
             self._check(key, expect, now)
             version = next(self._versions)
             self._put(key, value, version, None if ttl is None else now + ttl)
@@ -191,42 +195,67 @@ class MemoryDriver(Driver):
         entries = self._entries
         old = entries.get(key) if self.max_entries is None else entries.pop(key, None)
         stored = entries[key] = (value, version, expires_at)
-        # An item that comes up too early is put back by _free; only one that would come up too late needs another.
+        # A key that comes up too early is filed again by _free; only one that would come up too late has to be now.
         if expires_at is not None and (old is None or old[2] is None or expires_at < old[2]):
-            heapq.heappush(self._due, (expires_at, key))
-            if len(self._due) > 2 * len(self._entries) + 64:
-                self._due = [(due, key) for key, (_, _, due) in self._entries.items() if due is not None]
-                heapq.heapify(self._due)
+            self._file(key, expires_at)
+            if self._filed > 2 * len(entries) + 64:
+                self._due, self._seconds, self._filed = {}, [], 0
+                for each, (_, _, due) in entries.items():
+                    if due is not None:
+                        self._file(each, due)
         return stored
+
+    def _file(self, key: str, expires_at: float) -> None:
+        second = math.ceil(expires_at)
+        keys = self._due.get(second)
+        if keys is None:
+            self._due[second] = [key]
+            heapq.heappush(self._seconds, second)
+        else:
+            keys.append(key)
+        self._filed += 1
 
     def _freed(self) -> Iterator[int]:
         """Free what has expired by now, and yield how many entries each batch was; nobody waits for more than one."""
         now = self._clock()
-        while True:
+        last, early = math.ceil(now), list[str]()
+        try:
+            while self._seconds and self._seconds[0] <= last:
+                with self._lock:
+                    freed = self._free(LIST_BATCH, now, last, early)
+                yield freed
+        finally:
             with self._lock:
-                if not self._due or self._due[0][0] > now:
-                    return
-                freed = self._free(LIST_BATCH, now)
-            yield freed
+                for key in early:
+                    self._file_again(key)
 
-    def _free(self, most: int, now: float) -> int:
-        """Drop up to `most` expired entries, looking only at those whose time has come."""
+    def _free(self, most: int, now: float, last: float, early: list[str] | None = None) -> int:
+        """Drop expired entries, looking at no more than so many keys, and only at those due by the second `last`.
+
+        early: takes those that are not due yet, for a caller who would otherwise meet them again.
+        """
         freed = 0
         for _ in range(most):
-            if not self._due or self._due[0][0] > now:
+            if not self._seconds or self._seconds[0] > last:
                 break
-            key = self._due[0][1]
-            stored = self._entries.get(key)
-            expires_at = None if stored is None else stored[2]
-            if expires_at is None:
-                heapq.heappop(self._due)
-            elif expires_at > now:
-                heapq.heapreplace(self._due, (expires_at, key))
-            else:
-                heapq.heappop(self._due)
+            keys = self._due[self._seconds[0]]
+            key = keys.pop()
+            self._filed -= 1
+            if not keys:
+                del self._due[heapq.heappop(self._seconds)]
+            if key in self._entries and self._live(key, now) is None:
                 del self._entries[key]
                 freed += 1
+            elif early is None:
+                self._file_again(key)
+            else:
+                early.append(key)
         return freed
+
+    def _file_again(self, key: str) -> None:
+        stored = self._entries.get(key)
+        if stored is not None and stored[2] is not None:
+            self._file(key, stored[2])
 
 
 _shared: dict[str, MemoryDriver] = {}

@@ -32,7 +32,7 @@ def test_expired_entries_are_freed_by_later_writes() -> None:
     driver = MemoryDriver(clock=clock)
     for number in range(1000):
         driver.set(f"old-{number}", b"value", ttl=10)
-    clock.advance(10)
+    clock.advance(11)  # a write frees what was due in seconds that are over
     for number in range(400):
         driver.set(f"new-{number}", b"value", ttl=10)
     assert len(driver._entries) == 400
@@ -45,7 +45,7 @@ def test_renewals_do_not_pile_up() -> None:
     for _ in range(10_000):
         clock.advance(1)
         assert driver.renew("key", 10) is not None
-    assert len(driver._due) == 1
+    assert driver._filed == sum(map(len, driver._due.values())) == len(driver._seconds) == 1
 
 
 def test_entries_made_and_deleted_do_not_pile_up() -> None:
@@ -53,7 +53,7 @@ def test_entries_made_and_deleted_do_not_pile_up() -> None:
     for _ in range(10_000):
         driver.set("key", b"value", ttl=86400)
         driver.delete("key")
-    assert len(driver._due) < 100
+    assert driver._filed == sum(map(len, driver._due.values())) < 100
 
 
 def test_one_write_never_pays_for_the_whole_backlog() -> None:
@@ -66,6 +66,20 @@ def test_one_write_never_pays_for_the_whole_backlog() -> None:
     assert len(driver._entries) > 990
     assert driver.prune() > 990
     assert list(driver._entries) == ["new"]
+
+
+def test_prune_does_not_wait_for_the_second_to_be_over() -> None:
+    clock = ManualClock()
+    driver = MemoryDriver(clock=clock)
+    driver.set("a", b"value", ttl=10.25)
+    driver.set("b", b"value", ttl=10.75)
+    clock.advance(10.5)
+    assert driver.prune() == 1
+    assert list(driver._entries) == ["b"]
+    clock.advance(0.5)
+    assert driver.prune() == 1
+    driver.set("c", b"value", ttl=1)
+    assert driver._filed == 1
 
 
 def test_the_least_recently_used_goes_first() -> None:
