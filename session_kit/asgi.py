@@ -89,7 +89,10 @@ class SessionMiddleware:
                 raise
             return
         if session._used and not session._turned_away:
-            await self.manager.afinish(session)
+            if self._instant:
+                self.manager.finish(session)
+            else:
+                await self.manager.afinish(session)
 
     async def _begin(self, session: Session[Any], message: Message, kind: str, send: Send) -> None:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""

@@ -36,8 +36,8 @@ _ID = re.compile(r"[!#-+\--:<-\[\]-~]{16,256}")
 _SPACED = re.compile(rb"[ \t]+=")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
-CookieHeaders = Iterable[bytes | tuple[bytes, bytes]]
-"""The values of `Cookie` headers, or all headers of a request as ASGI has them: pairs of name and value."""
+CookieHeaders = Iterable[tuple[bytes, bytes]]
+"""The headers of a request as ASGI has them: pairs of name, in small letters, and value."""
 
 SameSite = Literal["lax", "strict", "none"]
 Priority = Literal["low", "medium", "high"]
@@ -141,12 +141,8 @@ class Cookie:
     def find(self, headers: CookieHeaders) -> list[bytes]:
         """Return the values of all cookies with this name, in the order in which the headers give them."""
         begin, values = self._begin, []
-        for item in headers:
-            if isinstance(item, bytes):
-                header = item
-            elif item[0] == b"cookie":
-                header = item[1]
-            else:
+        for name, header in headers:
+            if name != b"cookie":
                 continue
             at = header.find(begin)
             if at < 0 and begin[:-1] in header:  # perhaps written by hand: "session = ..."
@@ -215,8 +211,12 @@ class _SecretSigner(itsdangerous.Signer):
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(value.encode() if isinstance(value, str) else value)
         outer.update(inner.digest())
-        # Base 64 for URLs without the padding, as itsdangerous writes it.
-        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE)[:43]
+        return write_256_bits(outer.digest())
+
+
+def write_256_bits(bits: bytes) -> bytes:
+    """Write 32 bytes as 43 letters of base 64 for URLs, without the padding, as itsdangerous does."""
+    return b2a_base64(bits, newline=False).translate(_URL_SAFE)[:43]
 
 
 def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from msgspec import Raw
@@ -86,10 +87,17 @@ class Lifecycle:
         return self._id
 
     def _find(self) -> list[Claim]:
-        """What the client's cookies say, where the signature is good."""
+        """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
         if self._cookies is not None:
-            self._claims = self._policy.claims(self._cookies)
+            policy = self._policy
+            values, self._claims = policy.cookie.find(self._cookies), []
             self._cookies = None
+            for value in values:
+                claim = policy.signer.verify(value)
+                if claim is not None:
+                    self._claims.append(claim)
+            if values and not self._claims:
+                policy.emit("bad_signature", None)
         return self._claims
 
     def _load_at_once(self) -> Draft:
@@ -251,6 +259,24 @@ class Lifecycle:
 
     # --- saving ---
 
+    def _end_at_once(self, write: Write) -> None:
+        """`_end` by blocking calls. The usual case, a write that nobody is in the way of, takes none of its steps."""
+        policy = self._policy
+        # A rotation takes two writes, and before the first of all nobody knows what the backend can do.
+        if self._retired is None and policy.prepared and policy.capabilities.swap:
+            draft, new = self._loaded(), self._version is ABSENT
+            sid, expect = self._place(draft)
+            fields, ttl = self._content(draft)
+            if ttl is None or ttl > 0:
+                try:
+                    self._written(policy.store.put(sid, fields, expect=expect, ttl=ttl), ttl)
+                    draft.saved()
+                    policy.emit("created" if new else "saved", sid)
+                    return
+                except (Conflict, DriverUnavailable) as error:
+                    write = partial(self._create if new else self._write, first=[error])
+        run(self._end(policy.store.blocking, write))
+
     async def _end(self, io: Any, write: Write) -> None:
         """Take a step for the manager. In an outage the changes are dropped if the policy says so."""
         try:
@@ -268,9 +294,9 @@ class Lifecycle:
             raise self._unanswered()
         write = self._due(ending=False)
         if write is not None:
-            if not self._policy.prepared:
-                await self._policy.prepare(io)
             try:
+                if not self._policy.prepared:
+                    await self._policy.prepare(io)
                 await write(io)
             except DriverUnavailable:
                 self._refused = True
@@ -305,58 +331,76 @@ class Lifecycle:
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
         return not 0 <= policy.clock() - self._renewed < slack
 
-    async def _put(self, io: Any, sid: str, draft: Draft, expect: object) -> bool:
-        """Write the record under `sid`. False if its ttl says that it is over; then it was destroyed instead."""
+    def _place(self, draft: Draft) -> tuple[str, object]:
+        """The id under which the session is to be written, and what is expected to stand there."""
         policy = self._policy
-        ttl = policy.lifetime(draft, self._created, stored=True)
+        if self._id is None:
+            self._id = policy.generate_id()
+        if self._version is ABSENT:
+            now = policy.clock()
+            self._note(now, now)
+            return self._id, ABSENT if policy.capabilities.create else ANY
+        if self._renewal_is_due(draft):
+            self._note(self._created, policy.clock())
+            self._resend = True
+        return self._id, self._version if policy.capabilities.swap else ANY
+
+    def _content(self, draft: Draft) -> tuple[dict[str, Raw], float | None]:
+        """The record as it is to be written, and the seconds that it lives."""
+        policy = self._policy
+        if self._notes is None:
+            self._notes = policy.codec.encode(Notes(self._created, self._renewed))
+        return {RESERVED: self._notes, **draft.fields}, policy.lifetime(draft, self._created, stored=True)
+
+    def _written(self, version: object, ttl: float | None) -> None:
+        self._version = version
+        self._expires_at = None if ttl is None else self._policy.clock() + ttl
+
+    async def _put(self, io: Any, sid: str, draft: Draft, expect: object, first: list[Exception] | None = None) -> bool:
+        """Write the record under `sid`. False if its ttl says that it is over; then it was destroyed instead.
+
+        first: what the store has said already of this attempt.
+        """
+        policy = self._policy
+        fields, ttl = self._content(draft)
         if ttl is not None and ttl <= 0:
             for gone in filter(None, {sid, self._retired}):
                 await policy.store.destroy_by(io, gone)
             policy.emit("expired", sid)
             self._clear()
             return False
-        if self._notes is None:
-            self._notes = policy.codec.encode(Notes(self._created, self._renewed))
-        fields = {RESERVED: self._notes, **draft.fields}
-        self._version = await policy.store.set_by(io, sid, fields, expect=expect, ttl=ttl)
-        self._expires_at = None if ttl is None else policy.clock() + ttl
+        if first:
+            raise first.pop()
+        self._written(await policy.store.set_by(io, sid, fields, expect=expect, ttl=ttl), ttl)
         return True
 
-    async def _create(self, io: Any) -> None:
-        policy = self._policy
-        draft, expect = self._loaded(), ABSENT if policy.capabilities.create else ANY
-        now = policy.clock()
-        self._note(now, now)
+    async def _create(self, io: Any, first: list[Exception] | None = None) -> None:
+        draft = self._loaded()
         for _ in range(3):
-            sid = self._id = self._id or policy.generate_id()
+            sid, expect = self._place(draft)
             try:
-                if await self._put(io, sid, draft, expect):
+                if await self._put(io, sid, draft, expect, first):
                     draft.saved()
-                    policy.emit("created", sid)
+                    self._policy.emit("created", sid)
                 return
             except Conflict:
                 self._id = None  # taken: an id is never shared, another is made
         raise SessionError("generate_id returned ids that exist already, three times in a row; it must be random")
 
-    async def _write(self, io: Any) -> None:
+    async def _write(self, io: Any, first: list[Exception] | None = None) -> None:
         """Write over the version that was read; if others were faster, replay the changes on what they wrote."""
         policy, draft = self._policy, self._loaded()
-        swap = policy.capabilities.swap
-        if not swap and not await self._catch_up(io, self._current_id()):
+        if not policy.capabilities.swap and not await self._catch_up(io, self._current_id()):
             return
-        renewal = self._renewal_is_due(draft)
-        if renewal:
-            self._note(self._created, policy.clock())
         for _ in range(MAX_ATTEMPTS):
-            sid = self._current_id()  # may be another each time: who catches up may follow a rotation
+            sid, expect = self._place(draft)  # may be another id each time: who catches up may follow a rotation
             try:
-                if await self._put(io, sid, draft, self._version if swap else ANY):
+                if await self._put(io, sid, draft, expect, first):
                     draft.saved()
-                    if renewal:
-                        self._resend = True
                     policy.emit("saved", sid)
                 return
             except Conflict:
+                self._resend = False  # until it is due again, by what the others wrote
                 if not draft.changed:
                     return  # there was only the renewal to write, and whoever was faster has seen to it
                 if not await self._catch_up(io, sid):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from session_kit.cookie import Claim, Cookie, CookieHeaders, CookieOptions, Signer, check_id
+from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, write_256_bits
 from session_kit.drivers.options import parse_duration
-from session_kit.drivers.twins import run
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Write
 from session_kit.policy import Event, OnError, Policy
@@ -45,7 +44,7 @@ class ManagerOptions(TypedDict, total=False):
 
 def random_id() -> str:
     """Return 256 random bits as text."""
-    return secrets.token_urlsafe(32)
+    return write_256_bits(os.urandom(32)).decode()
 
 
 class SessionManager:
@@ -102,8 +101,7 @@ class SessionManager:
         upgrade: Upgrade | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._signer = Signer(secret)
-        self._cookie = Cookie(name, cookie)
+        signer, named = Signer(secret), Cookie(name, cookie)
         check_id(generate_id())
         # Before the store is opened, so that nothing is made on disk for a setting that is wrong.
         idle, grace = _seconds("touch_after", touch_after), _seconds("rotation_grace", rotation_grace)
@@ -117,7 +115,8 @@ class SessionManager:
         plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
         self._policy = Policy(
             plain,
-            claims=self._claims,
+            cookie=named,
+            signer=signer,
             clock=clock,
             generate=generate,
             generate_id=generate_id if generate_id is random_id else lambda: check_id(generate_id()),
@@ -133,7 +132,7 @@ class SessionManager:
             self._check_type(data_type)
 
     def __repr__(self) -> str:
-        return f"SessionManager({self.store!r}, name={self._cookie.name!r})"
+        return f"SessionManager({self.store!r}, name={self._policy.cookie.name!r})"
 
     def __deepcopy__(self, memo: object) -> SessionManager:
         # Frameworks copy settings and middleware; the store behind them must stay one.
@@ -145,14 +144,20 @@ class SessionManager:
         return self._policy.capabilities.quick_reads
 
     @overload
-    def open(self, cookies: str | bytes | CookieHeaders = (), *, asynchronous: bool = False) -> Session: ...
+    def open(
+        self, cookies: str | bytes | Iterable[bytes | tuple[bytes, bytes]] = (), *, asynchronous: bool = False
+    ) -> Session: ...
     @overload
     def open(
-        self, cookies: str | bytes | CookieHeaders = (), *, asynchronous: bool = False, session_class: type[S]
+        self,
+        cookies: str | bytes | Iterable[bytes | tuple[bytes, bytes]] = (),
+        *,
+        asynchronous: bool = False,
+        session_class: type[S],
     ) -> S: ...
     def open(
         self,
-        cookies: str | bytes | CookieHeaders = (),
+        cookies: str | bytes | Iterable[bytes | tuple[bytes, bytes]] = (),
         *,
         asynchronous: bool = False,
         session_class: type[Session[Any]] = Session,
@@ -165,7 +170,8 @@ class SessionManager:
         """
         if isinstance(cookies, str):
             cookies = cookies.encode(errors="surrogateescape")
-        headers = [cookies] if isinstance(cookies, bytes) else cookies
+        listed = [cookies] if isinstance(cookies, bytes) else cookies
+        headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in listed]
         return session_class(self._policy, headers, asynchronous=asynchronous)
 
     def commit(self, session: Session[Any]) -> Headers:
@@ -176,7 +182,7 @@ class SessionManager:
         """
         write = self._due(session)
         if write is not None:
-            run(session._end(self._policy.store.blocking, write))
+            session._end_at_once(write)
         return self._headers(session)
 
     async def acommit(self, session: Session[Any]) -> Headers:
@@ -192,7 +198,7 @@ class SessionManager:
         Raises `SessionError` if the client does not have the id and cannot be sent it any more.
         """
         if session._used and session._sealed and (write := session._due(ending=False)) is not None:
-            run(session._end(self._policy.store.blocking, write))
+            session._end_at_once(write)
 
     async def afinish(self, session: Session[Any]) -> None:
         """Async twin of `finish`."""
@@ -236,17 +242,6 @@ class SessionManager:
                 f"a new {data_type.__name__} cannot be made: {error}; give defaults, or generate="
             ) from None
 
-    def _claims(self, headers: CookieHeaders) -> list[Claim]:
-        """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
-        values, claims = self._cookie.find(headers), []
-        for value in values:
-            claim = self._signer.verify(value)
-            if claim is not None:
-                claims.append(claim)
-        if values and not claims:
-            self._policy.emit("bad_signature", None)
-        return claims
-
     def _due(self, session: Session[Any]) -> Write | None:
         """What has to be written before the response begins, if anything."""
         if session._sealed:
@@ -262,10 +257,10 @@ class SessionManager:
         headers = [("Vary", "Cookie")]
         if session._wants_cookie():
             max_age = session._cookie_lifetime()
-            cookie = self._cookie.set_header(self._signer.sign(session.id), max_age, session._persistent())
-            headers.append(("Set-Cookie", cookie))
+            token = self._policy.signer.sign(session.id)
+            headers.append(("Set-Cookie", self._policy.cookie.set_header(token, max_age, session._persistent())))
         elif session._cleared:
-            headers.append(("Set-Cookie", self._cookie.delete_header()))
+            headers.append(("Set-Cookie", self._policy.cookie.delete_header()))
         if len(headers) > 1:
             # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
             headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from session_kit.codec import Codec
-from session_kit.cookie import Claim, CookieHeaders
+from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import Capabilities
 from session_kit.schema import Schema, TypedDraft
@@ -70,7 +70,8 @@ class Policy:
         self,
         store: UnstorageSessionStore | PlainStore,
         *,
-        claims: Callable[[CookieHeaders], list[Claim]],
+        cookie: Cookie,
+        signer: Signer,
         clock: Callable[[], float],
         generate: Callable[[], Any] | None,
         generate_id: Callable[[], str],
@@ -88,7 +89,8 @@ class Policy:
         self.capabilities: Capabilities = store.capabilities
         self.renews = store.renews
         self.prepared = False
-        self.claims = claims
+        self.cookie = cookie
+        self.signer = signer
         self.clock = clock
         self.generate = generate
         self.generate_id = generate_id

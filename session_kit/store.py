@@ -255,6 +255,10 @@ class UnstorageSessionStore:
         setting: Coroutine[Any, Any, object] = io.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
         return setting
 
+    def put(self, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
+        """`set_by` the blocking face, without a coroutine."""
+        return self.driver.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
+
     def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> Coroutine[Any, Any, bool]:
         """`destroy` by a face."""
         deleting: Coroutine[Any, Any, bool] = io.delete(self.key(sid), expect=expect)
@@ -340,6 +344,10 @@ class PlainStore:
         """Set the data; the store decides how long it lives, and there is no version."""
         await io.set(sid, {key: self.codec.load(raw, object) for key, raw in fields.items()})
         return None
+
+    def put(self, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
+        """`set_by` the blocking face."""
+        return run(self.set_by(self.blocking, sid, fields, expect=expect, ttl=ttl))
 
     async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
         """Destroy the session; True, because the store does not say whether it was there."""

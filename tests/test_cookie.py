@@ -95,10 +95,14 @@ def test_deletion_mirrors_creation(options: dict[str, Any], name: str) -> None:
     assert deleted.startswith(f"{name}=; Max-Age=0; Expires=Thu, 01 Jan 1970")
 
 
+def _pairs(*headers: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"cookie", header) for header in headers]
+
+
 @given(st.lists(st.binary(max_size=200), max_size=3))
 def test_no_bytes_raise_or_verify(headers: list[bytes]) -> None:
     cookie, signer = Cookie("s", CookieOptions()), Signer(SECRET)
-    assert not any(signer.verify(value) for value in cookie.find([*headers, b"s=" + b";s=".join(headers)]))
+    assert not any(signer.verify(value) for value in cookie.find(_pairs(*headers, b"s=" + b";s=".join(headers))))
 
 
 def test_of_several_cookies_of_our_name_the_first_that_verifies_counts() -> None:
@@ -125,7 +129,7 @@ def test_of_several_cookies_of_our_name_the_first_that_verifies_counts() -> None
     ],
 )
 def test_a_similar_name_is_not_ours(header: bytes, values: list[bytes]) -> None:
-    assert list(Cookie("session", CookieOptions()).find([header])) == values
+    assert list(Cookie("session", CookieOptions()).find(_pairs(header))) == values
 
 
 def test_the_standard_library_reads_what_we_send() -> None:

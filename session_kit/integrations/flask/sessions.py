@@ -86,7 +86,7 @@ class BriefSession(FlaskSession):
 
 def session_class(manager: SessionManager) -> type[FlaskSession]:
     """Return the class of session whose `permanent` agrees with the cookie's options."""
-    return FlaskSession if manager._cookie.options.persistent else BriefSession
+    return FlaskSession if manager._policy.cookie.options.persistent else BriefSession
 
 
 def abandon(manager: SessionManager, session: Session[Any]) -> None:
