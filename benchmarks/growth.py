@@ -39,7 +39,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 # A million files take minutes to make.
 MOST_FILES = 30_000
 # The peak of a removal is measured apart from its time, and a million rows on disk take more than a minute to remove.
-MOST_REMOVED_TWICE = 30_000
+MOST_REMOVED_TWICE = 100_000
 THREADS = (1, 2, 4, 8, 16, 32, 64)
 PROCESSES = (1, 2, 4, 8)
 ROUNDS = 3

@@ -332,7 +332,7 @@ class Lifecycle:
         return not 0 <= policy.clock() - self._renewed < slack
 
     def _place(self, draft: Draft) -> tuple[str, object]:
-        """The id under which the session is to be written, and what is expected to stand there."""
+        """The id under which the session is to be written, and what is expected to stand there; notes the time."""
         policy = self._policy
         if self._id is None:
             self._id = policy.generate_id()
