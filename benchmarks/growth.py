@@ -412,8 +412,8 @@ PARTS = {
         walks,
         "entries",
         "The whole store once, and the peak of Python's memory that this adds (in a run of its own, not above"
-        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). memory:// copies"
-        " the names, 8 bytes each, to walk a dict that others change. prune: all entries have expired.",
+        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). prune: all entries"
+        " have expired.",
         _walks_cell,
     ),
     "threads": Part(

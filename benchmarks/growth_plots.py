@@ -46,7 +46,7 @@ PICTURES: dict[str, tuple[str, list[Lines]]] = {
         [Lines(("get", "set", "renew", "delete"), "{}", cost, brief_seconds, aside)],
     ),
     "walks": (
-        "The whole store once: time grows with it, added memory is a page  (memory:// copies the names, 8 bytes each)",
+        "The whole store once: time grows with it, added memory is a page",
         [Lines(WALKS, "{}: time", cost, brief_seconds), Lines(WALKS, "{}: added memory", aside, brief_bytes)],
     ),
     "threads": (

@@ -8,7 +8,7 @@ import itertools
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
@@ -37,6 +37,10 @@ Stored = tuple[bytes, object, float | None]
 # Each write frees at most this many expired entries, so that none pays for a backlog; since a write adds one
 # at most, the backlog shrinks.
 FREED_PER_WRITE = 4
+
+
+# So many names are copied at a time to walk a dict that others change meanwhile.
+PAGE = 20_000
 
 
 class MemoryDriver(Driver):
@@ -68,6 +72,7 @@ class MemoryDriver(Driver):
         self._due: dict[int, list[str]] = {}
         self._seconds: list[int] = []
         self._filed = 0  # keys in all of `_due`
+        self._removed = 0  # entries, so far
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -140,16 +145,15 @@ class MemoryDriver(Driver):
         with self._lock:
             self._check(key, expect, now)
             live = self._live(key, now) is not None
-            self._entries.pop(key, None)
+            if self._entries.pop(key, None) is not None:
+                self._removed += 1
             return live
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        # The names are copied (8 bytes a key), the only way to walk a dict that others change meanwhile.
-        with self._lock:
-            names = list(self._entries)
-        for key in names:
-            if key.startswith(prefix) and self._live(key, self._clock()) is not None:
-                yield key
+        for page in self._pages():
+            for key in page:
+                if key.startswith(prefix) and self._live(key, self._clock()) is not None:
+                    yield key
 
     def prune(self) -> int:
         count = 0
@@ -215,6 +219,32 @@ class MemoryDriver(Driver):
             keys.append(key)
         self._filed += 1
 
+    def _pages(self) -> Iterator[list[str]]:
+        """All names, a page at a time. What others remove between two pages hides no other name.
+
+        A dict keeps its order: what is new comes last, and behind what is removed the rest moves up. So the next page
+        begins as many names earlier as were removed meanwhile, and leaves out those that were just walked.
+        """
+        if self.max_entries is not None:  # then a name moves when it is used, but there are only so many
+            with self._lock:
+                found = list(self._entries)
+            yield found
+            return
+        at, removed, walked = 0, self._removed, deque[str](maxlen=PAGE)
+        while True:
+            with self._lock:
+                gone, removed = self._removed - removed, self._removed
+                at = max(0, at - gone)
+                found = list(itertools.islice(self._entries, at, at + PAGE + min(gone, PAGE)))
+            if not found:
+                return
+            at += len(found)
+            if gone:
+                known = set(walked)
+                found = [key for key in found if key not in known]
+            walked.extend(found)
+            yield found
+
     def _freed(self) -> Iterator[int]:
         """Free what has expired by now, and yield how many entries each batch was; nobody waits for more than one."""
         now = self._clock()
@@ -245,6 +275,7 @@ class MemoryDriver(Driver):
                 del self._due[heapq.heappop(self._seconds)]
             if key in self._entries and self._live(key, now) is None:
                 del self._entries[key]
+                self._removed += 1
                 freed += 1
             elif early is None:
                 self._file_again(key)

@@ -7,9 +7,11 @@ import itertools
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from session_kit import ConfigError
-from session_kit.drivers import Driver, open_driver
+from session_kit.drivers import Driver, memory, open_driver
 from session_kit.drivers.base import LIST_BATCH
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import DriverConformance, ManualClock
@@ -157,3 +159,37 @@ def test_aprune_and_aclear_let_other_tasks_run_between_batches(method: str) -> N
     steps = [before - after for before, after in itertools.pairwise(left)]
     assert len(steps) >= batches - 2
     assert max(steps) <= LIST_BATCH
+
+
+NAMES = st.integers(0, 30).map(str)
+
+
+@given(
+    st.lists(NAMES, unique=True, min_size=10),
+    st.lists(st.lists(st.tuples(st.sampled_from(["set", "delete"]), NAMES), max_size=3), max_size=30),
+)
+def test_a_walk_misses_nobody_while_others_come_and_go(
+    names: list[str], meanwhile: list[list[tuple[str, str]]]
+) -> None:
+    driver = MemoryDriver()
+    for name in names:
+        driver.set(name, b"value")
+    steady, walked = set(names), list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "PAGE", 7)
+        for page in driver._pages():
+            walked += page
+            for what, name in meanwhile.pop() if meanwhile else ():
+                steady.discard(name) if what == "delete" else None
+                driver.set(name, b"value") if what == "set" else driver.delete(name)
+    assert steady <= set(walked)
+    assert all(walked.count(name) == 1 for name in steady)
+
+
+def test_a_walk_copies_one_page_of_the_names() -> None:
+    driver = MemoryDriver()
+    for number in range(2 * memory.PAGE + 1):
+        driver.set(f"{number}", b"value")
+    assert [len(page) for page in driver._pages()] == [memory.PAGE, memory.PAGE, 1]
+    assert driver.clear() == 2 * memory.PAGE + 1
+    assert list(driver.keys()) == []
