@@ -38,8 +38,8 @@ Stored = tuple[bytes, object, float | None]
 # at most, the backlog shrinks.
 FREED_PER_WRITE = 4
 
-
-# So many names are copied at a time to walk a dict that others change meanwhile.
+# So many names are copied at a time to walk a dict that others change meanwhile. Each page steps over all names before
+# it, so that small ones would take long.
 PAGE = 20_000
 
 
@@ -235,7 +235,7 @@ class MemoryDriver(Driver):
             with self._lock:
                 gone, removed = self._removed - removed, self._removed
                 at = max(0, at - gone)
-                found = list(itertools.islice(self._entries, at, at + PAGE + min(gone, PAGE)))
+                found = list(itertools.islice(self._entries, at, at + PAGE))
             if not found:
                 return
             at += len(found)
@@ -250,8 +250,10 @@ class MemoryDriver(Driver):
         now = self._clock()
         last, early = math.ceil(now), list[str]()
         try:
-            while self._seconds and self._seconds[0] <= last:
+            while True:
                 with self._lock:
+                    if not self._seconds or self._seconds[0] > last:
+                        return
                     freed = self._free(LIST_BATCH, now, last, early)
                 yield freed
         finally:
