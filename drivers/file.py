@@ -22,7 +22,7 @@ from session_kit.drivers.options import Duration
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module or nothing: mypy knows the module
 
 if TYPE_CHECKING:
     from typing import Self

@@ -171,10 +171,8 @@ class Draft:
     def settle(self) -> None:
         """Find the values that were handed out and then changed in place, and take the changes into the record."""
         for key, value in self.values.items():
-            if type(value) in IMMUTABLE:
-                continue
             base = self.fields[key]
-            if self.codec.same(value, base):
+            if type(value) in IMMUTABLE or self.codec.same(value, base):
                 continue
             ours = self.codec.dump(value, key)
             # The bytes may differ by white space alone if another program wrote them.

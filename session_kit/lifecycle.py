@@ -262,9 +262,10 @@ class Lifecycle:
     def _end_at_once(self, write: Write) -> None:
         """`_end` by blocking calls. The usual case, a write that nobody is in the way of, takes none of its steps."""
         policy = self._policy
-        # A rotation takes two writes, and before the first of all nobody knows what the backend can do.
-        if self._retired is None and policy.prepared and policy.capabilities.swap:
-            draft, new = self._loaded(), self._version is ABSENT
+        draft, new = self._loaded(), self._version is ABSENT
+        # A rotation takes two writes, without swaps the record is read again first, and before the first write of all
+        # nobody knows what the backend can do.
+        if self._retired is None and policy.prepared and (new or policy.capabilities.swap):
             sid, expect = self._place(draft)
             fields, ttl = self._content(draft)
             if ttl is None or ttl > 0:

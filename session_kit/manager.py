@@ -21,6 +21,7 @@ from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, o
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
 Headers = list[tuple[str, str]]
+Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
 
@@ -144,20 +145,18 @@ class SessionManager:
         return self._policy.capabilities.quick_reads
 
     @overload
-    def open(
-        self, cookies: str | bytes | Iterable[bytes | tuple[bytes, bytes]] = (), *, asynchronous: bool = False
-    ) -> Session: ...
+    def open(self, cookies: Cookies = (), *, asynchronous: bool = False) -> Session: ...
     @overload
     def open(
         self,
-        cookies: str | bytes | Iterable[bytes | tuple[bytes, bytes]] = (),
+        cookies: Cookies = (),
         *,
         asynchronous: bool = False,
         session_class: type[S],
     ) -> S: ...
     def open(
         self,
-        cookies: str | bytes | Iterable[bytes | tuple[bytes, bytes]] = (),
+        cookies: Cookies = (),
         *,
         asynchronous: bool = False,
         session_class: type[Session[Any]] = Session,

@@ -71,7 +71,7 @@ class QuartSessions(SessionInterface):
         await self._manager.apreload(session)
         return session
 
-    async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]
+    async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]  # no dict
         if session._sealed or response is None:
             return  # abandoned, or a WebSocket's
         try:

@@ -142,12 +142,12 @@ class Suite:
     @pytest.fixture
     def creates(self, driver: Driver) -> None:
         if not driver.capabilities.create:
-            pytest.skip("capabilities.create is False")
+            pytest.skip("capabilities.create is False")  # not claimed, so not asked for
 
     @pytest.fixture
     def swaps(self, driver: Driver) -> None:
         if not driver.capabilities.swap:
-            pytest.skip("capabilities.swap is False")
+            pytest.skip("capabilities.swap is False")  # not claimed, so not asked for
 
 
 class Expiry(Suite):
@@ -331,7 +331,7 @@ class Conditions(Suite):
 
     def test_a_touch_or_renewal_does_not_make_a_concurrent_write_fail(self, face: Any, swaps: None) -> None:
         if not face.target.capabilities.renew:
-            pytest.skip("capabilities.renew is False")
+            pytest.skip("capabilities.renew is False")  # not claimed, so not asked for
         version = face.set("key", b"1", ttl=10)
         face.renew("key", 20)
         face.touch("key", 30)
