@@ -1,0 +1,112 @@
+"""What the store keeps of one session: the record, the notes in it, and the id by which it is found and proved."""
+
+from __future__ import annotations
+
+import os
+from binascii import b2a_base64
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from session_kit.codec import Codec
+
+RESERVED = "$"
+"""The key of the record under which the library keeps its own notes."""
+
+SEPARATOR = "~"
+"""Between the two halves of an id."""
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+class Notes(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What the library keeps about a session, inside its record, under the key `"$"`.
+
+    created: Unix time at which the session was first stored; it survives rotation.
+    renewed: Unix time at which the cookie was last sent.
+    token: the second half of the id that opens the session; each rotation changes it.
+    rotated: Unix time of the last rotation; 0 if there was none.
+    """
+
+    created: float
+    renewed: float = 0.0
+    token: str = ""
+    rotated: float = 0.0
+
+
+class Record(NamedTuple):
+    """One stored session, as `store.read` returns it.
+
+    fields: key to encoded value, the library's own notes (key `"$"`) included.
+    version: opaque; hand it back as `expect=` to write only if nobody else has.
+    expires_at: Unix time in seconds, where the driver can tell.
+    codec: decodes the values.
+    """
+
+    fields: dict[str, Raw]
+    version: object
+    expires_at: float | None
+    codec: Codec
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The session's data, decoded."""
+        return {key: self.codec.load(raw, object) for key, raw in self.fields.items() if key != RESERVED}
+
+    @property
+    def notes(self) -> Notes | None:
+        """The library's notes; None in a record that another program wrote. `CorruptEntry` if they are none."""
+        raw = self.fields.get(RESERVED)
+        return None if raw is None else self.codec.load(raw, Notes)
+
+    def __repr__(self) -> str:
+        return f"<Record of {len(self.fields)} fields>"
+
+
+def random_name() -> str:
+    """Return 96 random bits as 16 letters: the first half of an id."""
+    return write_bits(os.urandom(12)).decode()
+
+
+def random_token() -> str:
+    """Return 128 random bits as 22 letters: the second half of an id."""
+    return write_bits(os.urandom(16)).decode()
+
+
+def join_id(name: str, token: str) -> str:
+    """The id of both halves. What another program stored has no token, and its id is the name alone.
+
+    >>> join_id("name", "token")
+    'name~token'
+    """
+    return f"{name}{SEPARATOR}{token}" if token else name
+
+
+def split_id(sid: str) -> tuple[str, str]:
+    """The name and the token in an id; the token of a text without a `~` is empty.
+
+    >>> split_id("name~token"), split_id("name")
+    (('name', 'token'), ('name', ''))
+    """
+    name, _, token = sid.partition(SEPARATOR)
+    return name, token
+
+
+def hash_id(sid: str) -> str:
+    """What names a session in the store, in logs and in events: the SHA-256 of the name in its id, in hexadecimal.
+
+    >>> hash_id("name~token") == hash_id("name")
+    True
+    """
+    return sha256(sid.partition(SEPARATOR)[0].encode()).hexdigest()
+
+
+def write_bits(bits: bytes) -> bytes:
+    """Write bytes in base 64 for URLs, without padding, as itsdangerous does.
+
+    >>> write_bits(bytes(3))
+    b'AAAA'
+    """
+    return b2a_base64(bits, newline=False).translate(_URL_SAFE).rstrip(b"=")
