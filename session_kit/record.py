@@ -94,13 +94,23 @@ def split_id(sid: str) -> tuple[str, str]:
     return name, token
 
 
+def name_of(sid: str) -> str:
+    """The first half of an id: what finds the record."""
+    return sid.partition(SEPARATOR)[0]
+
+
+def token_of(sid: str) -> str:
+    """The second half of an id: what proves that its holder is the current one."""
+    return sid.partition(SEPARATOR)[2]
+
+
 def hash_id(sid: str) -> str:
     """What names a session in the store, in logs and in events: the SHA-256 of the name in its id, in hexadecimal.
 
     >>> hash_id("name~token") == hash_id("name")
     True
     """
-    return sha256(sid.partition(SEPARATOR)[0].encode()).hexdigest()
+    return sha256(name_of(sid).encode()).hexdigest()
 
 
 def write_bits(bits: bytes) -> bytes:
