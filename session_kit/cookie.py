@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -13,6 +12,7 @@ from typing import Literal
 import itsdangerous
 
 from session_kit.errors import ConfigError
+from session_kit.record import write_bits
 
 MIN_SECRET_BYTES = 32
 PLACEHOLDERS = (
@@ -30,11 +30,13 @@ HOW_TO_MAKE_ONE = 'make one with: python -c "import secrets; print(secrets.token
 # Browsers cap the lifetime of a cookie (RFC 6265bis, section 5.5).
 MAX_AGE_LIMIT = 400 * 86400
 
+MAX_VALUES = 8
+"""So many cookies of one name are looked at; each may cost a call of the store."""
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE_VALUE = re.compile(r"[\x20-\x3A\x3C-\x7E]*")
-_ID = re.compile(r"[!#-+\--:<-\[\]-~]{16,256}")
-_SPACED = re.compile(rb"[ \t]+=")
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_SPACED = re.compile(rb"(?<![ \t])[ \t]++=")  # looks at each blank of a run once
+_NAME = re.compile(r"[!#-+\--:<-\[\]-}]{16,256}")
 
 CookieHeaders = Iterable[tuple[bytes, bytes]]
 """The headers of a request as ASGI has them: pairs of name, in small letters, and value."""
@@ -101,7 +103,8 @@ class Cookie:
             raise ConfigError(f"cookie name {name!r} needs path='/' and no domain, or browsers drop it")
         self.name = name
         self.options = options
-        self._begin = name.encode() + b"="
+        self._name = name.encode()
+        self._begin = self._name + b"="
         self._attributes = self._render_attributes()
 
     def _render_attributes(self) -> str:
@@ -139,21 +142,37 @@ class Cookie:
         return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._attributes}"
 
     def find(self, headers: CookieHeaders) -> list[bytes]:
-        """Return the values of all cookies with this name, in the order in which the headers give them."""
-        begin, values = self._begin, []
+        """Return the values of the cookies with this name: each once, in the order of the headers, eight at most.
+
+        A comma ends a cookie like a semicolon, because some servers join several `Cookie` headers by commas. Blanks
+        before the "=" are read in a header that has it nowhere without them.
+        """
+        begin = self._begin
+        values: list[bytes] = []
         for name, header in headers:
             if name != b"cookie":
                 continue
+            if header.find(b",") >= 0:
+                header = header.replace(b",", b";")
             at = header.find(begin)
-            if at < 0 and begin[:-1] in header:  # perhaps written by hand: "session = ..."
+            if at < 0 and header.find(self._name) >= 0:  # perhaps written by hand: "session = ..."
                 header = _SPACED.sub(b"=", header)
                 at = header.find(begin)
+            # Each step looks at what lies behind the last one alone, so that all of them take linear time.
+            end = 0
             while at >= 0:
-                before = header[:at].rstrip(b" \t")
-                end = header.find(b";", at)
-                if not before or before.endswith(b";"):  # and not the end of another name, or inside a value
-                    values.append(header[at + len(begin) : end if end >= 0 else None].strip(b' \t"'))
-                at = header.find(begin, end) if end >= 0 else -1
+                start, end = end, header.find(b";", at)
+                # Not the end of another name, or inside a value.
+                if at == start or header[at - 2 : at] == b"; " or header[start:at].rstrip(b" \t")[-1:] in (b"", b";"):
+                    at += len(begin)
+                    value = (header[at:end] if end >= 0 else header[at:]).strip(b' \t"')
+                    if value not in values:
+                        values.append(value)
+                        if len(values) == MAX_VALUES:
+                            return values
+                if end < 0:
+                    break
+                at = header.find(begin, end)
         return values
 
 
@@ -165,6 +184,9 @@ class Signer:
     """Signs ids with HMAC-SHA-256 by itsdangerous, and verifies them with any of several secrets.
 
     secrets: one, or a sequence with the *newest first*: the first signs, all verify. Each at least 32 bytes.
+    name: of the cookie; the signature covers it, so that what one cookie holds is worth nothing in another that is
+        signed with the same secret. Default `"session"`.
+    Raises `ConfigError` for a secret that is missing, short or made up.
 
     >>> new, old = "N3w-secret-of-at-least-32-characters!", "0ld-secret-of-at-least-32-characters!"
     >>> token = Signer(old).sign("some-id-that-is-long")
@@ -172,10 +194,10 @@ class Signer:
     ('some-id-that-is-long', True)
     """
 
-    def __init__(self, secrets: str | bytes | Sequence[str | bytes]) -> None:
+    def __init__(self, secrets: str | bytes | Sequence[str | bytes], name: str = "session") -> None:
         # One signer for each secret keeps our order, newest first. In one list itsdangerous wants the newest *last*;
         # mixing the two up is what CVE-2025-47278 was about.
-        self._signers = [_SecretSigner(secret) for secret in check_secrets(secrets)]
+        self._signers = [_SecretSigner(secret, name) for secret in check_secrets(secrets)]
 
     def __repr__(self) -> str:
         return f"<Signer with {len(self._signers)} secrets>"
@@ -201,8 +223,9 @@ class _SecretSigner(itsdangerous.Signer):
     the module `hmac` does.
     """
 
-    def __init__(self, secret: str | bytes) -> None:
-        super().__init__(secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256)
+    def __init__(self, secret: str | bytes, name: str) -> None:
+        salt = b"session_kit.cookie." + name.encode()
+        super().__init__(secret, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256)
         key = self.derive_key().ljust(hashlib.sha256().block_size, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
@@ -211,12 +234,7 @@ class _SecretSigner(itsdangerous.Signer):
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(value.encode() if isinstance(value, str) else value)
         outer.update(inner.digest())
-        return write_256_bits(outer.digest())
-
-
-def write_256_bits(bits: bytes) -> bytes:
-    """Write 32 bytes as 43 letters of base 64 for URLs, without the padding, as itsdangerous does."""
-    return b2a_base64(bits, newline=False).translate(_URL_SAFE)[:43]
+        return write_bits(outer.digest())
 
 
 def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:
@@ -238,10 +256,11 @@ def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | by
     return listed
 
 
-def check_id(sid: object) -> str:
-    """Return an id that `generate_id` made, or raise `ConfigError` if it cannot go into a cookie or is too short."""
-    if not isinstance(sid, str) or not _ID.fullmatch(sid):
+def check_id(name: object) -> str:
+    """Return the name that `generate_id` made, or raise `ConfigError` if it is too short or cannot go into a cookie."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            "generate_id must return 16 to 256 printable ASCII characters, none of them ' ', ',', ';', '\"', '\\\\'"
+            "generate_id must return 16 to 256 printable ASCII characters, "
+            "none of them ' ', ',', ';', '\"', '\\\\' or '~', which ends the name in an id"
         )
-    return sid
+    return name

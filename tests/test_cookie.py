@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from session_kit import ConfigError, CookieOptions, SessionManager
-from session_kit.cookie import MAX_AGE_LIMIT, Cookie, Signer
+from session_kit.cookie import MAX_AGE_LIMIT, Cookie, Signer, check_id
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
@@ -125,6 +126,11 @@ def test_of_several_cookies_of_our_name_the_first_that_verifies_counts() -> None
         (b"session=a=b", [b"a=b"]),
         (b"mysession=a; session2=b; Session=c; session", []),
         (b"session=; session=b", [b"", b"b"]),
+        (b"a=1;b=2 ; session=c", [b"c"]),
+        (b"a=; session2=b ;session=c", [b"c"]),
+        (b"a=session=b; session", []),
+        (b"session = a; theme = dark", [b"a"]),
+        (b'session\t= "a" ;session \t =b', [b"a", b"b"]),
         (b"", []),
     ],
 )
@@ -137,3 +143,90 @@ def test_the_standard_library_reads_what_we_send() -> None:
     parsed = SimpleCookie(Cookie("session", CookieOptions(domain="example.com")).set_header(token, 60))
     assert parsed["session"].value == token
     assert parsed["session"]["domain"] == "example.com"
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        (b"a=1,session=x, b=2", [b"x"]),
+        (b"session=x,session=y;session=z", [b"x", b"y", b"z"]),
+        (b"session = x , a=1", [b"x"]),
+        (b"a=1,mysession=x", []),
+    ],
+)
+def test_a_header_that_a_server_joined_by_commas_is_read(header: bytes, values: list[bytes]) -> None:
+    assert Cookie("session", CookieOptions()).find(_pairs(header)) == values
+
+
+def test_a_cookie_that_is_sent_a_thousand_times_is_looked_at_once_and_no_more_than_eight_are() -> None:
+    cookie = Cookie("session", CookieOptions())
+    assert cookie.find(_pairs(b"session=a;" * 600 + b"session=b", *[b"session=a"] * 20)) == [b"a", b"b"]
+    many = [b"session=%d" % number for number in range(20)]
+    first = [b"%d" % number for number in range(8)]
+    assert cookie.find(_pairs(b"; ".join(many))) == first
+    assert cookie.find(_pairs(*many)) == first
+
+
+def _reference(name: bytes, headers: list[bytes]) -> list[bytes]:
+    values: dict[bytes, None] = {}
+    for header in headers:
+        spaced = name + b"=" not in header
+        for part in header.replace(b",", b";").split(b";"):
+            key, equals, value = part.lstrip(b" \t").partition(b"=")
+            if equals and (key.rstrip(b" \t") if spaced else key) == name:
+                values[value.strip(b' \t"')] = None
+    return list(values)[:8]
+
+
+PIECES = st.sampled_from(
+    [b"aba", b"ab", b"a", b"b", b"=", b";", b",", b" ", b"\t", b'"', b"; ", b"aba=", b"v", b"\xff"]
+)
+
+
+@given(st.lists(st.lists(PIECES, max_size=30).map(b"".join), max_size=3))
+def test_cookies_are_found_as_a_plain_parser_finds_them(headers: list[bytes]) -> None:
+    assert Cookie("aba", CookieOptions()).find(_pairs(*headers)) == _reference(b"aba", headers)
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated", "end"),
+    [
+        (b"session", b" ", b"x"),
+        (b"session", b" ", b"=x"),
+        (b"session=", b" ", b"x"),
+        (b"", b" ", b"session=x"),
+        (b"a=1;", b"\t", b"session=x"),
+        (b"a", b" ", b"session=x"),
+        (b"", b"session=a;", b""),
+        (b"", b"session =a;", b""),
+        (b"", b"session = a , ", b""),
+        (b"", b"session  x", b""),
+        (b"", b" session=a", b""),
+        (b"", b"xsession=a ; ", b""),
+        (b"", b"session;", b""),
+        (b"", b"session,", b"session=x"),
+        (b"session=", b'"', b""),
+        (b"session", b"=", b""),
+        (b"", b";", b"session=x"),
+        (b"", b"=,", b"session"),
+    ],
+)
+def test_no_header_of_a_megabyte_keeps_a_server_busy(begin: bytes, repeated: bytes, end: bytes) -> None:
+    header = begin + repeated * (1_000_000 // len(repeated)) + end
+    started = time.process_time()
+    assert len(Cookie("session", CookieOptions()).find(_pairs(header))) <= 1
+    assert time.process_time() - started < 2  # a thousandth of what any quadratic way takes
+
+
+def test_a_session_of_one_cookie_is_none_of_another_with_the_same_secret() -> None:
+    token = Signer(SECRET, "admin").sign("some-id-that-is-long").encode()
+    assert Signer(SECRET, "admin").verify(token) == ("some-id-that-is-long", False)
+    assert Signer(SECRET).verify(token) is None
+    assert Signer([SECRET, SECRET + "2"], "__Host-admin").verify(token) is None
+
+
+@pytest.mark.parametrize("name", ["a" * 15, "a" * 257, "with~a-token-of-its-own", "semi;colon-and-more", "", 5, None])
+def test_a_name_that_cannot_stand_in_a_cookie_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match="generate_id must return 16 to 256 "):
+        check_id(name)
+    assert check_id("a" * 16) == "a" * 16

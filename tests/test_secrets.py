@@ -48,7 +48,7 @@ def test_a_cookie_of_an_old_secret_is_signed_again() -> None:
 @given(st.text(), st.binary(min_size=32).filter(lambda secret: len(set(secret)) >= 8))
 def test_signatures_are_those_of_itsdangerous(sid: str, secret: bytes) -> None:
     theirs = itsdangerous.Signer(
-        secret, salt=b"session_kit.cookie", key_derivation="hmac", digest_method=hashlib.sha256
+        secret, salt=b"session_kit.cookie.session", key_derivation="hmac", digest_method=hashlib.sha256
     )
     assert Signer(secret).sign(sid) == theirs.sign(sid).decode()
     assert Signer(secret).verify(theirs.sign(sid)) == (sid, False)
