@@ -13,6 +13,15 @@ from session_kit.errors import CorruptEntry, SessionError
 
 T = TypeVar("T")
 
+MAX_DEPTH = 100
+"""So deep may a value be nested; a reader whose stack is nearly full already must be able to read it too."""
+
+SHALLOW = 2 * MAX_DEPTH
+"""What has no more bytes is not nested deeper."""
+
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(byte for byte in range(256) if byte not in b'{}[]"')
+
 
 class Codec(Protocol):
     """What a store needs of an encoding. A record is a mapping whose values stay encoded (`Raw`) until asked for."""
@@ -21,10 +30,16 @@ class Codec(Protocol):
         """Make a record of encoded values."""
 
     def unpack(self, data: bytes) -> dict[str, Raw]:
-        """Split a record into its encoded values. `CorruptEntry` if it is not one."""
+        """Split a record into its encoded values. `CorruptEntry` if it is not one.
+
+        A `RecursionError` passes: it tells of how deep the caller's stack is, and nothing certain of the record.
+        """
 
     def dump(self, value: object, where: str) -> Raw:
-        """Encode one value. `SessionError`, naming `where`, if decoding it would not give back an equal value."""
+        """Encode one value.
+
+        `SessionError`, naming `where`, if decoding it would not give back an equal value, or it is nested too deep.
+        """
 
     def same(self, value: object, raw: Raw) -> bool:
         """Whether `raw` is exactly what `value` is encoded as; quicker than `dump`, and never an error."""
@@ -65,13 +80,17 @@ class JSONCodec:
             if not data.isascii():
                 data.decode()
             return self._split(data)
-        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             raise CorruptEntry(f"the stored record is not a JSON object: {type(error).__name__}") from None
 
     def dump(self, value: object, where: str) -> Raw:
         try:
             data = self._encode(value)
-            if type(value) in SCALARS or self._decode(data) == value:
+            if type(value) in SCALARS:
+                return Raw(data)
+            if self._decode(data) == value:
+                if len(data) > SHALLOW and is_deep(data):
+                    raise SessionError(too_deep(where))
                 return Raw(data)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
             pass
@@ -107,20 +126,47 @@ IMMUTABLE = SCALARS | {float}
 """Types whose values nobody can change in place."""
 
 
+def is_deep(data: bytes) -> bool:
+    """Whether JSON is nested deeper than `MAX_DEPTH`.
+
+    >>> is_deep(b"[" * 100 + b"]" * 100), is_deep(b"[" * 101 + b"]" * 101)
+    (False, True)
+    """
+    if len(data) <= SHALLOW:
+        return False
+    if data.find(b"\\") >= 0:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Of texts their quotes are left, and brackets that stand between them; texts without brackets go first.
+    marks = data.translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
+    marks = b"".join(marks.split(b'"')[::2])
+    for _ in range(MAX_DEPTH):  # each time the innermost pairs go
+        marks = marks.replace(b"[]", b"")
+        if not marks:
+            return False
+    return True
+
+
+def too_deep(where: str) -> str:
+    """What is said of a value that is nested too deep."""
+    return f"{where}: the value is nested deeper than {MAX_DEPTH} levels; store it in a flatter form"
+
+
 def _explain(value: object, where: str) -> str:
     """Say where in `value` the first thing lies that JSON cannot keep, and what it is."""
     path, seen = where, set[int]()
-    while True:
+    for _ in range(MAX_DEPTH):
         if id(value) in seen:
             return f"{path}: the value contains itself and cannot be stored as JSON"
         seen.add(id(value))
-        if type(value) is list:
+        if isinstance(value, list):
             children = {f"{path}[{index}]": item for index, item in enumerate(value)}
-        elif type(value) is dict:
+        elif isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
                     kind = type(key).__name__
                     return f"{path}: JSON keys are text, this dict has a key of type {kind}; convert it first"
+                if not _keeps(str.__str__(key)):
+                    return f"{path}: a key holds a lone surrogate, which has no form in UTF-8"
             children = {f"{path}.{key}": item for key, item in value.items()}
         else:
             break
@@ -130,9 +176,11 @@ def _explain(value: object, where: str) -> str:
                 break
         else:
             break
-    if isinstance(value, float):
+    else:
+        return too_deep(where)
+    if type(value) is float:
         return f"{path}: {value} has no form in JSON"
-    if isinstance(value, str):
+    if type(value) is str:
         return f"{path}: the text holds a lone surrogate, which has no form in UTF-8"
     return f"{path}: a {type(value).__name__} cannot be stored as JSON without changing it; convert it first"
 

@@ -15,10 +15,9 @@ from msgspec import Raw
 
 from session_kit.codec import IMMUTABLE, Codec
 from session_kit.errors import SessionError
+from session_kit.record import RESERVED
 
 Updater = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-RESERVED = "$"
-"""The key of the record under which the library keeps its own notes."""
 
 
 class Put(NamedTuple):
@@ -64,7 +63,10 @@ class Edit(NamedTuple):
             merged = self.ours
         else:
             values = (draft.codec.load(raw, object) for raw in (self.base, self.ours, theirs))
-            merged = draft.codec.dump(merge(*values), self.key)
+            try:
+                merged = draft.codec.dump(merge(*values), self.key)
+            except SessionError:  # theirs holds what only another program could write
+                merged = self.ours
         draft.store(self.key, merged)
 
 
@@ -91,14 +93,22 @@ class Draft:
 
     codec: encodes and decodes the values.
     fields: key to encoded value, as loaded; never changed in place.
+
+    Attributes:
+        fields: what the record is now, changes in place apart (`settle`).
+        stored: what stands in the store, as far as we know.
+        values: what was decoded or put in, and may be in the hands of the application.
+        log: the changes from `stored` to `fields`.
     """
 
-    __slots__ = ("codec", "fields", "log", "stored", "values")
+    __slots__ = ("_frozen", "_held", "codec", "fields", "log", "stored", "values")
 
     def __init__(self, codec: Codec, fields: dict[str, Raw]) -> None:
         self.codec = codec
         self.stored = fields
         self.fields = fields
+        self._frozen = fields  # somebody else has these too: the next change copies them
+        self._held = 0  # so many entries of the log may be in a write that is under way
         self.values: dict[str, Any] = {}
         self.log: list[Put | Default | Drop | Edit | Apply | Replace] = []
 
@@ -108,6 +118,7 @@ class Draft:
         values = self.values
         if key in values:
             return values[key]
+        key = plain(key)
         value = values[key] = self.codec.load(self.fields[key], object)
         return value
 
@@ -128,30 +139,37 @@ class Draft:
     # --- changing ---
 
     def put_all(self, values: Mapping[str, object], change: type[Put | Default] = Put) -> None:
-        """Set keys, all or none. `SessionError` if a value cannot be stored."""
-        dump, encoded = self.codec.dump, {}
+        """Set keys, all or none. `SessionError` if a key or a value cannot be stored."""
+        dump, encoded, kept = self.codec.dump, {}, {}
         for key, value in values.items():
-            encoded[key] = dump(value, key if type(key) is str and key != RESERVED else check_name(key))
-        if self.fields is self.stored:
-            self.fields = dict(self.stored)
+            if not (type(key) is str and key != RESERVED and key.isascii()):
+                key = check_name(key)
+            encoded[key] = dump(value, key)
+            kept[key] = value
+        if self.fields is self._frozen:
+            self.fields = dict(self.fields)
         self.fields.update(encoded)
-        self.values.update(values)
+        self.values.update(kept)
         self.log.append(change(encoded))
 
     def put(self, key: str, value: object) -> None:
-        """Set one key."""
-        raw = self.codec.dump(value, key if type(key) is str and key != RESERVED else check_name(key))
+        """Set one key. `SessionError` if the key or the value cannot be stored."""
+        if not (type(key) is str and key != RESERVED and key.isascii()):
+            key = check_name(key)
+        raw = self.codec.dump(value, key)
         self.store(key, raw)
         self.values[key] = value
         self.log.append(Put({key: raw}))
 
     def default(self, key: str, value: object) -> None:
-        """Set one key unless it is there."""
+        """Set one key unless it is there. `SessionError` if the key or the value cannot be stored."""
+        key = check_name(key)
         if key not in self.fields:
             self.put_all({key: value}, Default)
 
     def drop(self, key: str) -> None:
         """Delete one key. `KeyError` if it is not there."""
+        key = plain(key)
         if key not in self.fields:
             raise KeyError(key)
         self.forget(key)
@@ -164,9 +182,10 @@ class Draft:
         self.log.append(Apply(function))
 
     def replace(self, data: Mapping[str, Any]) -> None:
-        """Replace everything by `data`."""
-        self.take_over({key: self.codec.dump(value, check_name(key)) for key, value in data.items()})
-        self.values = dict(data)
+        """Replace everything by `data`. `SessionError` if a key or a value cannot be stored."""
+        values = {check_name(key): value for key, value in data.items()}
+        self.take_over({key: self.codec.dump(value, key) for key, value in values.items()})
+        self.values = values
 
     def settle(self) -> None:
         """Find the values that were handed out and then changed in place, and take the changes into the record."""
@@ -174,9 +193,15 @@ class Draft:
             base = self.fields[key]
             if type(value) in IMMUTABLE or self.codec.same(value, base):
                 continue
-            ours = self.codec.dump(value, key)
+            loaded = self.codec.load(base, object)
+            try:
+                ours = self.codec.dump(value, key)
+            except SessionError:
+                if repr(value) == repr(loaded):  # as another program wrote it, such as 1e999, which is read as inf
+                    continue
+                raise
             # The bytes may differ by white space alone if another program wrote them.
-            if ours != base and ours != self.codec.dump(self.codec.load(base, object), key):
+            if not self.codec.same(loaded, ours):
                 self.store(key, ours, keep_value=True)
                 self.log.append(Edit(key, base, ours))
 
@@ -186,39 +211,59 @@ class Draft:
         """Start again from a newer record and replay the changes on it."""
         mine = self.fields
         values, self.values = self.values, {}
-        self.stored = self.fields = fields
-        for change in self.log:
+        self.stored = self.fields = self._frozen = fields
+        last = max((at for at, change in enumerate(self.log) if type(change) is Replace), default=0)
+        for change in self.log[last:]:
             change.replay(self)
         # What the handler holds in its hands stays the value in the record wherever it still says the same.
         self.values = {key: values[key] for key in values if self.fields.get(key) == mine[key]}
 
     def revert(self) -> None:
         """Forget all changes since the record was loaded or saved."""
-        self.fields, self.values, self.log = self.stored, {}, []
+        self.fields = self._frozen = self.stored
+        self.values, self.log, self._held = {}, [], 0
 
-    def saved(self) -> None:
-        """The record now stands in the store as it is here."""
-        self.stored = self.fields
-        self.log = []
+    def freeze(self) -> dict[str, Raw]:
+        """Return the fields for a write that holds all of the log; no later change touches them."""
+        self._held = len(self.log)
+        self._frozen = self.fields
+        return self.fields
+
+    def saved(self, mark: int | None = None, fields: dict[str, Raw] | None = None) -> None:
+        """A write has succeeded: the first `mark` changes of the log, and `fields`, now stand in the store.
+
+        mark: default all of them.
+        fields: what `freeze` returned for that write; default what the record is now.
+        """
+        self.stored = self.freeze() if fields is None else fields
+        del self.log[: self._held if mark is None else min(mark, self._held)]
+        self._held = 0
+
+    def gained(self, names: frozenset[str]) -> bool:
+        """Whether a value under one of `names` has appeared or changed since the record was stored; not: has gone."""
+        fields, stored = self.fields, self.stored
+        if fields is stored or fields.keys().isdisjoint(names):
+            return False
+        return any(name in fields and fields[name] != stored.get(name) for name in names)
 
     # --- for the changes above ---
 
     def store(self, key: str, raw: Raw, *, keep_value: bool = False) -> None:
-        if self.fields is self.stored:
-            self.fields = dict(self.stored)
+        if self.fields is self._frozen:
+            self.fields = dict(self.fields)
         self.fields[key] = raw
         if not keep_value:
             self.values.pop(key, None)
 
     def forget(self, key: str) -> None:
-        if self.fields is self.stored:
-            self.fields = dict(self.stored)
+        if self.fields is self._frozen:
+            self.fields = dict(self.fields)
         self.fields.pop(key, None)
         self.values.pop(key, None)
 
     def take_over(self, fields: dict[str, Raw]) -> None:
         self.fields, self.values = fields, {}
-        self.log = [Replace(dict(fields))]
+        self.log[self._held :] = [Replace(dict(fields))]
 
     def call(self, function: Updater) -> None:
         """Run an updater on the data and merge what it returns."""
@@ -227,11 +272,12 @@ class Draft:
             kind = type(result).__name__
             raise SessionError(f"an updater must return a mapping of the keys to change, not {kind}")
         # All are encoded before the first is stored: an updater whose result is refused has changed nothing.
-        changes = {key: (self.codec.dump(value, check_name(key)), value) for key, value in result.items()}
-        for key, (raw, value) in changes.items():
+        values = {check_name(key): value for key, value in result.items()}
+        changes = {key: self.codec.dump(value, key) for key, value in values.items()}
+        for key, raw in changes.items():
             if raw != self.fields.get(key):
                 self.store(key, raw)
-                self.values[key] = value
+                self.values[key] = values[key]
 
 
 class DraftView(Mapping[str, Any]):
@@ -261,13 +307,24 @@ class DraftView(Mapping[str, Any]):
         return f"<session data, {len(self)} keys>"
 
 
+def plain(key: str) -> str:
+    """The key as a `str` and nothing else: a subclass may compare and hash as it likes."""
+    return str.__str__(key) if type(key) is not str and isinstance(key, str) else key
+
+
 def check_name(key: object) -> str:
-    """Return `key` if it may name a value of a session, or raise `SessionError`."""
+    """Return `key` as a plain `str` if it may name a value of a session, or raise `SessionError`."""
     if not isinstance(key, str):
         raise SessionError(f"a session key must be a str, not {type(key).__name__}")
-    if key == RESERVED:
+    name = plain(key)
+    if name == RESERVED:
         raise SessionError(f"the session key {RESERVED!r} is reserved for the library; use another name")
-    return key
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise SessionError(f"the session key {name!a} holds a lone surrogate, which has no form in UTF-8") from None
+    return name
 
 
 MISSING: Final = object()

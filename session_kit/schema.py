@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 from msgspec import Raw
 
-from session_kit.codec import Codec
+from session_kit.codec import Codec, is_deep, too_deep
 from session_kit.draft import Draft, Drop, Edit, Put, Updater, check_name
 from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
@@ -56,12 +56,27 @@ class Schema:
             raise CorruptEntry(f"the session's data do not fit {self.type.__name__}: {_reason(error)}") from None
 
     def encode(self, value: object) -> dict[str, Raw]:
-        """Return the fields of a value of the type, or of a mapping; `SessionError` for what is no object."""
+        """Return the fields of a value of the type, or of a mapping.
+
+        `SessionError` for what is no object, cannot be encoded, or is nested too deep.
+        """
+        if isinstance(value, Mapping):
+            for key in value:
+                check_name(key)
+        fields = self.split(value)
+        for key, raw in fields.items():
+            check_depth(raw, key)
+        return fields
+
+    def split(self, value: object) -> dict[str, Raw]:
+        """`encode`, however deep: what is in the store already must not fail when it is only looked at."""
         try:
             fields = self.codec.unpack(self._encode(value))
         except (TypeError, ValueError, CorruptEntry) as error:
             kind = type(value).__name__
             raise SessionError(f"a {kind} cannot be stored as {self.type.__name__}: {_reason(error)}") from None
+        except RecursionError:
+            raise SessionError(too_deep(type(value).__name__)) from None
         for key in fields:
             check_name(key)
         return fields
@@ -69,9 +84,14 @@ class Schema:
     def dump(self, value: object, where: str) -> Raw:
         """Encode one value. Its type says what it is when it is read, so that a datetime may be text in the store."""
         try:
-            return Raw(self._encode(value))
+            data = self._encode(value)
         except (TypeError, ValueError) as error:
             raise SessionError(f"{where}: {_reason(error)}") from None
+        except RecursionError:
+            raise SessionError(too_deep(where)) from None
+        raw = Raw(data)
+        check_depth(raw, where)
+        return raw
 
     def fit(self, fields: dict[str, Raw]) -> dict[str, Raw]:
         """Return the fields, upgraded if they do not fit as they are; `CorruptEntry` if they do not even then."""
@@ -103,7 +123,7 @@ class TypedDraft(Draft):
     def data(self) -> Any:
         if self._value is None:
             self._value = self._schema.decode(self.fields)
-            self._baseline = self._schema.encode(self._value)
+            self._baseline = self._schema.split(self._value)
         return self._value
 
     def __getitem__(self, key: str) -> Any:
@@ -122,12 +142,14 @@ class TypedDraft(Draft):
     def settle(self) -> None:
         if self._value is None:
             return
-        now = self._schema.encode(self._value)
-        for key, raw in now.items():
-            if raw != self._baseline.get(key):
-                base = self.fields.get(key, self._baseline.get(key))
-                self.store(key, raw)
-                self.log.append(Put({key: raw}) if base is None else Edit(key, base, raw))
+        now = self._schema.split(self._value)
+        changed = {key: raw for key, raw in now.items() if raw != self._baseline.get(key)}
+        for key, raw in changed.items():
+            check_depth(raw, key)
+        for key, raw in changed.items():
+            base = self.fields.get(key, self._baseline.get(key))
+            self.store(key, raw)
+            self.log.append(Put({key: raw}) if base is None else Edit(key, base, raw))
         for key in self._baseline.keys() - now.keys():
             self.forget(key)
             self.log.append(Drop(key))
@@ -137,7 +159,8 @@ class TypedDraft(Draft):
         self.put_all({key: value})
 
     def put_all(self, values: Mapping[str, object], change: Any = Put) -> None:
-        encoded = {key: self._schema.dump(value, check_name(key)) for key, value in values.items()}
+        plain = {check_name(key): value for key, value in values.items()}
+        encoded = {key: self._schema.dump(value, key) for key, value in plain.items()}
 
         def put() -> None:
             for key, raw in encoded.items():
@@ -158,10 +181,11 @@ class TypedDraft(Draft):
 
     def call(self, function: Updater) -> None:
         value = self._schema.decode(self.fields)
-        before = self._schema.encode(value)
+        before = self._schema.split(value)
         result: Any = function(value)
         if isinstance(result, Mapping):
-            after = {key: self._schema.dump(item, check_name(key)) for key, item in result.items()}
+            plain = {check_name(key): item for key, item in result.items()}
+            after = {key: self._schema.dump(item, key) for key, item in plain.items()}
         else:
             if not isinstance(result, self._schema.type):
                 kind, wanted = type(result).__name__, self._schema.type.__name__
@@ -192,6 +216,12 @@ class TypedDraft(Draft):
             self.fields, self.log = fields, log
             raise SessionError(f"refused, because then {error}") from None
         self._value = None
+
+
+def check_depth(raw: Raw, where: str) -> None:
+    """Raise `SessionError`, naming `where`, if an encoded value is nested too deep."""
+    if is_deep(bytes(raw)):
+        raise SessionError(too_deep(where))
 
 
 def _plain(value: object) -> object:

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from session_kit import SessionError, SessionManager
 from session_kit.codec import JSONCodec
-from session_kit.draft import Draft, Drop, Edit, Put, Replace, merge
+from session_kit.draft import Apply, Default, Draft, Drop, Edit, Put, Replace, merge
 from session_kit.testing import Visitor
 
 CODEC = JSONCodec()
@@ -397,6 +397,176 @@ def test_a_change_that_was_undone_writes_nothing() -> None:
     assert not draft.changed
 
 
+# --- a write that is under way while the handler goes on ---
+
+
+@given(DATA, ANY_CHANGES, ANY_CHANGES, DATA)
+def test_what_came_after_a_write_began_is_neither_in_it_nor_lost(
+    data: Any, before: list[Change], after: list[Change], newer: Any
+) -> None:
+    draft = draft_of(data, *before)
+    fields, mark = draft.freeze(), len(draft.log)
+    written = copy.deepcopy(fields)
+    for step in after:
+        step(Hand(draft))
+    draft.settle()
+    end = shown(draft)
+    draft.saved(mark, fields)
+    assert fields == written
+    assert draft.stored is fields
+    assert shown(draft) == end
+    draft.settle()
+    draft.rebase(fields)
+    assert shown(draft) == end
+    assert fields == written
+
+
+@given(DATA, ANY_CHANGES, ANY_CHANGES, DATA)
+def test_a_write_that_failed_leaves_all_changes_to_be_made_again(
+    data: Any, before: list[Change], after: list[Change], newer: Any
+) -> None:
+    failed, never = draft_of(data, *before), draft_of(data, *before)
+    failed.freeze()
+    for draft in (failed, never):
+        for step in after:
+            step(Hand(draft))
+        draft.settle()
+        draft.rebase(packed(newer))
+    assert shown(failed) == shown(never)
+
+
+def test_a_replacement_during_a_write_outlives_it() -> None:
+    draft = draft_of({"a": 1}, put("b", 2), put("c", 3))
+    fields, mark = draft.freeze(), len(draft.log)
+    for number in range(5):
+        replace({"d": number})(Hand(draft))
+    assert len(draft.log) == 3
+    draft.saved(mark, fields)
+    assert draft.log == [Replace(packed({"d": 4}))]
+    assert draft.changed
+    draft.rebase(packed({"a": 1, "other": 1}))
+    assert shown(draft) == text({"d": 4})
+
+
+def test_a_replacement_forgets_the_updaters_before_it_also_when_a_write_failed() -> None:
+    seen = []
+    draft = draft_of({"a": 1}, lambda hand: hand.apply(lambda data: seen.append(1) or {"b": 1}))
+    draft.freeze()
+    draft.replace({"c": 1})
+    draft.rebase(packed({"a": 2}))
+    assert seen == [1]
+    assert shown(draft) == text({"c": 1})
+
+
+def test_after_a_save_nothing_is_changed_and_the_next_change_leaves_what_was_saved_alone() -> None:
+    draft = draft_of({"a": 1}, put("b", 2))
+    draft.saved()
+    saved = draft.stored
+    assert not draft.changed
+    assert draft.log == []
+    draft.put("b", 3)
+    draft.put_all({"c": 4})
+    draft.drop("a")
+    assert saved == packed({"a": 1, "b": 2})
+    assert draft.changed
+    draft.revert()
+    draft.put("d", 5)
+    assert saved == packed({"a": 1, "b": 2})
+    assert shown(draft) == text({"a": 1, "b": 2, "d": 5})
+
+
+@pytest.mark.parametrize(
+    ("steps", "gained"),
+    [
+        ([], False),
+        ([put("other", 2)], False),
+        ([put("user", "eve")], True),
+        ([put("user", "ada")], False),
+        ([put("uid", None)], True),
+        ([drop("user")], False),
+        ([drop("user"), put("user", "eve")], True),
+        ([replace({"theme": "dark"})], False),
+        ([replace({"user": "eve"})], True),
+        ([replace({"user": "ada"})], False),
+        ([lambda hand: hand.apply(lambda data: {"uid": 1})], True),
+        ([lambda hand: hand["roles"].append("admin")], True),
+    ],
+)
+def test_a_login_is_a_key_that_appears_or_changes_and_a_logout_is_none(steps: list[Change], gained: bool) -> None:
+    draft = draft_of({"user": "ada", "roles": []}, *steps)
+    assert draft.gained(frozenset({"user", "uid", "roles"})) is gained
+    assert not draft.gained(frozenset())
+    draft.saved()
+    assert not draft.gained(frozenset({"user", "uid", "roles"}))
+
+
+# --- keys ---
+
+
+class Sly(str):
+    """Compares and hashes as it likes."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __str__(self) -> str:
+        return "harmless"
+
+
+ENTRIES: dict[str, Callable[[Draft, Any], object]] = {
+    "put": lambda draft, key: draft.put(key, 1),
+    "put_all": lambda draft, key: draft.put_all({"other": 1, key: 1}),
+    "default": lambda draft, key: draft.default(key, 1),
+    "updater": lambda draft, key: draft.apply(lambda data: {"other": 1, key: 1}),
+    "replace": lambda draft, key: draft.replace({"other": 1, key: 1}),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("\ud800", r"the session key '\\ud800' holds a lone surrogate"),
+        (Sly("\ud800"), "holds a lone surrogate"),
+        ("$", "is reserved"),
+        (Sly("$"), "is reserved"),
+        (5, "must be a str, not int"),
+        (None, "must be a str, not NoneType"),
+    ],
+)
+def test_a_key_that_cannot_be_stored_is_refused_when_it_is_put_in(entry: str, key: Any, message: str) -> None:
+    draft = Draft(CODEC, packed({"a": 1}))
+    with pytest.raises(SessionError, match=message):
+        ENTRIES[entry](draft, key)
+    assert shown(draft) == text({"a": 1})
+    assert draft.log == []
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_key_of_a_type_of_its_own_becomes_a_plain_one(entry: str) -> None:
+    draft = Draft(CODEC, packed({"a": 1}))
+    ENTRIES[entry](draft, Sly("user"))
+    draft.put("user", draft["user"] + 1)
+    assert draft["user"] == draft[Sly("user")] == 2
+    draft.rebase(packed({"b": 1}))
+    for held in (draft.fields, draft.values, *(getattr(change, "fields", {}) for change in draft.log)):
+        assert all(type(key) is str for key in held)
+    draft.drop(Sly("user"))
+    assert "user" not in draft.fields
+    assert draft.log[-1] == Drop("user")
+    assert isinstance(draft.log[0], (Put, Default, Apply, Replace))
+
+
+def test_text_of_any_language_names_a_value() -> None:
+    assert shown(draft_of({}, put("\u540d\U0001f36a", 1))) == text({"\u540d\U0001f36a": 1})
+
+
 # --- what was not changed ---
 
 
@@ -420,6 +590,38 @@ def test_reading_a_record_that_another_program_wrote_changes_nothing() -> None:
     assert not draft.changed
     draft.put("n", 1)
     assert CODEC.pack(draft.fields) == b'{"cart":[1,  2],"price":1.50,"seen":{"b": 1, "a": 1},"n":1}'
+
+
+def test_a_value_that_only_another_program_could_write_does_not_fail_as_long_as_it_is_left_alone() -> None:
+    fields = CODEC.unpack(b'{"huge":[1e999,1],"cart":[1]}')
+    draft = Draft(CODEC, fields)
+    assert draft["huge"] == [float("inf"), 1]
+    draft["cart"].append(2)
+    draft.settle()
+    assert draft.fields["huge"] is fields["huge"]
+    assert [type(change) for change in draft.log] == [Edit]
+    draft["huge"][1] = True
+    with pytest.raises(SessionError, match=r"huge\[0\]: inf has no form in JSON"):
+        draft.settle()
+    draft["huge"][0] = 0
+    draft.settle()
+    assert CODEC.pack(draft.fields) == b'{"huge":[0,true],"cart":[1,2]}'
+
+
+def test_a_merge_with_what_only_another_program_could_write_does_not_fail() -> None:
+    draft = draft_of({"cart": [1]}, lambda hand: hand["cart"].append(2))
+    draft.rebase(CODEC.unpack(b'{"cart":[1,1e999]}'))
+    assert shown(draft) == text({"cart": [1, 2]})
+
+
+def test_a_value_that_was_nested_too_deep_in_place_is_refused_before_it_is_written() -> None:
+    draft = Draft(CODEC, packed({"tree": []}))
+    branch = draft["tree"]
+    for _ in range(150):
+        branch.append([])
+        branch = branch[0]
+    with pytest.raises(SessionError, match="tree: the value is nested deeper than 100"):
+        draft.settle()
 
 
 # --- the merge of one value ---

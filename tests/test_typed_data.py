@@ -13,6 +13,9 @@ import pydantic
 import pytest
 
 from session_kit import ConfigError, SessionError, SessionManager
+from session_kit.codec import JSONCodec
+from session_kit.draft import Edit
+from session_kit.schema import Schema, TypedDraft
 from session_kit.testing import CountingDriver, Visitor
 
 Manage = Callable[..., SessionManager]
@@ -165,6 +168,94 @@ def test_a_typed_dict_is_checked_too(make_manager: Manage) -> None:
     with visitor.request() as session:
         assert session.data == {"items": ["apple", "pear"], "since": WHEN}
         assert "visits" not in session
+
+
+# --- keys, depth, and a write under way ---
+
+
+class AnyCart(TypedDict):
+    items: NotRequired[list[str]]
+    tree: NotRequired[Any]
+    user: NotRequired[str]
+
+
+def any_cart(**data: Any) -> TypedDraft:
+    schema = Schema(AnyCart, JSONCodec())
+    return TypedDraft(schema, schema.encode(data))
+
+
+class Sly(str):
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(
+    "put_in",
+    [
+        lambda draft, key: draft.put(key, 1),
+        lambda draft, key: draft.put_all({key: 1}),
+        lambda draft, key: draft.default(key, 1),
+        lambda draft, key: draft.apply(lambda data: {key: 1}),
+        lambda draft, key: draft.replace({key: 1}),
+    ],
+)
+@pytest.mark.parametrize("key", ["\ud800", Sly("\ud800"), "$", Sly("$"), 5])
+def test_a_key_that_cannot_be_stored_is_refused(put_in: Callable[[TypedDraft, Any], None], key: Any) -> None:
+    draft = any_cart(items=["apple"])
+    with pytest.raises(SessionError):
+        put_in(draft, key)
+    assert draft.data == {"items": ["apple"]}
+    assert not draft.changed
+
+
+def nested(depth: int) -> Any:
+    value: Any = "]"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [101, 5000])
+def test_what_is_nested_too_deep_is_refused_wherever_it_is_put_in(depth: int) -> None:
+    draft = any_cart(tree=nested(100))
+    for put_in in (
+        lambda: draft.put("tree", nested(depth)),
+        lambda: draft.apply(lambda data: {"tree": nested(depth)}),
+        lambda: draft.replace({"tree": nested(depth)}),
+    ):
+        with pytest.raises(SessionError, match="nested deeper than 100"):
+            put_in()
+    assert not draft.changed
+    draft.data["tree"] = nested(depth)
+    with pytest.raises(SessionError, match="nested deeper than 100"):
+        draft.settle()
+
+
+def test_a_deep_record_of_another_program_can_be_read_and_changed_elsewhere() -> None:
+    schema = Schema(AnyCart, JSONCodec())
+    draft = TypedDraft(schema, schema.codec.unpack(b'{"tree":' + b"[" * 150 + b"]" * 150 + b',"items":[]}'))
+    draft.data["items"].append("apple")
+    draft.settle()
+    assert [type(change) for change in draft.log] == [Edit]
+
+
+def test_what_came_after_a_write_of_typed_data_began_is_neither_in_it_nor_lost() -> None:
+    draft = any_cart(items=["apple"])
+    draft.data["items"].append("pear")
+    draft.settle()
+    fields, mark = draft.freeze(), len(draft.log)
+    written = dict(fields)
+    draft.data["items"].append("fig")
+    draft.put("user", "ada")
+    assert draft.gained(frozenset({"user"}))
+    draft.saved(mark, fields)
+    assert fields == written
+    assert draft.gained(frozenset({"user"}))
+    draft.rebase(any_cart(items=["apple", "pear", "kiwi"]).fields)
+    assert draft.data == {"items": ["apple", "pear", "kiwi", "fig"], "user": "ada"}
 
 
 # --- records that do not fit ---
