@@ -8,6 +8,7 @@ without an event loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -33,6 +34,10 @@ class Blocking:
         for key in self._target.keys(prefix):
             yield key
 
+    async def pause(self, seconds: float) -> None:
+        """Wait, and with it the thread."""
+        time.sleep(seconds)
+
 
 class Native:
     """The async twins of `target`, under the names of the blocking methods; a missing twin runs in a thread."""
@@ -50,6 +55,10 @@ class Native:
 
         setattr(self, name, call)
         return call
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, and let other tasks run meanwhile."""
+        await asyncio.sleep(seconds)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from msgspec import Raw
 
 from session_kit.codec import Codec, JSONCodec
-from session_kit.draft import RESERVED
-from session_kit.drivers import ANY, Capabilities, Driver, Entry, open_driver
-from session_kit.drivers.base import check_key
+from session_kit.draft import check_name
+from session_kit.drivers import ABSENT, ANY, Capabilities, Driver, Entry, open_driver
+from session_kit.drivers.base import LIST_BATCH, check_key
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
 from session_kit.drivers.twins import Blocking, Native, iterate, run
-from session_kit.errors import ConfigError
+from session_kit.errors import ConfigError, Conflict, CorruptEntry
+from session_kit.record import RESERVED, SEPARATOR, Notes, Record, hash_id, split_id
+
+log = logging.getLogger("session_kit")
 
 DAY = 86400.0
 
+# How often a write that others keep overtaking is tried again.
+MAX_ATTEMPTS = 20
+
 TTL = float | str | timedelta | Callable[[Mapping[str, Any]], float] | None
 """Seconds, a timedelta, text like "7d", a function of the data that returns seconds, or None for no limit."""
-
-
-class Record(NamedTuple):
-    """One stored session, as `store.read` returns it.
-
-    fields: key to encoded value, the library's own notes (key `"$"`) included.
-    version: opaque; hand it back as `expect=` to write only if nobody else has.
-    expires_at: Unix time in seconds, where the driver can tell.
-    codec: decodes the values.
-    """
-
-    fields: dict[str, Raw]
-    version: object
-    expires_at: float | None
-    codec: Codec
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The session's data, decoded."""
-        return {key: self.codec.load(raw, object) for key, raw in self.fields.items() if key != RESERVED}
-
-    def __repr__(self) -> str:
-        return f"<Record of {len(self.fields)} fields>"
 
 
 @runtime_checkable
@@ -74,15 +59,22 @@ class UnstorageSessionStore:
     """Session store on any key-value driver.
 
     driver: a `Driver`, or the URL of one (`open_driver`); a driver that is handed in is not closed by `close`.
-    prefix: put before each key with a colon, so that several applications can share one backend. Default `"sess"`.
+    prefix: put before each key with a colon, so that several applications can share one backend: a store sees nothing
+        of another prefix, also of one that begins alike (`shop` and `shop:admin`). Default `"sess"`.
     ttl: how long a session lives after it was last written or renewed: seconds, a `timedelta`, text like `"7d"`, a
         function of the data that returns seconds (0 or less destroys the session), or None for ever. Default one day.
-    hash_ids: store under the SHA-256 of the id, so that a leaked store holds no id that would open a session (OWASP
-        Session Management Cheat Sheet). False stores plain ids. Default True.
+    hash_ids: store under the SHA-256 of the name in the id, so that a leaked store holds no id that would open a
+        session (OWASP Session Management Cheat Sheet). False stores plain names. Default True.
     codec: default `JSONCodec()`.
-    clock: Unix time in seconds, for a driver that is opened here by URL.
+    clock: Unix time in seconds, for the notes that `set` makes and for a driver that is opened here by URL.
+
+    An id is `name~token`, as `session.id` has it, or any other text without a `~`. The name finds the record. A token
+    must be that of the record, or the id is as good as unknown: it is an old one, replaced by a rotation.
 
     Every method that does I/O has an async twin with the prefix `a`.
+
+    Attributes:
+        owns_driver: whether `close` closes the driver; True if it was opened here.
 
     >>> store = UnstorageSessionStore("memory://", ttl="7d")
     >>> version = store.set("some-id", {"user": "ada"})
@@ -106,11 +98,14 @@ class UnstorageSessionStore:
         self.prefix = _prefix(prefix)
         self.hash_ids = hash_ids
         self.codec: Codec = codec or JSONCodec()
-        self._owns_driver = isinstance(driver, str)
+        self.clock = clock
+        self.owns_driver = isinstance(driver, str)
         self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
         if not isinstance(self.driver, Driver):
             raise ConfigError(f"a store needs a Driver or a URL, not {type(driver).__name__}")
         self.blocking, self.native = Blocking(self.driver), Native(self.driver)
+        rest = "[0-9a-f]{64}" if hash_ids else "[^:]*"
+        self._ours = re.compile(re.escape(self.prefix) + f":({rest})").fullmatch
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.driver!r}, prefix={self.prefix!r})"
@@ -136,19 +131,26 @@ class UnstorageSessionStore:
         return await self._get(self.native, sid)
 
     def read(self, sid: str, *, renew: bool = False) -> Record | None:
-        """Return the session with its version, or None. `renew` also lets it live for another ttl, in the same call."""
-        key, ttl = self.key(sid), self.ttl
+        """Return the session with its version, or None. `CorruptEntry` if it cannot be decoded.
+
+        renew: also let it live for another ttl, in the same call. Default False.
+        """
+        if SEPARATOR in sid:
+            return run(self._read(self.blocking, sid, renew=renew))
+        key, ttl = self._key(sid), self.ttl
         if not renew or ttl is None or callable(ttl):
             return self.record(self.driver.read(key))
         return self.record(self.driver.renew(key, ttl))
 
     async def aread(self, sid: str, *, renew: bool = False) -> Record | None:
         """Async twin of `read`."""
-        return self.record(await self.entry_by(self.native, sid, renew=renew))
+        return await self._read(self.native, sid, renew=renew)
 
     def set(self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None) -> object:
         """Store `data` and return its version, or None if its ttl function says that it is over.
 
+        sid: the notes in the record (when it was created, its token) stay as they are; with a token that no record has
+            yet, new ones are made. `Conflict` if the record has another token.
         expect: nothing overwrites; `ABSENT` only creates; a version only replaces what was read (else `Conflict`).
         ttl: seconds; None takes the store's. `SessionError` if a value cannot be stored.
         """
@@ -172,15 +174,22 @@ class UnstorageSessionStore:
         return await self._touch(self.native, sid, data)
 
     def destroy(self, sid: str, *, expect: object = ANY) -> bool:
-        """Delete the session; False if it was not there."""
-        return run(self.destroy_by(self.blocking, sid, expect=expect))
+        """Delete the session; False if it was not there.
+
+        expect: a version deletes only what was read (else `Conflict`). Default: whatever is there.
+        """
+        return run(self._destroy(self.blocking, sid, expect))
 
     async def adestroy(self, sid: str, *, expect: object = ANY) -> bool:
         """Async twin of `destroy`."""
-        return await self.destroy_by(self.native, sid, expect=expect)
+        return await self._destroy(self.native, sid, expect)
 
     def all(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each session as `(name, data)`, one at a time. The name is its id, or the hash of it (`hash_ids`)."""
+        """Yield each session as `(name, data)`, one at a time.
+
+        The name is that in its id, or the hash of it (`hash_ids`). A record that cannot be read is left out, with a
+        warning in the log `session_kit`.
+        """
         return iterate(self._all(self.blocking))
 
     def aall(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -189,38 +198,39 @@ class UnstorageSessionStore:
 
     def length(self) -> int:
         """Count the live sessions under this prefix."""
-        return sum(1 for _ in self.driver.keys(self.prefix + ":"))
+        return sum(1 for key in self.driver.keys(self.prefix + ":") if self._ours(key))
 
     async def alength(self) -> int:
         """Async twin of `length`."""
         count = 0
-        async for _ in self.driver.akeys(self.prefix + ":"):
-            count += 1
+        async for key in self.driver.akeys(self.prefix + ":"):
+            if self._ours(key):
+                count += 1
         return count
 
     def clear(self) -> int:
         """Delete all sessions under this prefix, and nothing else; return how many."""
-        return self.driver.clear(self.prefix + ":")
+        return run(self._clear(self.blocking))
 
     async def aclear(self) -> int:
         """Async twin of `clear`."""
-        return await self.driver.aclear(self.prefix + ":")
+        return await self._clear(self.native)
 
     def close(self) -> None:
         """Close the driver if this store opened it. Idempotent."""
-        if self._owns_driver:
+        if self.owns_driver:
             self.driver.close()
 
     async def aclose(self) -> None:
         """Async twin of `close`."""
-        if self._owns_driver:
+        if self.owns_driver:
             await self.driver.aclose()
 
-    # --- for the session layer ---
-
     def key(self, sid: str) -> str:
-        """The driver's key for a session id."""
-        return f"{self.prefix}:{sha256(sid.encode()).hexdigest() if self.hash_ids else sid}"
+        """The driver's key for a session id; the token in it does not matter."""
+        return self._key(split_id(sid)[0])
+
+    # --- for the session layer, which checks tokens itself ---
 
     def ttl_of(self, data: Mapping[str, Any]) -> float | None:
         """The seconds that a session with `data` lives; None for ever; 0 or less if it is over."""
@@ -232,12 +242,12 @@ class UnstorageSessionStore:
         """Let the driver find out what its backend can do; `capabilities` is final then."""
         await io.prepare()
 
-    def entry_by(self, io: Any, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Entry | None]:
+    def entry_by(self, io: Any, name: str, *, renew: bool = False) -> Coroutine[Any, Any, Entry | None]:
         """What `record` makes a record of, by a face; `renew` as in `read`."""
         ttl = self.ttl
         renewing = renew and ttl is not None and not callable(ttl)
         reading: Coroutine[Any, Any, Entry | None]
-        reading = io.renew(self.key(sid), ttl) if renewing else io.read(self.key(sid))
+        reading = io.renew(self._key(name), ttl) if renewing else io.read(self._key(name))
         return reading
 
     def record(self, entry: Entry | None) -> Record | None:
@@ -249,110 +259,140 @@ class UnstorageSessionStore:
         return tuple.__new__(Record, (self.codec.unpack(value), version, expires_at, self.codec))
 
     def set_by(
-        self, io: Any, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
+        self, io: Any, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
     ) -> Coroutine[Any, Any, object]:
         """`set` by a face, of encoded values, for so many seconds or, if None, for ever."""
-        setting: Coroutine[Any, Any, object] = io.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
+        setting: Coroutine[Any, Any, object] = io.set(self._key(name), self.codec.pack(fields), ttl=ttl, expect=expect)
         return setting
 
-    def put(self, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
+    def put(self, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
         """`set_by` the blocking face, without a coroutine."""
-        return self.driver.set(self.key(sid), self.codec.pack(fields), ttl=ttl, expect=expect)
+        return self.driver.set(self._key(name), self.codec.pack(fields), ttl=ttl, expect=expect)
 
-    def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> Coroutine[Any, Any, bool]:
-        """`destroy` by a face."""
-        deleting: Coroutine[Any, Any, bool] = io.delete(self.key(sid), expect=expect)
+    def destroy_by(self, io: Any, name: str, *, expect: object = ANY) -> Coroutine[Any, Any, bool]:
+        """Delete a record by a face."""
+        deleting: Coroutine[Any, Any, bool] = io.delete(self._key(name), expect=expect)
         return deleting
 
     async def _get(self, io: Any, sid: str) -> dict[str, Any] | None:
-        record = self.record(await self.entry_by(io, sid))
+        record = await self._read(io, sid)
         return None if record is None else record.data
 
+    async def _read(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
+        name, token = split_id(sid)
+        record = self.record(await self.entry_by(io, name, renew=renew))
+        return None if record is None or (token and token != _token_in(record)) else record
+
     async def _set(self, io: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
+        name, token = split_id(sid)
         if ttl is None:
             ttl = self.ttl_of(data)
         if ttl is not None and ttl <= 0:
-            await io.delete(self.key(sid), expect=expect)
+            await self._destroy(io, sid, expect)
             return None
-        fields = {key: self.codec.dump(value, key) for key, value in data.items()}
-        return await self.set_by(io, sid, fields, expect=expect, ttl=ttl)
+        # Without a token the notes are part of the data, for a store of the user's own that passes them on.
+        fields = {
+            key if key == RESERVED and not token else check_name(key): self.codec.dump(value, key)
+            for key, value in data.items()
+        }
+        if token:
+            return await self._set_proved(io, name, token, fields, expect, ttl)
+        return await self.set_by(io, name, fields, expect=expect, ttl=ttl)
+
+    async def _set_proved(
+        self, io: Any, name: str, token: str, fields: Mapping[str, Raw], expect: object, ttl: float | None
+    ) -> object:
+        """Write `fields` beside the notes in the record, if its token is this one, or beside new ones."""
+        await io.prepare()
+        for attempt in range(MAX_ATTEMPTS):
+            record = None if expect is ABSENT else self.record(await self.entry_by(io, name))
+            if record is None:
+                notes = self.codec.encode(Notes(self.clock(), token=token))
+                seen: object = ABSENT if self.capabilities.create else ANY
+            elif _token_in(record) == token:
+                notes = record.fields[RESERVED]
+                seen = record.version if self.capabilities.swap else ANY
+            else:
+                raise Conflict(f"session {hash_id(name)}: the id was replaced by a rotation; nothing was written")
+            try:
+                return await self.set_by(
+                    io, name, {RESERVED: notes, **fields}, expect=seen if expect is ANY else expect, ttl=ttl
+                )
+            except Conflict:
+                if expect is not ANY:
+                    raise
+                await io.pause(attempt / 1000)
+        raise Conflict(f"session {hash_id(name)}: {MAX_ATTEMPTS} writes in a row were overtaken; nothing was written")
 
     async def _touch(self, io: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
-        if callable(self.ttl) and data is None:
-            record = self.record(await self.entry_by(io, sid))
+        name, token = split_id(sid)
+        asks = callable(self.ttl) and data is None
+        if token or asks:
+            record = await self._read(io, sid)
             if record is None:
                 return False
-            data = record.data
+            if asks:
+                data = record.data
         ttl = self.ttl_of({} if data is None else data)
         if ttl is not None and ttl <= 0:
-            await io.delete(self.key(sid))
+            await self.destroy_by(io, name)
             return False
-        touched: bool = await io.touch(self.key(sid), ttl)
+        touched: bool = await io.touch(self._key(name), ttl)
         return touched
+
+    async def _destroy(self, io: Any, sid: str, expect: object) -> bool:
+        name, token = split_id(sid)
+        if token and await self._read(io, sid) is None:
+            return False
+        return await self.destroy_by(io, name, expect=expect)
 
     async def _all(self, io: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         async for key in io.keys(self.prefix + ":"):
-            record = self.record(await io.read(key))
-            if record is not None:
-                yield key.removeprefix(self.prefix + ":"), record.data
+            found = self._ours(key)
+            if found is None:
+                continue
+            name = found[1] if self.hash_ids else _unescape(found[1])
+            try:
+                record = self.record(await io.read(key))
+                data = None if record is None else record.data
+            except (CorruptEntry, RecursionError) as error:
+                hashed = name if self.hash_ids else hash_id(name)
+                log.warning("session %s is left out, it cannot be read: %s", hashed, type(error).__name__)
+                continue
+            if data is not None:
+                yield name, data
+
+    async def _clear(self, io: Any) -> int:
+        count = 0
+        page: list[str] = []
+        async for key in io.keys(self.prefix + ":"):
+            if self._ours(key):
+                page.append(key)
+                if len(page) == LIST_BATCH:
+                    count += await io.delete_many(page)
+                    page = []
+        if page:
+            count += await io.delete_many(page)
+        return count
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}:{sha256(name.encode()).hexdigest() if self.hash_ids else _escape(name)}"
 
 
-class PlainStore:
-    """A store with only the four methods of `SessionStore`, with the face that the session layer knows.
+def _token_in(record: Record) -> str:
+    notes = record.notes
+    return "" if notes is None else notes.token
 
-    It has no versions: the session layer reads again before it writes, and the last write wins.
-    """
 
-    renews = False
-    capabilities = Capabilities()
+# A name holds no colon in its key, so that no key of a prefix looks like one of another that begins alike.
 
-    def __init__(self, store: Any) -> None:
-        missing = [name for name in ("get", "set", "touch", "destroy") if not callable(getattr(store, name, None))]
-        if missing:
-            raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
-        self.codec: Codec = JSONCodec()
-        self._store = store
-        self.blocking, self.native = Blocking(store), Native(store)
-        ttl = getattr(store, "ttl", None)
-        self.ttl = ttl if isinstance(ttl, (int, float)) else None
 
-    async def prepare_by(self, io: Any) -> None:
-        """There is nothing to find out."""
+def _escape(name: str) -> str:
+    return name.replace("%", "%25").replace(":", "%3A")
 
-    def ttl_of(self, data: Mapping[str, Any]) -> float | None:
-        """What the store says of itself, if it does."""
-        return self.ttl
 
-    def read(self, sid: str, *, renew: bool = False) -> Record | None:
-        """Get the data; `renew` is not to be had."""
-        return self.record(self._store.get(sid))
-
-    def entry_by(self, io: Any, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Mapping[str, Any] | None]:
-        """What `record` makes a record of, by a face."""
-        getting: Coroutine[Any, Any, Mapping[str, Any] | None] = io.get(sid)
-        return getting
-
-    def record(self, data: Mapping[str, Any] | None) -> Record | None:
-        """The record that the data would be."""
-        if data is None:
-            return None
-        return Record({key: self.codec.dump(value, key) for key, value in data.items()}, None, None, self.codec)
-
-    async def set_by(
-        self, io: Any, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
-    ) -> object:
-        """Set the data; the store decides how long it lives, and there is no version."""
-        await io.set(sid, {key: self.codec.load(raw, object) for key, raw in fields.items()})
-        return None
-
-    def put(self, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
-        """`set_by` the blocking face."""
-        return run(self.set_by(self.blocking, sid, fields, expect=expect, ttl=ttl))
-
-    async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:
-        """Destroy the session; True, because the store does not say whether it was there."""
-        await io.destroy(sid)
-        return True
+def _unescape(name: str) -> str:
+    return name.replace("%3A", ":").replace("%25", "%")
 
 
 def open_store(url: str, *, clock: Callable[[], float] = time.time) -> UnstorageSessionStore:
@@ -375,7 +415,7 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
     rest = [(name, text) for name, text in query if name not in own]
     driver = open_parts(parts, rest, clock=clock, also=OWN_OPTIONS)
     store = UnstorageSessionStore(driver, **options)
-    store._owns_driver = True
+    store.owns_driver = True
     return store
 
 
@@ -384,11 +424,6 @@ def with_ttl(url: str, ttl: float) -> str:
     if any(name == "ttl" for name, _ in split_url(url)[1]):
         return url
     return f"{url}{'&' if '?' in url else '?'}ttl={ttl}"
-
-
-def hash_id(sid: str) -> str:
-    """The name under which a session is stored, logged and reported: the SHA-256 of its id, in hexadecimal digits."""
-    return sha256(sid.encode()).hexdigest()
 
 
 def _prefix(prefix: str) -> str:

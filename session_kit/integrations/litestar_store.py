@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from litestar.stores.base import NamespacedStore
@@ -15,13 +16,12 @@ from litestar.stores.base import NamespacedStore
 from session_kit.drivers import ANY, Driver, Entry, open_driver
 from session_kit.drivers.base import MAX_KEY_BYTES
 from session_kit.errors import ConfigError, Conflict, CorruptEntry
-from session_kit.store import hash_id
 
 if TYPE_CHECKING:
     from typing import Self
 
 EXPIRY = struct.Struct(">d")
-MAX_NAMESPACE_BYTES = MAX_KEY_BYTES - len(":" + hash_id(""))
+MAX_NAMESPACE_BYTES = MAX_KEY_BYTES - len(":" + sha256().hexdigest())
 
 
 class KeyValueStore(NamespacedStore):
@@ -103,7 +103,7 @@ class KeyValueStore(NamespacedStore):
         await self.aclose()
 
     def _key(self, key: str) -> str:
-        return f"{self.namespace}:{hash_id(key)}"
+        return f"{self.namespace}:{sha256(key.encode()).hexdigest()}"
 
     async def _read(self, key: str) -> Entry | None:
         entry = await self.driver.aread(self._key(key))
