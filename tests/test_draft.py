@@ -475,6 +475,25 @@ def test_after_a_save_nothing_is_changed_and_the_next_change_leaves_what_was_sav
     assert shown(draft) == text({"a": 1, "b": 2, "d": 5})
 
 
+def test_of_two_writes_that_began_the_older_takes_its_own_changes_alone_with_it() -> None:
+    draft = draft_of({}, put("a", 1))
+    fields, mark = draft.freeze(), len(draft.log)
+    draft.put("b", 2)
+    draft.freeze()
+    draft.saved(mark, fields)
+    assert draft.log == [Put(packed({"b": 2}))]
+
+
+def test_after_a_write_that_failed_and_a_step_back_what_is_stored_is_left_alone() -> None:
+    draft = draft_of({"a": 1}, put("b", 2))
+    stored, fields = draft.stored, draft.freeze()
+    draft.revert()
+    draft.put("c", 3)
+    assert stored == packed({"a": 1})
+    assert fields == packed({"a": 1, "b": 2})
+    assert draft.changed
+
+
 @pytest.mark.parametrize(
     ("steps", "gained"),
     [

@@ -23,6 +23,7 @@ from session_kit import (
 )
 from session_kit.drivers import Conflict, CorruptEntry, Driver
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.twins import Blocking, Native, run
 from session_kit.record import RESERVED, Notes, hash_id
 from session_kit.testing import CountingDriver, Face, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
@@ -255,6 +256,13 @@ def test_a_write_that_is_overtaken_keeps_the_newest_notes_and_loses_to_a_rotatio
     with pytest.raises(Conflict, match="replaced by a rotation"):
         Face(Impatient(Overtaken(driver, lambda: note(4.0, "theirs"), 1)), runner).set("name~token", {"n": 3})
 
+    version = Face(other, runner).read("name").version
+    for expect in (version, ABSENT):
+        store = Impatient(Overtaken(driver, lambda: note(4.0, "theirs"), 1))
+        with pytest.raises(Conflict):
+            Face(store, runner).set("name~theirs", {"n": 3}, expect=expect)
+        assert store.pauses == []
+
     note(5.0)
     store = Impatient(Overtaken(driver, lambda: note(6.0), 10**6))
     with pytest.raises(Conflict, match="20 writes in a row were overtaken"):
@@ -269,6 +277,13 @@ def test_reading_by_a_name_takes_one_call_and_so_does_reading_by_an_id(driver: C
         driver.reset()
         timed.read(sid)
         assert driver.calls == ["read"]
+
+
+@pytest.mark.needs("create")
+def test_a_new_session_takes_one_call_if_it_is_said_to_be_new(driver: CountingDriver, timed: Any) -> None:
+    driver.reset()
+    timed.set("name~token", {"n": 1}, expect=ABSENT)
+    assert driver.calls == ["set"]
 
 
 def test_listing_streams(driver: Driver) -> None:
@@ -447,3 +462,20 @@ def test_counting_sessions_holds_nothing_for_each_of_them() -> None:
         finally:
             tracemalloc.stop()
         assert peak < 600_000  # a number for each would take 800,000
+
+
+def test_a_pause_of_the_blocking_face_never_suspends_and_that_of_the_native_one_lets_others_run() -> None:
+    assert run(Blocking(MemoryDriver()).pause(0)) is None  # type: ignore[func-returns-value]
+    order: list[str] = []
+
+    async def other() -> None:
+        order.append("other")
+
+    async def waits() -> None:
+        task = asyncio.ensure_future(other())
+        await Native(MemoryDriver()).pause(0)
+        order.append("waited")
+        await task
+
+    asyncio.run(waits())
+    assert order == ["other", "waited"]
