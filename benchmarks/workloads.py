@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 from session_kit.benchmarks.harness import SECRET
 from session_kit.benchmarks.place import Place
-from session_kit.manager import Headers, SessionManager, random_id
+from session_kit.manager import Headers, SessionManager
+from session_kit.record import random_name
 
 # A listing asks some stores for each entry, so that more would take long.
 LISTED = 20
@@ -57,7 +58,7 @@ class DriverWorkload(Workload):
     def __init__(self, place: Place, size: int, hits: float, crowd: int) -> None:
         super().__init__(place, size, hits, crowd)
         self.value = b"x" * size
-        self.stem = f"{place.store.prefix}:{random_id()}:"
+        self.stem = f"{place.store.prefix}:{random_name()}:"
         self.keys = place.new_keys()
         self.keys += (f"{self.stem}{number}" for number in range(crowd))
         self.missing = f"{self.stem}missing"
@@ -207,7 +208,7 @@ class SessionWorkload(Workload):
         self.ids[:] = kept
 
     def _new_id(self) -> str:
-        sid = random_id()
+        sid = random_name()
         self.ids.append(sid)
         return sid
 

@@ -244,8 +244,19 @@ class DiskDriver(Driver):
     @_translated
     @_in_turn
     def delete_many(self, keys: Iterable[str]) -> int:
+        listed, count = list(dict.fromkeys(keys)), 0
+        for key in listed:
+            check_key(key)
         with self._cache.transact():
-            return super().delete_many(keys)
+            for start in range(0, len(listed), CLEAR_BATCH):
+                batch = listed[start : start + CLEAR_BATCH]
+                marks = ",".join("?" * len(batch))
+                rows = self._cache._sql(
+                    f"DELETE FROM Cache WHERE key IN ({marks}) AND {LIVE}",  # noqa: S608  # question marks and a constant
+                    (*batch, self._clock()),
+                )
+                count += rows.rowcount
+        return count
 
     def clear(self, prefix: str = "") -> int:
         count, start = 0, prefix

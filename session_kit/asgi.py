@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Literal, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.lifecycle import Phase
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -56,7 +57,7 @@ class SessionMiddleware:
         self.app = app
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
         self._eager = load == "auto" and not self.manager.loads_lazily
-        self._policy = self.manager._policy
+        self._policy = self.manager.policy
         self._instant = self._policy.capabilities.never_blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,48 +71,44 @@ class SessionMiddleware:
         session: Session[Any] = Session(self._policy, scope["headers"], asynchronous=True)
         scope[KEY] = session
 
+        lifecycle = session.lifecycle
+
         def send_with_session(message: Message) -> Awaitable[None]:
-            if not session._sealed and message["type"] in RESPONSE_STARTS:
-                if session._used:
+            if lifecycle.phase is Phase.AHEAD and message["type"] in RESPONSE_STARTS:
+                if lifecycle.touched:
                     return self._begin(session, message, kind, send)
-                session._sealed = True
-            # Who has been told that the store does not answer hears nothing else.
-            return send(message) if not session._turned_away else _ignore()
+                lifecycle.phase = Phase.BEGUN
+            # After a 503 in its place, nothing of the application's answer is sent.
+            return send(message) if lifecycle.phase is not Phase.REPLACED else _ignore()
 
         try:
             if self._eager:
                 await self.manager.apreload(session)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
-            if not session._sealed:
-                await _say_unavailable(kind, send)
-            elif not session._turned_away:
+            if lifecycle.phase is Phase.AHEAD:
+                await say_unavailable(kind, send, self.manager.refuse(session))
+            elif lifecycle.phase is Phase.BEGUN:
                 raise
             return
-        if session._used and not session._turned_away:
-            if self._instant:
-                self.manager.finish(session)
-            else:
-                await self.manager.afinish(session)
+        if not lifecycle.touched or lifecycle.phase is Phase.REPLACED or self._instant:
+            self.manager.finish(session)
+        else:
+            await self.manager.afinish(session)
 
     async def _begin(self, session: Session[Any], message: Message, kind: str, send: Send) -> None:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
-        status = message.get("status", 0)
+        status = message.get("status", 200)
         try:
-            if status == 500 and session._refused:
-                raise DriverUnavailable("the session's store does not answer")
-            if status >= 500:
-                headers = self.manager.abandon(session)
-            elif self._instant:
-                headers = self.manager.commit(session)
+            if self._instant:
+                headers = self.manager.commit(session, status)
             else:
-                headers = await self.manager.acommit(session)
+                headers = await self.manager.acommit(session, status)
         except DriverUnavailable:
-            session._sealed = session._turned_away = True
-            await _say_unavailable(kind, send)
+            await say_unavailable(kind, send, self.manager.refuse(session))
             return
         if headers:
-            # A copy: who keeps the message itself, such as a cache of responses, must not keep this cookie.
+            # A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie.
             message = {**message, "headers": [*message.get("headers", ()), *map(_encode, headers)]}
         await send(message)
 
@@ -142,11 +139,13 @@ async def _ignore() -> None:
     pass
 
 
-async def _say_unavailable(kind: str, send: Send) -> None:
+async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple[str, str]] = ()) -> None:
+    """Answer that the store is down: a 503, or a closed handshake. session_headers: what `refuse` has returned."""
     if kind == "websocket":
         await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})  # RFC 6455 registry
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+    headers += [_encode(header) for header in session_headers if header[0] != "Cache-Control"]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": STORE_DOWN.encode()})
 

@@ -1,39 +1,105 @@
 """What happens to a session between the request and the response: load, save, merge, rotate, destroy.
 
-Every step is written once, as a coroutine that does its I/O through `io`: the blocking or the native face of the driver
-(`twins.py`). `Session` puts the public methods in front.
+A step that does I/O is written once, as a coroutine that calls the store through `io`: the blocking or the native face
+of its driver (`twins.py`). The first call of a load and of a save is made without a coroutine where that is possible;
+the coroutine then goes on from its answer. `Session` puts the public methods in front.
+
+A write is prepared as an `Attempt` and changes nothing here before it has succeeded, so nothing is undone when another
+request was faster.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Raw
 
 from session_kit.cookie import Claim, CookieHeaders
-from session_kit.draft import RESERVED, Draft
+from session_kit.draft import Draft
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
-from session_kit.policy import Notes, Policy
-from session_kit.store import Record
+from session_kit.policy import EventName, Policy
+from session_kit.record import RESERVED, Notes, Record, join_id, name_of, random_token, token_of
 
-# How often a write that others keep overtaking is tried again. Each conflict means that somebody else got through.
+T = TypeVar("T")
+log = logging.getLogger("session_kit")
+
 MAX_ATTEMPTS = 100
-# A rotation inside a rotation's grace is followed this far.
-MAX_POINTERS = 8
+"""How often a write that others keep overtaking is tried. Each conflict means that another request got through."""
+PATIENT_ATTEMPTS = 3
+"""How many of them follow at once; before the others there is a pause, of random length so that racers part."""
+LONGEST_PAUSE = 0.016
+"""Seconds."""
+MAX_TAKEN = 2
+"""How often a new session whose id is taken gets another one."""
 
 
-Write = Callable[[Any], Awaitable[None]]
-"""A step that writes, given the face to do it by."""
+class Phase(Enum):
+    """How far the response is."""
 
-Answer = Record | Exception | None
-"""What the store has said of an id."""
+    AHEAD = "no byte has left, a cookie can still be sent"
+    BEGUN = "no cookie can be sent any more"
+    REPLACED = "the client was told that the store is down, in place of the application's answer"
+    ENDED = "the request is over, nothing is saved any more"
+
+
+class Stored(NamedTuple):
+    """What stands in the store, as far as this request knows.
+
+    raw: the notes as they are encoded; None in a record that another program wrote.
+    """
+
+    id: str
+    version: object
+    expires_at: float | None
+    notes: Notes
+    raw: Raw | None
+
+
+class Attempt(NamedTuple):
+    """A write that is prepared.
+
+    id: the session's afterwards.
+    record: what is written, the notes included.
+    fields: the data of this request as it is now; in a merge for another holder of the session not what is written.
+    mark: how many entries of the draft's log it holds.
+    event: `"created"`, `"rotated"` or `"saved"`.
+    """
+
+    id: str
+    record: dict[str, Raw]
+    notes: Notes
+    ttl: float | None
+    expect: object
+    fields: dict[str, Raw]
+    mark: int
+    event: EventName
+
+
+class Found(NamedTuple):
+    """A record that has been read and can be used."""
+
+    stored: Stored
+    fields: dict[str, Raw]
+
+
+class Written(NamedTuple):
+    """What stood in the store before a write."""
+
+    stored: Stored | None
+    fields: dict[str, Raw]
+
+
+Failed = tuple[Attempt, Conflict | DriverUnavailable]
+Answer = Record | DriverUnavailable | None
+"""What the store said when it was asked for a session."""
 
 
 class Lifecycle:
@@ -41,510 +107,740 @@ class Lifecycle:
 
     # What most requests leave as it is stands here, once for all: every request pays for what `__init__` does, also
     # those that never touch their session.
-    _claims: list[Claim]  # what the cookies held; once a session is loaded, those that led to no session or to others
-    _draft_or_none: Draft | None = None  # the data, once loaded
-    _id: str | None = None
-    _known: str | None = None  # the id that the client holds, if it is good
-    _version: object = ABSENT  # of the record in the store; ABSENT for a new session
-    _expires_at: float | None = None
-    _created = 0.0
-    _renewed = 0.0
-    _notes: Raw | None = None  # these two, encoded, as long as they are as loaded
-    _retired: str | None = None  # the id that a rotation leaves behind, until it is saved
-    _followed = False  # reached by an old id, whose holder must not learn the new one
-    _outdated = False  # the cookie was signed with an old secret
-    _resend = False  # the cookie's lifetime is to be renewed
-    _cleared = False  # the client's cookie is to be deleted
-    _sealed = False  # the response has begun; no cookie can be sent any more
-    _used = False  # the application has looked at it
-    _failed = False  # the store did not answer when it was to be loaded
-    _refused = False  # the store did not answer, and the application was told so by an exception
-    _turned_away = False  # the store did not answer, and the client was told so in place of the application's answer
+    claims: list[Claim]  # the ids that came with a good signature and have not been looked up, or were displaced
+    draft: Draft | None = None  # the data, once loaded
+    id: str | None = None  # the id that this request holds or has made
+    stored: Stored | None = None  # what stands in the store; None: a new session
+    next_id: str | None = None  # a rotation that is due
+    client_id: str | None = None  # the id whose cookie may stay as it is
+    displaced: str | None = None  # the name of a session that is not this client's any more
+    fresh = False  # `clear` was called
+    destroyed = False  # the client's cookie is to be deleted
+    unanswered = False  # the store did not answer when the session was to be loaded
+    outage: DriverUnavailable | None = None  # that the application was told of
+    phase = Phase.AHEAD
+    touched = False  # the application has looked at it
+    turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
-    def __init__(self, policy: Policy, cookies: CookieHeaders, *, asynchronous: bool = False) -> None:
-        self._policy = policy
-        self._cookies: CookieHeaders | None = cookies  # until they are looked at
-        self._asynchronous = asynchronous
+    def __init__(self, policy: Policy, cookies: CookieHeaders, asynchronous: bool) -> None:
+        self.policy = policy
+        self.cookies: CookieHeaders | None = cookies  # until they are looked at
+        self.asynchronous = asynchronous
 
     # --- loading ---
 
-    def _loaded(self) -> Draft:
+    def loaded(self) -> Draft:
         """The draft; loads it first where that takes no waiting."""
-        self._used = True
-        draft = self._draft_or_none
+        draft = self.draft
         if draft is not None:
             return draft
-        if self._asynchronous and not self._failed and not self._policy.capabilities.quick_reads and on_event_loop():
+        if self.asynchronous and not self.unanswered and not self.policy.capabilities.quick_reads and on_event_loop():
             raise SessionError(
                 "this session is not loaded: use `session = await use_session(request)` before touching it"
             )
         return self._load_at_once()
 
-    def _current_id(self) -> str:
-        self._loaded()
-        if self._id is None:
-            self._id = self._policy.generate_id()
-        return self._id
+    def current_id(self) -> str:
+        """The id that the session has, or will have once it is saved."""
+        self.loaded()
+        if self.next_id is not None:
+            return self.next_id
+        if self.id is None:
+            self.id = self.policy.make_id()
+        return self.id
 
     def _find(self) -> list[Claim]:
         """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
-        if self._cookies is not None:
-            policy = self._policy
-            values, self._claims = policy.cookie.find(self._cookies), []
-            self._cookies = None
+        if self.cookies is not None:
+            policy = self.policy
+            values, self.claims = policy.cookie.find(self.cookies), []
+            self.cookies = None
             for value in values:
                 claim = policy.signer.verify(value)
                 if claim is not None:
-                    self._claims.append(claim)
-            if values and not self._claims:
+                    self.claims.append(claim)
+            if values and not self.claims:
                 policy.emit("bad_signature", None)
-        return self._claims
+        return self.claims
 
     def _load_at_once(self) -> Draft:
-        """`_load` by blocking calls. The usual cases, no cookie or one with a record, take none of its steps."""
-        policy = self._policy
+        """`load` by blocking calls. The usual cases, no cookie or one with a record, take none of its steps."""
+        policy = self.policy
         claims = self._find()
-        first: list[Answer] = []
-        if not self._failed:
-            if not claims:
-                return self._begin()
-            claim = claims[0]
-            try:
-                record = policy.store.read(claim[0], renew=policy.renews)
-                if record is not None and self._accept(claim[0], record) is None:
-                    return self._open(claim, record)
-                first.append(record)
-            except (CorruptEntry, DriverUnavailable) as error:
-                first.append(error)
-        return run(self._load(policy.store.blocking, first))
+        if self.unanswered:
+            return run(self.load(policy.store.blocking))
+        if not claims:
+            return self._begin()
+        claim = claims[0]
+        name = name_of(claim[0])
+        answers: list[Answer] = []
+        try:
+            answer = policy.store.read(name, renew=policy.renews)
+            if answer is not None:
+                stored = self._stored(name, answer)
+                if stored.id == claim[0] and not self._over(stored.notes):
+                    answer.fields.pop(RESERVED, None)
+                    return self._open(claim, Found(stored, answer.fields))
+            answers = [answer]
+        except DriverUnavailable as error:
+            answers = [error]
+        except (CorruptEntry, RecursionError):
+            pass  # it is read again
+        return run(self.load(policy.store.blocking, answers))
 
-    async def _load(self, io: Any, first: list[Answer] | None = None) -> Draft:
-        """Load the session, unless it is loaded. first: what the store has said already of the first cookie."""
-        draft = self._draft_or_none
-        if draft is not None:
-            return draft
-        if self._failed:
-            raise self._unanswered()
-        policy = self._policy
-        for claim in self._find():
+    async def load(self, io: Any, answers: list[Answer] | None = None) -> Draft:
+        """Load the session, unless it is loaded. answers: what the store has said already of the first cookie."""
+        if self.draft is not None:
+            return self.draft
+        if self.unanswered:
+            raise self.no_answer()
+        policy = self.policy
+        displaced = None
+        for claim in list(self._find()):
+            name = name_of(claim[0])
             try:
-                record = await self._fetch(io, claim[0], first, loading=True)
-            except DriverUnavailable:
-                self._failed = True
-                policy.emit("store_error", claim[0])
+                found = await self._fetch(io, name, answers, loading=True)
+            except DriverUnavailable as error:
+                self.unanswered = True
+                policy.emit("store_error", name)
                 if not policy.anonymous:
-                    self._refused = True
+                    self.outage = error
                     raise
                 return self._begin()
-            if record is not None:
-                return self._open(claim, record)
-            self._followed = False
-        return self._begin()
+            if found is not None and found.stored.id == claim[0]:
+                return self._open(claim, found)
+            if found is not None and self._within_grace(found.stored):
+                displaced = displaced or name
+                continue
+            self.claims.remove(claim)
+            if found is not None:
+                policy.emit("unknown_id", name)
+        if displaced is not None:
+            policy.emit("displaced", displaced)
+        return self._begin(displaced)
 
-    def _open(self, claim: Claim, record: Record) -> Draft:
-        """Be the session of a record that has been accepted."""
-        policy = self._policy
-        self._claims.remove(claim)
+    def _open(self, claim: Claim, found: Found) -> Draft:
+        """Be the session of a record that this claim opens."""
+        policy = self.policy
+        self.claims.remove(claim)
         try:
-            draft = self._draft_or_none = policy.draft(record.fields)
+            draft = self.draft = policy.draft(found.fields)
         except CorruptEntry:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
-            policy.emit("misfit", self._id)
+            policy.emit("misfit", claim[0])
             return self._begin()
-        if not self._followed:
-            self._known, self._outdated = claim
+        self.id, outdated = claim
+        self.stored = found.stored
+        if not outdated:
+            self.client_id = self.id
         if policy.on_event is not None:
-            policy.emit("loaded", self._id)
+            policy.emit("loaded", self.id)
         return draft
 
     async def _fetch(
-        self, io: Any, sid: str, first: list[Answer] | None = None, *, loading: bool = False
-    ) -> Record | None:
-        """Read the record of `sid`, or the one it was moved to; None if it is gone, over, or cannot be decoded.
+        self, io: Any, name: str, answers: list[Answer] | None = None, *, loading: bool = False
+    ) -> Found | None:
+        """Read the record of that name; None if it is gone, over, or cannot be decoded.
 
-        loading: it counts as use, and that there is none is news.
+        answers: what the store has said already. loading: it counts as use, and that there is none is news.
         """
-        policy = self._policy
+        policy = self.policy
         store = policy.store
-        for _ in range(MAX_POINTERS):
+        entry: Any = None
+        for reads_left in (1, 0):
+            before, entry = entry, None
             try:
-                if first:
-                    record = _given(first.pop())
+                if answers:
+                    record = _given(answers.pop())
                 else:
-                    entry: Any = await store.entry_by(io, sid, renew=loading and policy.renews)
+                    entry = await store.entry_by(io, name, renew=loading and policy.renews)
                     record = store.record(entry)
                 if record is None:
-                    break
-                notes = self._accept(sid, record)
-                if notes is None:
-                    return record
-                if notes.moved is None:
-                    policy.emit("expired", sid)
-                    await store.destroy_by(io, sid)
+                    if loading:
+                        policy.emit("unknown_id", name)
                     return None
-                if notes.until <= policy.clock():
-                    break
-                sid = unseal(notes.moved, sid)
-                self._followed = True
+                stored = self._stored(name, record)
             except CorruptEntry:
-                policy.emit("undecodable", sid)
-                await store.destroy_by(io, sid)
+                # A file system that does not write atomically may have shown half of a write.
+                if reads_left:
+                    continue
+                policy.emit("undecodable", name)
+                await self._delete_undecodable(io, name, before, entry)
                 return None
-        if loading:
-            policy.emit("unknown_id", sid)
+            except RecursionError:  # it says how deep the caller is, and nothing of the record
+                policy.emit("undecodable", name)
+                return None
+            if self._over(stored.notes):
+                policy.emit("expired", name)
+                await store.destroy_by(io, name)
+                return None
+            record.fields.pop(RESERVED, None)
+            return Found(stored, record.fields)
         return None
 
-    def _accept(self, sid: str, record: Record) -> Notes | None:
-        """Take over what a record says of itself. If it was moved or is over, nothing: its notes are returned then."""
-        policy = self._policy
+    async def _delete_undecodable(self, io: Any, name: str, before: Any, entry: Any) -> None:
+        """Delete what was read twice and cannot be decoded; only as it was read, for it may have been replaced since.
+
+        before, entry: what the driver returned; None if it could not even tell that.
+        """
+        store = self.policy.store
+        if self.policy.capabilities.swap:
+            # A driver that swaps never shows half of a write: what it could not read is none of its own.
+            with suppress(Conflict):
+                await store.destroy_by(io, name, expect=ANY if entry is None else entry.version)
+        elif before is not None and entry is not None and before.version == entry.version:
+            await store.destroy_by(io, name)
+
+    def _stored(self, name: str, record: Record) -> Stored:
         raw = record.fields.get(RESERVED)
-        notes = self._notes_in(raw)
-        limit = policy.max_lifetime
-        if notes.moved is not None or (limit is not None and notes.created + limit <= policy.clock()):
-            return notes
-        if raw is not None:
-            del record.fields[RESERVED]
-        self._id, self._version, self._expires_at = sid, record.version, record.expires_at
-        self._created, self._renewed, self._notes = notes.created, notes.renewed, raw
-        return None
-
-    def _notes_in(self, raw: Raw | None) -> Notes:
         # A record that another program wrote has no notes; its life begins when we first see it.
-        return Notes(self._policy.clock()) if raw is None else self._policy.codec.load(raw, Notes)
+        notes = Notes(self.policy.clock()) if raw is None else self.policy.codec.load(raw, Notes)
+        return Stored(join_id(name, notes.token), record.version, record.expires_at, notes, raw)
 
-    def _note(self, created: float, renewed: float) -> None:
-        self._created, self._renewed = created, renewed
-        self._notes = None
+    def _over(self, notes: Notes) -> bool:
+        limit = self.policy.max_lifetime
+        return limit is not None and notes.created + limit <= self.policy.clock()
 
-    def _begin(self) -> Draft:
-        """Become a new session, with what `generate` puts into one."""
-        policy = self._policy
-        draft = self._draft_or_none = policy.draft(policy.first())
-        self._id = self._retired = self._expires_at = None
-        self._version = ABSENT
-        now = policy.clock()
-        self._note(now, now)
-        self._followed = self._outdated = self._resend = False
+    def _within_grace(self, stored: Stored) -> bool:
+        return self.policy.clock() < stored.notes.rotated + self.policy.rotation_grace
+
+    def _begin(self, displaced: str | None = None) -> Draft:
+        """Become a new session, with what `generate` puts into one.
+
+        displaced: the name of the session that this one is in place of; it is never stored then, unless by a login.
+        """
+        draft = self.draft = self.policy.draft(self.policy.first())
+        self.id = self.stored = self.next_id = None
+        self.displaced = displaced
+        self.fresh = False
         return draft
 
-    async def _reload(self, io: Any) -> None:
-        self._failed = self._refused = False
-        if self._draft_or_none is None or self._version is ABSENT:
-            self._draft_or_none = None
-            await self._load(io)
+    async def reload(self, io: Any) -> None:
+        """Drop what was not saved, and read again."""
+        self.unanswered, self.outage = False, None
+        stored, next_id = self.stored, self.next_id
+        if self.draft is None or stored is None:
+            displaced, self.draft = self.displaced, None
+            await self.load(io)
+            if self.stored is None:
+                self.displaced = self.displaced or displaced
             return
-        record = await self._fetch(io, self._retired or self._current_id())
-        self._retired = None
-        if record is None:
+        name = name_of(stored.id)
+        found = await self._fetch(io, name)
+        self.next_id, self.fresh = None, False
+        if found is None:
             self._block()
+        elif found.stored.id in (self.id, next_id):
+            self.draft = self.policy.draft(found.fields)
+            self.id, self.stored = found.stored.id, found.stored
         else:
-            self._draft_or_none = self._policy.draft(record.fields)
+            self.policy.emit("displaced", name)
+            self._begin(name)
 
-    async def _still_valid(self, io: Any) -> bool:
-        await self._load(io)
-        if self._version is ABSENT:
+    async def still_valid(self, io: Any) -> bool:
+        """Whether the id that this request holds would open the session now."""
+        await self.load(io)
+        if self.stored is None:
             return False
-        policy = self._policy
-        try:
-            entry: Any = await policy.store.entry_by(io, self._retired or self._current_id())
-            record = policy.store.record(entry)
-            notes = None if record is None else self._notes_in(record.fields.get(RESERVED))
-        except CorruptEntry:
+        found = await self._fetch(io, name_of(self.stored.id))
+        return found is not None and (found.stored.id == self.id or self._within_grace(found.stored))
+
+    # --- what is due ---
+
+    def due(self, *, ending: bool) -> bool:
+        """Whether something has to be written. ending: also what is due for renewal."""
+        draft, policy = self.draft, self.policy
+        if draft is None or self.unanswered:
             return False
-        if notes is None:
-            return False
-        if notes.moved is not None:
-            return notes.until > policy.clock()
-        return policy.max_lifetime is None or policy.clock() < notes.created + policy.max_lifetime
-
-    # --- saving ---
-
-    def _end_at_once(self, write: Write) -> None:
-        """`_end` by blocking calls. The usual case, a write that nobody is in the way of, takes none of its steps."""
-        policy = self._policy
-        draft, new = self._loaded(), self._version is ABSENT
-        # A rotation takes two writes, without swaps the record is read again first, and before the first write of all
-        # nobody knows what the backend can do.
-        if self._retired is None and policy.prepared and (new or policy.capabilities.swap):
-            sid, expect = self._place(draft)
-            fields, ttl = self._content(draft)
-            if ttl is None or ttl > 0:
-                try:
-                    self._written(policy.store.put(sid, fields, expect=expect, ttl=ttl), ttl)
-                    draft.saved()
-                    policy.emit("created" if new else "saved", sid)
-                    return
-                except (Conflict, DriverUnavailable) as error:
-                    write = partial(self._create if new else self._write, first=[error])
-        run(self._end(policy.store.blocking, write))
-
-    async def _end(self, io: Any, write: Write) -> None:
-        """Take a step for the manager. In an outage the changes are dropped if the policy says so."""
-        try:
-            if not self._policy.prepared:
-                await self._policy.prepare(io)
-            await write(io)
-        except DriverUnavailable:
-            self._policy.emit("store_error", self._id)
-            if not self._policy.anonymous:
-                raise
-            self._failed = True
-
-    async def _save(self, io: Any) -> None:
-        if self._failed:
-            raise self._unanswered()
-        write = self._due(ending=False)
-        if write is not None:
-            try:
-                if not self._policy.prepared:
-                    await self._policy.prepare(io)
-                await write(io)
-            except DriverUnavailable:
-                self._refused = True
-                raise
-
-    def _due(self, *, ending: bool) -> Write | None:
-        """What has to be written, if anything, as the step that does it. `ending`: also what is due for renewal."""
-        draft = self._draft_or_none
-        if draft is None or self._failed:
-            return None
+        ending = ending and self.phase is Phase.AHEAD
         draft.settle()
         changed = draft.changed
-        if self._version is ABSENT:
-            if changed or (ending and self._policy.save_uninitialized):
+        if self.stored is None:
+            if self.displaced is None:
+                due = changed or (ending and policy.save_uninitialized)
+            else:
+                due = changed and (self.next_id is not None or draft.gained(policy.rotate_on))
+            if due:
                 self._need_cookie("a new session cannot be given to the client")
-                return self._create
-        elif self._retired is not None:
+            return due
+        if changed and self.next_id is None and draft.gained(policy.rotate_on):
+            if self.phase is Phase.AHEAD:
+                self.rotate()
+            else:
+                log.warning("somebody logged in after the response had begun: the session keeps its id, do it earlier")
+        if self.next_id is not None:
             self._need_cookie("a new id cannot be given to the client")
-            return self._rotate
-        elif changed or (ending and self._renewal_is_due(draft)):
-            return self._write
-        return None
+            return True
+        return changed or (ending and self._renewal_is_due(draft))
+
+    @property
+    def ends_empty(self) -> bool:
+        """Whether `clear` was called and nothing came after it: that ends the session."""
+        return self.fresh and self.draft is not None and not self.draft.fields and not self.unanswered
+
+    @property
+    def _overtaken(self) -> bool:
+        """Whether another request has rotated the id: this one's changes still count, but it sees and sends nothing."""
+        return self.stored is not None and self.stored.id != self.id
 
     def _renewal_is_due(self, draft: Draft) -> bool:
         """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
-        if self._sealed or self._followed:
+        stored, policy = self.stored, self.policy
+        if stored is None or stored.id != self.id or self.phase is not Phase.AHEAD:
             return False
-        policy = self._policy
         slack = policy.steady_slack
         if slack is None:
-            slack = policy.slack(policy.ttl_of(draft))
+            ttl = policy.ttl_of(draft)
+            if draft.changed and ttl != policy.ttl_of(policy.draft(draft.stored)):
+                return True  # the cookie says how long the session lives
+            slack = policy.slack(ttl)
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
-        return not 0 <= policy.clock() - self._renewed < slack
+        return not 0 <= policy.clock() - stored.notes.renewed < slack
 
-    def _place(self, draft: Draft) -> tuple[str, object]:
-        """The id under which the session is to be written, and what is expected to stand there; notes the time."""
-        policy = self._policy
-        if self._id is None:
-            self._id = policy.generate_id()
-        if self._version is ABSENT:
-            now = policy.clock()
-            self._note(now, now)
-            return self._id, ABSENT if policy.capabilities.create else ANY
-        if self._renewal_is_due(draft):
-            self._note(self._created, policy.clock())
-            self._resend = True
-        return self._id, self._version if policy.capabilities.swap else ANY
+    def _logs_in(self, draft: Draft) -> bool:
+        """Whether this request raises what the session may do, so that it must not depend on what others do to it."""
+        rotate_on = self.policy.rotate_on
+        if self.phase is not Phase.AHEAD:
+            return False  # no cookie can be sent any more
+        return draft.gained(rotate_on) or (self.next_id is not None and rotate_on.isdisjoint(draft.stored))
 
-    def _content(self, draft: Draft) -> tuple[dict[str, Raw], float | None]:
-        """The record as it is to be written, and the seconds that it lives."""
-        policy = self._policy
-        if self._notes is None:
-            self._notes = policy.codec.encode(Notes(self._created, self._renewed))
-        return {RESERVED: self._notes, **draft.fields}, policy.lifetime(draft, self._created, stored=True)
-
-    def _written(self, version: object, ttl: float | None) -> None:
-        self._version = version
-        self._expires_at = None if ttl is None else self._policy.clock() + ttl
-
-    async def _put(self, io: Any, sid: str, draft: Draft, expect: object, first: list[Exception] | None = None) -> bool:
-        """Write the record under `sid`. False if its ttl says that it is over; then it was destroyed instead.
-
-        first: what the store has said already of this attempt.
-        """
-        policy = self._policy
-        fields, ttl = self._content(draft)
-        if ttl is not None and ttl <= 0:
-            for gone in filter(None, {sid, self._retired}):
-                await policy.store.destroy_by(io, gone)
-            policy.emit("expired", sid)
-            self._clear()
-            return False
-        if first:
-            raise first.pop()
-        self._written(await policy.store.set_by(io, sid, fields, expect=expect, ttl=ttl), ttl)
-        return True
-
-    async def _create(self, io: Any, first: list[Exception] | None = None) -> None:
-        draft = self._loaded()
-        for _ in range(3):
-            sid, expect = self._place(draft)
-            try:
-                if await self._put(io, sid, draft, expect, first):
-                    draft.saved()
-                    self._policy.emit("created", sid)
-                return
-            except Conflict:
-                self._id = None  # taken: an id is never shared, another is made
-        raise SessionError("generate_id returned ids that exist already, three times in a row; it must be random")
-
-    async def _write(self, io: Any, first: list[Exception] | None = None) -> None:
-        """Write over the version that was read; if others were faster, replay the changes on what they wrote."""
-        policy, draft = self._policy, self._loaded()
-        if not policy.capabilities.swap and not await self._catch_up(io, self._current_id()):
-            return
-        for _ in range(MAX_ATTEMPTS):
-            sid, expect = self._place(draft)  # may be another id each time: who catches up may follow a rotation
-            try:
-                if await self._put(io, sid, draft, expect, first):
-                    draft.saved()
-                    policy.emit("saved", sid)
-                return
-            except Conflict:
-                self._resend = False  # until it is due again, by what the others wrote
-                if not draft.changed:
-                    return  # there was only the renewal to write, and whoever was faster has seen to it
-                if not await self._catch_up(io, sid):
-                    return
-                policy.emit("merged", self._id)
-        raise self._overtaken()
-
-    async def _catch_up(self, io: Any, sid: str) -> bool:
-        """Replay the changes on the newest record. False if that is gone: delete wins, quietly."""
-        record = await self._fetch(io, sid)
-        if record is None:
-            self._block()
-            return False
-        draft, newest = self._loaded(), self._policy.draft(record.fields)
-        draft.rebase(newest.fields)
-        draft.stored = newest.stored
-        return True
-
-    async def _rotate(self, io: Any) -> None:
-        """Write the record under a new id, then retire the old one."""
-        policy, old, new = self._policy, str(self._retired), self._current_id()
-        if (self._followed or not policy.capabilities.swap) and not await self._catch_up(io, old):
-            return
-        old_version = self._version
-        self._id = new
-        self._note(self._created, policy.clock())
-        if not await self._put(io, new, self._loaded(), ABSENT if policy.capabilities.create else ANY):
-            return
-        # Who came by an old id leaves the record that it led to alone: another request has just made that one.
-        if self._followed or await self._retire(io, old, new, old_version):
-            self._loaded().saved()
-            self._retired = None
-            self._followed = False
-            policy.emit("rotated", new)
-
-    async def _retire(self, io: Any, old: str, new: str, version: object) -> bool:
-        """Let the old id lead to the new one for a few seconds. False if the session was destroyed meanwhile."""
-        for _ in range(MAX_ATTEMPTS):
-            try:
-                await self._point(io, old, new, version if self._policy.capabilities.swap else ANY)
-                return True
-            except Conflict:
-                new_version = self._version
-                if not await self._catch_up(io, old):
-                    await self._policy.store.destroy_by(io, new)
-                    return False
-                self._policy.emit("merged", old)
-                self._id, version = new, self._version
-                if not await self._put(io, new, self._loaded(), new_version):
-                    return False
-                if self._followed:  # another request has rotated it too: both new ids are good
-                    return True
-        raise self._overtaken()
-
-    async def _point(self, io: Any, old: str, new: str, expect: object) -> None:
-        policy = self._policy
-        if policy.rotation_grace <= 0:
-            if not await policy.store.destroy_by(io, old, expect=expect):
-                raise Conflict("the session was destroyed")
-            return
-        notes = Notes(self._created, moved=seal(new, old), until=policy.clock() + policy.rotation_grace)
-        pointer = {RESERVED: policy.codec.encode(notes)}
-        await policy.store.set_by(io, old, pointer, expect=expect, ttl=policy.rotation_grace)
-
-    def _regenerate(self, clear: bool) -> None:
-        draft = self._loaded()
+    def rotate(self, *, clear: bool = False) -> None:
+        """Let the session get a new id when it is saved."""
+        draft = self.loaded()
         if clear:
             draft.replace({})
-        if self._version is not ABSENT and self._retired is None:
+        if self.stored is None:
+            self.id = self.policy.make_id()
+            self.next_id = None if self.displaced is None else self.id
+        elif self.next_id is None:
             self._need_cookie("a new id cannot be given to the client")
-            self._retired = self._id
-        if self._retired is None or self._id == self._retired:
-            self._id = self._policy.generate_id()
+            name = name_of(self.stored.id)
+            swaps = self.policy.capabilities.swap
+            self.next_id = join_id(name, random_token()) if swaps else self.policy.make_id()
 
-    async def _destroy(self, io: Any) -> None:
-        if self._draft_or_none is None or self._failed:
-            sids = []
+    def clear(self) -> None:
+        """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
+        draft = self.loaded()
+        draft.replace({})
+        self.fresh = True
+        if self.phase is Phase.AHEAD:
+            self.rotate()
+
+    # --- writing ---
+
+    def _prepare(self, draft: Draft, seen: Draft) -> Attempt:
+        """A write of `draft`, which is `seen`, the data of this request, or a merge for another holder."""
+        policy, stored = self.policy, self.stored
+        now = policy.clock()
+        event: EventName
+        expect: object
+        if stored is None:
+            sid = self.current_id()
+            notes, raw = Notes(now, now, token_of(sid)), None
+            expect, event = ABSENT if policy.capabilities.create else ANY, "created"
         else:
-            sids = [sid for sid in (self._retired or self._id,) if sid is not None and self._version is not ABSENT]
-        # A browser may hold two good cookies, of two paths or domains: a logout is one from both.
-        sids += [sid for sid, _ in self._find()]
-        self._used = True
-        for sid in sids:
-            try:
-                await self._policy.store.destroy_by(io, sid)
-            except DriverUnavailable:
-                self._refused = True
+            sid, notes, raw, expect, event = stored.id, stored.notes, stored.raw, stored.version, "saved"
+            if self.next_id is not None:
+                if not policy.capabilities.swap and name_of(self.next_id) == name_of(sid):
+                    self.next_id = policy.make_id()  # it was made before anybody knew what the backend can do
+                sid, event = self.next_id, "rotated"
+                notes, raw = Notes(notes.created, now, token_of(sid), now), None
+            elif self._renewal_is_due(seen):
+                notes, raw = Notes(notes.created, now, notes.token, notes.rotated), None
+            if not policy.capabilities.swap:
+                renamed = event == "rotated" and policy.capabilities.create
+                expect = ABSENT if renamed else ANY
+        if raw is None:
+            raw = policy.codec.encode(notes)
+        record = {RESERVED: raw, **draft.fields}
+        ttl = policy.lifetime(draft, notes.created, stored=True)
+        return Attempt(sid, record, notes, ttl, expect, seen.freeze(), len(seen.log), event)
+
+    def _succeed(self, attempt: Attempt, version: object) -> None:
+        """Take over what has been written."""
+        policy, before, ttl = self.policy, self.stored, attempt.ttl
+        expires_at = None if ttl is None else policy.clock() + ttl
+        self.stored = Stored(attempt.id, version, expires_at, attempt.notes, attempt.record[RESERVED])
+        if before is None or before.id == self.id:
+            self.id = attempt.id
+            if before is not None and before.notes.renewed != attempt.notes.renewed:
+                self.client_id = None
+        self.next_id = self.displaced = self.outage = None
+        self.loaded().saved(attempt.mark, attempt.fields)
+        policy.emit(attempt.event, attempt.id)
+
+    def end_at_once(self) -> None:
+        """`end` by blocking calls. The usual case, a write that no other is in the way of, takes none of its steps."""
+        policy = self.policy
+        answer: Failed | None = None
+        # Before the first write of all nobody knows what the backend can do.
+        if policy.prepared and not self.ends_empty and not self._reads_first():
+            draft = self.loaded()
+            attempt = self._prepare(draft, draft)
+            if attempt.ttl is None or attempt.ttl > 0:
+                try:
+                    name = name_of(attempt.id)
+                    version = policy.store.put(name, attempt.record, expect=attempt.expect, ttl=attempt.ttl)
+                except (Conflict, DriverUnavailable) as error:
+                    answer = attempt, error
+                else:
+                    self._succeed(attempt, version)
+                    return
+        run(self.end(policy.store.blocking, answer))
+
+    async def end(self, io: Any, answer: Failed | None = None) -> Written | None:
+        """Write at the end of a request. In an outage the changes are dropped if the policy says so.
+
+        answer: an attempt that was made already, and how it failed.
+        """
+        if self.ends_empty:
+            await self.destroy(io)
+            return None
+        try:
+            return await self.save(io, answer)
+        except DriverUnavailable:
+            self.policy.emit("store_error", self.id)
+            if not self.policy.anonymous:
                 raise
-            self._failed = False
-            self._policy.emit("destroyed", sid)
-        self._claims = []
-        if sids:
-            self._clear()
+            self.unanswered, self.outage = True, None
+            return None
+
+    async def save(self, io: Any, answer: Failed | None = None) -> Written | None:
+        """Write what is due; returns what a rotation has replaced."""
+        try:
+            if not self.policy.prepared:
+                await self.policy.prepare(io)
+            return await self._write(io, answer)
+        except DriverUnavailable as error:
+            self.outage = error
+            raise
+
+    def _reads_first(self) -> bool:
+        """Whether a write cannot go by what was loaded."""
+        return self.stored is not None and (not self.policy.capabilities.swap or self._overtaken)
+
+    async def _write(self, io: Any, answer: Failed | None = None) -> Written | None:
+        """Create, write or rotate; if others were faster, replay the changes on what they wrote, and try again."""
+        store, seen = self.policy.store, self.loaded()
+        draft: Draft | None = seen
+        if answer is None and self.stored is not None and self._reads_first():
+            draft = await self._merge(io, await self._fetch(io, name_of(self.stored.id)))
+        replaced: Written | None = None
+        for number in range(MAX_ATTEMPTS):
+            if draft is None:
+                return replaced
+            failure: Conflict | DriverUnavailable
+            if answer is not None:
+                (attempt, failure), answer = answer, None
+            else:
+                attempt, before = self._prepare(draft, seen), Written(self.stored, seen.stored)
+                if attempt.ttl is not None and attempt.ttl <= 0:
+                    await self._expire(io)
+                    return None
+                try:
+                    version = await store.set_by(
+                        io, name_of(attempt.id), attempt.record, expect=attempt.expect, ttl=attempt.ttl
+                    )
+                except (Conflict, DriverUnavailable) as error:
+                    failure = error
+                else:
+                    if not await self._drop_renamed(io, attempt):
+                        return None
+                    self._succeed(attempt, version)
+                    return replaced if attempt.event == "saved" else before
+            if number >= PATIENT_ATTEMPTS:
+                longest = min(LONGEST_PAUSE, 0.0005 * 2 ** (number - PATIENT_ATTEMPTS))
+                await io.pause(random.random() * longest)  # noqa: S311  # no secret
+            before = Written(self.stored, seen.stored)
+            draft = await self._after(io, attempt, failure, number)
+            if attempt.event != "saved" and self.id == attempt.id and self.stored is not before.stored:
+                replaced = before  # it has landed
+        raise Conflict(f"others changed the session {MAX_ATTEMPTS} times in a row; the changes were not saved")
+
+    async def _after(self, io: Any, attempt: Attempt, failure: Exception, number: int) -> Draft | None:
+        """What is to be written after an attempt that seemed to fail; None if nothing is, any more."""
+        down = isinstance(failure, DriverUnavailable)
+        if attempt.event == "saved":
+            if down:
+                raise failure
+            if not self.loaded().changed:
+                return None  # there was only the renewal to write, and the faster request has seen to it
+        try:
+            found = await self._fetch(io, name_of(attempt.id))
+        except DriverUnavailable:
+            if down:
+                raise failure from None
+            raise
+        if attempt.event != "saved" and found is not None and found.stored.id == attempt.id:
+            # Its token tells that it took effect: only the answer was lost.
+            return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
+        if down:
+            raise failure
+        if self.stored is None:
+            return self._create_again(number)
+        name = name_of(self.stored.id)
+        if name != name_of(attempt.id):
+            found = await self._fetch(io, name)
+        return await self._merge(io, found)
+
+    async def _merge(self, io: Any, found: Found | None) -> Draft | None:
+        """Replay the changes on the newest record. Returns what is to be written; None if nothing is, any more."""
+        draft, before, policy = self.loaded(), self.stored, self.policy
+        assert before is not None  # noqa: S101
+        name = name_of(before.id)
+        if found is None:
+            if self._logs_in(draft):
+                await self._part(io, None)
+            else:
+                self._block()
+            return None
+        if found.stored.id != self.id:
+            if self._logs_in(draft):
+                await self._part(io, name if policy.rotate_on.isdisjoint(draft.stored) else None)
+                return None
+            self.next_id = None  # the other request has done it
+        self.stored = found.stored
+        newest = policy.draft(found.fields)
+        if found.stored.version != before.version:
+            policy.emit("merged", name)
+        if found.stored.id == self.id:
+            draft.rebase(newest.fields)
+            draft.stored = newest.stored
+            return draft
+        # Another holder's session by now: the changes belong there, but what it holds is not for this request to see.
+        newest.log = list(draft.log)
+        newest.rebase(newest.fields)
+        return newest
+
+    def _create_again(self, number: int) -> Draft:
+        """The new id is taken by another session, with which it is never shared."""
+        if number >= MAX_TAKEN:
+            raise SessionError("generate_id returned ids that exist already, three times in a row; it must be random")
+        self.id = self.policy.make_id()
+        if self.next_id is not None:
+            self.next_id = self.id
+        return self.loaded()
+
+    def _take_over(self, attempt: Attempt, landed: Found) -> Draft | None:
+        """Go on from an attempt that has landed. Returns what it did not hold and is still to be written."""
+        draft = self.loaded()
+        # After an outage it may have been an earlier one, of which nobody knows how much it held.
+        mark = attempt.mark if self.outage is None else 0
+        self._succeed(attempt._replace(mark=mark), landed.stored.version)
+        self.stored = landed.stored
+        draft.rebase(landed.fields)
+        return draft if draft.changed else None
+
+    async def _drop_renamed(self, io: Any, attempt: Attempt) -> bool:
+        """Where the store cannot swap, a rotation makes a record under a new name, and the old one goes.
+
+        False if it was gone already: a logout was faster.
+        """
+        if self.stored is None or attempt.event != "rotated":
+            return True
+        old, new = name_of(self.stored.id), name_of(attempt.id)
+        if old == new or await self.policy.store.destroy_by(io, old):
+            return True
+        await self.policy.store.destroy_by(io, new)
+        if self._logs_in(self.loaded()):
+            await self._part(io, None)
         else:
-            self._begin()
+            self._block()
+        return False
+
+    async def _part(self, io: Any, name: str | None) -> None:
+        """A login that others overtook gets a session of its own: its changes, and what it had loaded under `name`.
+
+        What it had loaded is left out if the old record is gone, also if it goes now: a logout may be ending it.
+        """
+        draft, policy = self.loaded(), self.policy
+        log = list(draft.log)
+        self.id = self.stored = self.next_id = None
+        if name is None:
+            draft.rebase(policy.first())
+        await self._write(io)
+        if name is None:
+            return
+        try:
+            gone = await self._fetch(io, name) is None
+        except DriverUnavailable:
+            gone = True
+        if gone:
+            draft.log = log + draft.log
+            draft.rebase(policy.first())
+            await self._write(io)
+
+    async def _expire(self, io: Any) -> None:
+        """The session is over: the ttl of its data says so, or it has reached the absolute limit meanwhile."""
+        displaced = None
+        if self.stored is not None:
+            name = name_of(self.stored.id)
+            await self.policy.store.destroy_by(io, name)
+            self.policy.emit("expired", name)
+            if self._over(self.stored.notes):
+                displaced = name  # the browser may hold a newer cookie by now
+            else:
+                self.destroyed = True
+        self._begin(displaced)
+
+    async def destroy(self, io: Any) -> None:
+        """Delete the session, and those of all other cookies that came with the request: a logout is one from all."""
+        names, own = [], self.stored is not None
+        if self.stored is not None:
+            names.append(name_of(self.stored.id))
+        elif self.displaced is not None:
+            names.append(self.displaced)
+        try:
+            for claim in self._find():
+                name = name_of(claim[0])
+                if name in names:
+                    continue
+                found = await self._fetch(io, name)
+                if found is None or not (found.stored.id == claim[0] or self._within_grace(found.stored)):
+                    continue
+                names.append(name)
+                own = own or found.stored.id == claim[0]
+            for name in names:
+                await self.policy.store.destroy_by(io, name)
+                self.policy.emit("destroyed", name)
+        except DriverUnavailable as error:
+            self.outage = error
+            raise
+        self.claims, self.unanswered = [], False
+        # Who was displaced sends no cookie: the browser may hold a newer one.
+        self.destroyed = self.destroyed or own
+        self._begin(None if own or not names else names[0])
 
     def _block(self) -> None:
-        """Another request destroyed the session while this one ran: it stays destroyed."""
-        self._policy.emit("revival_blocked", self._retired or self._id)
-        self._clear()
+        """Another request destroyed the session while this one ran: it stays destroyed, and no cookie is sent."""
+        assert self.stored is not None  # noqa: S101
+        name = name_of(self.stored.id)
+        self.policy.emit("revival_blocked", name)
+        self._begin(name)
 
-    def _clear(self) -> None:
-        self._begin()
-        self._known = None
-        self._cleared = True
+    # --- the tasks of one request ---
 
-    def _unanswered(self) -> DriverUnavailable:
-        return DriverUnavailable("the store did not answer when the session was loaded; `reload` tries again")
+    async def in_turn(self, step: Callable[[Any], Awaitable[T]]) -> T:
+        """Take a step by the native face, after those that other tasks of this request have begun."""
+        io = self.policy.store.native
+        if self.policy.capabilities.never_blocks:
+            return await step(io)
+        if self.turn is None:
+            self.turn = asyncio.Lock()
+        async with self.turn:
+            return await step(io)
 
-    def _overtaken(self) -> Conflict:
-        return Conflict(f"others changed the session {MAX_ATTEMPTS} times in a row; the changes were not saved")
+    @property
+    def busy(self) -> bool:
+        """Whether a task of this request is in the middle of a step."""
+        return self.turn is not None and self.turn.locked()
 
-    def _need_cookie(self, what: str) -> None:
-        if self._sealed:
-            raise SessionError(f"{what}: the response has begun, and no cookie can be sent any more; do it earlier")
+    async def save_in_turn(self, *, ending: bool) -> None:
+        """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
+        waits = self.busy
+        if not waits and not self._anything_due(ending):
+            return
+
+        async def step(io: Any) -> None:
+            if waits and not self._anything_due(ending):
+                return
+            writing = self.end(io) if ending else self.save(io)
+            if (self.stored is not None and self.next_id is None) or self.policy.capabilities.never_blocks:
+                await writing
+                return
+            before, cancelled = await _to_the_end(writing)
+            if cancelled is not None:
+                if before is not None:
+                    await _to_the_end(self._take_back(io, before))
+                raise cancelled
+
+        await self.in_turn(step)
+
+    def _anything_due(self, ending: bool) -> bool:
+        return self.due(ending=ending) or (ending and self.ends_empty)
+
+    async def _take_back(self, io: Any, before: Written) -> None:
+        """Undo a write whose new id cannot be sent any more, with its changes, as well as the store allows."""
+        new, old, policy = self.stored, before.stored, self.policy
+        if new is None or new == old:
+            return
+        store, name = policy.store, name_of(new.id)
+        if old is None or name_of(old.id) != name:
+            if old is not None:
+                record = {RESERVED: old.raw or policy.codec.encode(old.notes), **before.fields}
+                await store.set_by(io, name_of(old.id), record, ttl=self._ttl_left(old))
+            await store.destroy_by(io, name)
+            return
+        written = self.loaded().stored
+        changed = {key for key in {**written, **before.fields} if written.get(key) != before.fields.get(key)}
+        newest, version = written, new.version
+        for _ in range(PATIENT_ATTEMPTS):
+            kept = {key: raw for key, raw in newest.items() if key not in changed}
+            restored = {key: raw for key, raw in before.fields.items() if key in changed}
+            record = {RESERVED: old.raw or policy.codec.encode(old.notes), **kept, **restored}
+            try:
+                await store.set_by(io, name, record, expect=version, ttl=self._ttl_left(old))
+                return
+            except Conflict:
+                found = await self._fetch(io, name)
+                if found is None or found.stored.id != new.id:
+                    return
+                newest, version = found.fields, found.stored.version
+
+    def _ttl_left(self, stored: Stored) -> float | None:
+        return None if stored.expires_at is None else max(1.0, stored.expires_at - self.policy.clock())
 
     # --- for the manager ---
 
-    def _drop(self) -> None:
-        """Forget what was changed and not saved."""
-        if self._draft_or_none is not None:
-            self._draft_or_none.revert()
-        if self._retired is not None:
-            self._id, self._retired = self._retired, None
+    def revert(self) -> None:
+        """Forget what was changed and not saved. Where the store did not answer, an empty session stands in."""
+        if self.draft is not None:
+            self.draft.revert()
+        elif self.unanswered:
+            self._begin()
+        self.next_id, self.fresh = None, False
 
-    def _wants_cookie(self) -> bool:
+    @property
+    def cookie_is_due(self) -> bool:
         """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
-        if self._version is ABSENT or self._followed or self._failed:
-            return False
-        return self._id != self._known or self._outdated or self._resend
+        return self.stored is not None and self.stored.id == self.id != self.client_id and not self.unanswered
 
-    def _persistent(self) -> bool | None:
-        """Whether this visitor's cookie outlives the browser's session; None: as the cookie's options say."""
-        return None
+    def cookie_lifetime(self) -> float | None:
+        """Seconds that the cookie lives; None for ever."""
+        assert self.stored is not None  # noqa: S101
+        return self.policy.lifetime(self.loaded(), self.stored.notes.created, stored=False)
 
-    def _cookie_lifetime(self) -> float | None:
-        return self._policy.lifetime(self._loaded(), self._created, stored=False)
+    def no_answer(self) -> DriverUnavailable:
+        """What is raised when the session is asked for again in an outage."""
+        return DriverUnavailable("the store did not answer when the session was loaded; `reload` tries again")
+
+    def _need_cookie(self, what: str) -> None:
+        if self.phase is not Phase.AHEAD:
+            raise SessionError(f"{what}: the response has begun, and no cookie can be sent any more; do it earlier")
 
 
 def _given(answer: Answer) -> Record | None:
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+async def _to_the_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.CancelledError | None]:
+    """Await a step to its end although the task is cancelled meanwhile.
+
+    Returns what it returned, and the cancellation if there was one; without one, what the step raises is raised.
+    """
+    task = asyncio.ensure_future(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result(), None
+    failed = task.cancelled() or task.exception() is not None
+    return None if failed else task.result(), cancelled
 
 
 def on_event_loop() -> bool:
@@ -554,23 +850,3 @@ def on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def seal(new: str, old: str) -> str:
-    """Hide the new id in the record of the old one: only who holds the old id can read it, the store itself cannot."""
-    text = new.encode()
-    return urlsafe_b64encode(_xor(text, old)).decode()
-
-
-def unseal(sealed: str, old: str) -> str:
-    """Return the id that `seal` hid; `CorruptEntry` if there is none."""
-    try:
-        return _xor(urlsafe_b64decode(sealed), old).decode()
-    except ValueError:
-        raise CorruptEntry("the pointer of a rotated session cannot be read") from None
-
-
-def _xor(text: bytes, key: str) -> bytes:
-    # The key is a random id that is used once, so that this is a one-time pad.
-    pad = hashlib.shake_256(b"session_kit.rotation" + key.encode()).digest(len(text))
-    return bytes(a ^ b for a, b in zip(text, pad, strict=True))

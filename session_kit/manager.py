@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, write_256_bits
+from session_kit.cookie import Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
-from session_kit.lifecycle import Write
-from session_kit.policy import Event, OnError, Policy
+from session_kit.lifecycle import Lifecycle, Phase
+from session_kit.plain_store import PlainStore
+from session_kit.policy import USER_KEYS, Event, OnError, Policy
+from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
-from session_kit.store import PlainStore, SessionStore, UnstorageSessionStore, open_store
+from session_kit.store import SessionStore, UnstorageSessionStore, open_store
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
@@ -36,16 +37,12 @@ class ManagerOptions(TypedDict, total=False):
     touch_after: Seconds
     max_lifetime: Seconds | None
     rotation_grace: Seconds
+    rotate_on: Collection[str]
     on_error: OnError
     on_event: Callable[[Event], None] | None
     data_type: type[Any] | None
     upgrade: Upgrade | None
     clock: Callable[[], float]
-
-
-def random_id() -> str:
-    """Return 256 random bits as text."""
-    return write_256_bits(os.urandom(32)).decode()
 
 
 class SessionManager:
@@ -56,11 +53,16 @@ class SessionManager:
     name: of the cookie. Default `"session"`. `__Host-session` is stricter, where there is https and one host.
     cookie: `CookieOptions`; the defaults are the safe ones.
     generate: returns the initial data of a new session, a mapping or a value of `data_type`. Default: empty.
-    generate_id: returns a new, random id. Default: 256 random bits (OWASP asks for at least 64).
+    generate_id: returns a new, random name, the half of an id that stays; the other, 128 random bits, is made by the
+        library. Default: 96 random bits, so that an id has 224 and 39 letters (OWASP asks for at least 64 bits).
     save_uninitialized: store new sessions that nobody has put anything into. Default False.
     touch_after: seconds between two renewals of the cookie's lifetime. Default 300, at most a tenth of the ttl.
     max_lifetime: seconds after which a session ends even if it is in use. Default None, no limit.
-    rotation_grace: seconds for which an old id still finds the session after a rotation. Default 10; 0 turns it off.
+    rotation_grace: seconds after a rotation in which a request with an old id is taken for a late one of the same
+        browser: it finds an empty session, and no cookie is sent that could replace the new one. Default 10.
+    rotate_on: keys of the data that say who is logged in. When one appears or changes its value, the session gets a new
+        id by itself, so that an id from before a login is worth nothing after it. Default: the usual names (`user`,
+        `user_id`, `uid`, `username`, `_user_id` ...); an empty list turns it off.
     on_error: what a store that does not answer means. `"raise"` (default): `DriverUnavailable`, which middleware
         answers with 503. `"anonymous"`: an empty session whose `unavailable` is True and which is never saved over the
         real one; changes that cannot be saved at the end of a request are dropped, with the event `store_error`. What
@@ -91,18 +93,20 @@ class SessionManager:
         name: str = "session",
         cookie: CookieOptions = CookieOptions(),
         generate: Callable[[], Any] | None = None,
-        generate_id: Callable[[], str] = random_id,
+        generate_id: Callable[[], str] = random_name,
         save_uninitialized: bool = False,
         touch_after: Seconds = 300,
         max_lifetime: Seconds | None = None,
         rotation_grace: Seconds = 10,
+        rotate_on: Collection[str] = USER_KEYS,
         on_error: OnError = "raise",
         on_event: Callable[[Event], None] | None = None,
         data_type: type[Any] | None = None,
         upgrade: Upgrade | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        signer, named = Signer(secret), Cookie(name, cookie)
+        named = Cookie(name, cookie)
+        signer = Signer(secret, name)
         check_id(generate_id())
         # Before the store is opened, so that nothing is made on disk for a setting that is wrong.
         idle, grace = _seconds("touch_after", touch_after), _seconds("rotation_grace", rotation_grace)
@@ -114,17 +118,18 @@ class SessionManager:
         self._owns_store = isinstance(store, str)
         self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
         plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
-        self._policy = Policy(
+        self.policy = Policy(
             plain,
             cookie=named,
             signer=signer,
             clock=clock,
             generate=generate,
-            generate_id=generate_id if generate_id is random_id else lambda: check_id(generate_id()),
+            generate_id=generate_id if generate_id is random_name else lambda: check_id(generate_id()),
             save_uninitialized=save_uninitialized,
             touch_after=idle,
             max_lifetime=longest,
             rotation_grace=grace,
+            rotate_on=_names("rotate_on", rotate_on),
             on_error=on_error,
             on_event=on_event,
             schema=None if data_type is None else Schema(data_type, plain.codec, upgrade),
@@ -133,7 +138,7 @@ class SessionManager:
             self._check_type(data_type)
 
     def __repr__(self) -> str:
-        return f"SessionManager({self.store!r}, name={self._policy.cookie.name!r})"
+        return f"SessionManager({self.store!r}, name={self.policy.cookie.name!r})"
 
     def __deepcopy__(self, memo: object) -> SessionManager:
         # Frameworks copy settings and middleware; the store behind them must stay one.
@@ -142,7 +147,7 @@ class SessionManager:
     @property
     def loads_lazily(self) -> bool:
         """Whether a session may load when it is first touched, even on an event loop."""
-        return self._policy.capabilities.quick_reads
+        return self.policy.capabilities.quick_reads
 
     @overload
     def open(self, cookies: Cookies = (), *, asynchronous: bool = False) -> Session: ...
@@ -171,47 +176,66 @@ class SessionManager:
             cookies = cookies.encode(errors="surrogateescape")
         listed = [cookies] if isinstance(cookies, bytes) else cookies
         headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in listed]
-        return session_class(self._policy, headers, asynchronous=asynchronous)
+        return session_class(self.policy, headers, asynchronous=asynchronous)
 
-    def commit(self, session: Session[Any]) -> Headers:
+    def commit(self, session: Session[Any], status: int = 200) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
 
+        status: of the response. One of 5xx says that the request has failed: nothing is kept but what was saved or
+            destroyed by name. A 500 in an outage that the application was told of raises it again, for a 503.
         A session that the request did not touch costs nothing and adds nothing.
         Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
         """
-        write = self._due(session)
-        if write is not None:
-            session._end_at_once(write)
+        lifecycle = session.lifecycle
+        if self._keeps(lifecycle, status) and (lifecycle.due(ending=True) or lifecycle.ends_empty):
+            lifecycle.end_at_once()
         return self._headers(session)
 
-    async def acommit(self, session: Session[Any]) -> Headers:
-        """Async twin of `commit`."""
-        write = self._due(session)
-        if write is not None:
-            await session._end(self._policy.store.native, write)
+    async def acommit(self, session: Session[Any], status: int = 200) -> Headers:
+        """Async twin of `commit`. If it is cancelled, a new id that nobody was sent is taken back."""
+        lifecycle = session.lifecycle
+        if self._keeps(lifecycle, status):
+            await lifecycle.save_in_turn(ending=True)
         return self._headers(session)
 
     def finish(self, session: Session[Any]) -> None:
         """At the very end of a request, save what was changed after `commit`, while the response was on its way.
 
-        Raises `SessionError` if the client does not have the id and cannot be sent it any more.
+        From now on a change raises. Raises `SessionError` if the client does not have the id and cannot be sent it any
+        more; `DriverUnavailable`.
         """
-        if session._used and session._sealed and (write := session._due(ending=False)) is not None:
-            session._end_at_once(write)
+        lifecycle = session.lifecycle
+        late = lifecycle.touched and lifecycle.phase is Phase.BEGUN
+        try:
+            if late and (lifecycle.due(ending=False) or lifecycle.ends_empty):
+                lifecycle.end_at_once()
+        finally:
+            lifecycle.phase = Phase.ENDED
 
     async def afinish(self, session: Session[Any]) -> None:
         """Async twin of `finish`."""
-        if session._used and session._sealed and (write := session._due(ending=False)) is not None:
-            await session._end(self._policy.store.native, write)
+        lifecycle = session.lifecycle
+        try:
+            if lifecycle.touched and lifecycle.phase is Phase.BEGUN:
+                await lifecycle.save_in_turn(ending=True)
+        finally:
+            lifecycle.phase = Phase.ENDED
 
-    def abandon(self, session: Session[Any]) -> Headers:
-        """In place of `commit`, after the handler has failed: what it changed and did not save is dropped.
+    def revert(self, session: Session[Any]) -> None:
+        """After a handler has raised, drop what it changed and did not save.
 
-        Returns the headers for what it did save or destroy, by calling for it.
+        What an error handler changes afterwards counts by the status that it answers with (`commit`).
         """
-        session._drop()
-        headers = [] if session._sealed else self._headers(session)
-        session._used = False
+        session.lifecycle.revert()
+
+    def refuse(self, session: Session[Any]) -> Headers:
+        """The store does not answer, and the client is told so in place of the application's answer.
+
+        Nothing is kept but what was saved or destroyed by name before; returns the headers that say so.
+        """
+        session.lifecycle.revert()
+        headers = self._headers(session) if session.lifecycle.phase is Phase.AHEAD else []
+        session.lifecycle.phase = Phase.REPLACED
         return headers
 
     async def apreload(self, session: Session[Any]) -> None:
@@ -221,7 +245,7 @@ class SessionManager:
         """
         if not self.loads_lazily:
             with suppress(DriverUnavailable):
-                await session._load(self._policy.store.native)
+                await session.lifecycle.in_turn(session.lifecycle.load)
 
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""
@@ -235,31 +259,40 @@ class SessionManager:
 
     def _check_type(self, data_type: type[Any]) -> None:
         try:
-            self._policy.draft(self._policy.first())
+            self.policy.draft(self.policy.first())
         except (CorruptEntry, SessionError) as error:
             raise ConfigError(
                 f"a new {data_type.__name__} cannot be made: {error}; give defaults, or generate="
             ) from None
 
-    def _due(self, session: Session[Any]) -> Write | None:
-        """What has to be written before the response begins, if anything."""
-        if session._sealed:
+    def _keeps(self, lifecycle: Lifecycle, status: int) -> bool:
+        """Whether the session is to be saved before the response begins."""
+        if lifecycle.phase is not Phase.AHEAD:
             raise SessionError("the session was committed before; one request has one response")
-        return session._due(ending=True) if session._used else None
+        if not lifecycle.touched:
+            return False
+        if status < 500:
+            return True
+        if status == 500 and lifecycle.outage is not None:
+            raise lifecycle.outage
+        lifecycle.revert()
+        return False
 
     def _headers(self, session: Session[Any]) -> Headers:
         """What the response has to say of the session; from now on no cookie can be sent any more."""
-        session._sealed = True
-        if not session._used:
+        lifecycle = session.lifecycle
+        lifecycle.phase = Phase.BEGUN
+        if not lifecycle.touched:
             return []
         # The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1).
         headers = [("Vary", "Cookie")]
-        if session._wants_cookie():
-            max_age = session._cookie_lifetime()
-            token = self._policy.signer.sign(session.id)
-            headers.append(("Set-Cookie", self._policy.cookie.set_header(token, max_age, session._persistent())))
-        elif session._cleared:
-            headers.append(("Set-Cookie", self._policy.cookie.delete_header()))
+        cookie = self.policy.cookie
+        if lifecycle.cookie_is_due:
+            token = self.policy.signer.sign(lifecycle.current_id())
+            value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent)
+            headers.append(("Set-Cookie", value))
+        elif lifecycle.destroyed:
+            headers.append(("Set-Cookie", cookie.delete_header()))
         if len(headers) > 1:
             # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
             headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
@@ -304,3 +337,9 @@ def _seconds(name: str, value: Seconds) -> float:
         return parse_duration(value)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from None
+
+
+def _names(option: str, names: Collection[str]) -> frozenset[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{option} must be a list of keys, not {names!r}")
+    return frozenset(names)

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 from msgspec import Raw
 
 from session_kit.codec import Codec
 from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import Capabilities
+from session_kit.plain_store import PlainStore
+from session_kit.record import hash_id, join_id, random_token
 from session_kit.schema import Schema, TypedDraft
-from session_kit.store import PlainStore, UnstorageSessionStore, hash_id
+from session_kit.store import UnstorageSessionStore
 
 log = logging.getLogger("session_kit")
 
@@ -25,6 +26,7 @@ EventName = Literal[
     "saved",
     "merged",
     "rotated",
+    "displaced",
     "destroyed",
     "expired",
     "revival_blocked",
@@ -41,26 +43,29 @@ class Event(NamedTuple):
     """Something that happened to a session.
 
     name: one of `EventName`.
-    session: the SHA-256 of the session's id, or None if there is none. Never the id itself.
+    session: the SHA-256 of the name in the session's id, which rotations leave as it is; None if there is none.
     """
 
     name: EventName
     session: str | None
 
 
-class Notes(msgspec.Struct, omit_defaults=True):
-    """What the library keeps about a session, inside its record, under the key `"$"`.
-
-    created: Unix time at which the session was first stored; it survives rotation.
-    renewed: Unix time at which the cookie was last sent.
-    moved: in place of data after a rotation: the new id, sealed with the old one.
-    until: Unix time until which `moved` is followed.
-    """
-
-    created: float
-    renewed: float = 0.0
-    moved: str | None = None
-    until: float = 0.0
+USER_KEYS = frozenset(
+    {
+        "user",
+        "user_id",
+        "userid",
+        "uid",
+        "username",
+        "account_id",
+        "_user_id",  # Flask-Login, Flask-Security
+        "_auth_user_id",  # Django
+        "auth.userid",  # Pyramid
+        "identity.id",  # Flask-Principal
+        "AIOHTTP_SECURITY",  # aiohttp-security
+    }
+)
+"""The keys under which applications and their packages usually keep who is logged in."""
 
 
 class Policy:
@@ -79,6 +84,7 @@ class Policy:
         touch_after: float,
         max_lifetime: float | None,
         rotation_grace: float,
+        rotate_on: frozenset[str],
         on_error: OnError,
         on_event: Callable[[Event], None] | None,
         schema: Schema | None,
@@ -97,6 +103,7 @@ class Policy:
         self.save_uninitialized = save_uninitialized
         self.max_lifetime = max_lifetime
         self.rotation_grace = rotation_grace
+        self.rotate_on = rotate_on
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
         self.schema = schema
@@ -115,7 +122,11 @@ class Policy:
         initial = {} if self.generate is None else self.generate()
         if self.schema is not None:
             return self.schema.encode(initial)
-        return {key: self.codec.dump(value, check_name(key)) for key, value in initial.items()}
+        return {check_name(key): self.codec.dump(value, check_name(key)) for key, value in initial.items()}
+
+    def make_id(self) -> str:
+        """A new id of two halves."""
+        return join_id(self.generate_id(), random_token())
 
     async def prepare(self, io: Any) -> None:
         """Before the first write, let the driver find out what its backend can do."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
-from session_kit.draft import Updater
-from session_kit.drivers import ABSENT
+from session_kit.cookie import CookieHeaders
+from session_kit.draft import Draft, Updater
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
-from session_kit.lifecycle import Lifecycle, on_event_loop
+from session_kit.lifecycle import Lifecycle, Phase, on_event_loop
+from session_kit.policy import Policy
 
 if TYPE_CHECKING:
     from typing import Self
@@ -23,7 +24,7 @@ else:
     T = TypeVar("T")
 
 
-class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
+class Session(MutableMapping[str, Any], Generic[T]):
     """The session of one visitor during one request. Middleware makes it; `SessionManager.open` does without one.
 
     It behaves like a dict whose changes are kept as changes: saving writes only what changed, and if another request
@@ -41,20 +42,39 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
     {'user': 'ada', 'visits': 1}
     """
 
-    __slots__ = ()
+    __slots__ = ("lifecycle",)
+
+    def __init__(self, policy: Policy, cookies: CookieHeaders = (), *, asynchronous: bool = False) -> None:
+        self.lifecycle = Lifecycle(policy, cookies, asynchronous)
+
+    def loaded(self) -> Draft:
+        """The data under edit, loaded first where that takes no waiting. For integrations."""
+        lifecycle = self.lifecycle
+        lifecycle.touched = True
+        draft = lifecycle.draft
+        return lifecycle.loaded() if draft is None else draft
+
+    def _changing(self) -> Draft:
+        if self.lifecycle.phase is Phase.ENDED:
+            raise SessionError("the request of this session has ended: what is changed now would be lost")
+        return self.loaded()
 
     # --- what it is ---
 
     @property
     def id(self) -> str:
-        """The session's id. That of a new session is only made up when somebody asks, and useless until it is saved."""
-        return self._current_id()
+        """The session's id: the name that finds its record, a `~`, and the token that each rotation changes.
+
+        That of a new session is only made up when somebody asks, and useless until it is saved.
+        """
+        self.loaded()
+        return self.lifecycle.current_id()
 
     @property
     def is_new(self) -> bool:
         """Whether the session is not in the store yet."""
-        self._loaded()
-        return self._version is ABSENT
+        self.loaded()
+        return self.lifecycle.stored is None
 
     @property
     def data(self) -> T:
@@ -63,37 +83,43 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         With `data_type` it is a value of that type. What is changed inside it is saved too, but a change by key makes a
         new value, so ask for it again afterwards.
         """
-        return cast(T, self._loaded().data)
+        return cast(T, self.loaded().data)
 
     @property
     def created(self) -> float:
-        """Unix time in seconds at which the session began; it survives rotation."""
-        self._loaded()
-        return self._created
+        """Unix time in seconds at which the session was first stored; it survives rotation. Of a new one: now."""
+        self.loaded()
+        stored, policy = self.lifecycle.stored, self.lifecycle.policy
+        return policy.clock() if stored is None else stored.notes.created
 
     @property
     def expires_in(self) -> float | None:
         """Seconds until the session ends if it is not used again; None if it never does."""
-        draft = self._loaded()
-        now = self._policy.clock()
-        if self._expires_at is None or self.is_new:
-            return self._policy.lifetime(draft, self._created, stored=True)
-        ends = self._expires_at
-        if self._policy.max_lifetime is not None:
-            ends = min(ends, self._created + self._policy.max_lifetime)
-        return max(0.0, ends - now)
+        draft = self.loaded()
+        stored, policy = self.lifecycle.stored, self.lifecycle.policy
+        if stored is None or stored.expires_at is None:
+            return policy.lifetime(draft, self.created, stored=True)
+        ends = stored.expires_at
+        if policy.max_lifetime is not None:
+            ends = min(ends, stored.notes.created + policy.max_lifetime)
+        return max(0.0, ends - policy.clock())
 
     @property
     def unavailable(self) -> bool:
         """Whether the store did not answer, so that this empty session stands in and is not saved (`on_error`)."""
-        self._loaded()
-        return self._failed
+        self.loaded()
+        return self.lifecycle.unanswered
+
+    @property
+    def persistent(self) -> bool | None:
+        """Whether this visitor's cookie outlives the browser's session; None: as `CookieOptions` say."""
+        return None
 
     def __repr__(self) -> str:
-        draft = self._draft_or_none
+        draft = self.lifecycle.draft
         if draft is None:
             return "<Session not loaded>"
-        return f"<Session {'new' if self._version is ABSENT else 'stored'}, {len(draft.fields)} keys>"
+        return f"<Session {'new' if self.lifecycle.stored is None else 'stored'}, {len(draft.fields)} keys>"
 
     # --- changing the data ---
 
@@ -112,7 +138,7 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         values: keys to set.
         Raises `SessionError` for a value that cannot be stored without changing it.
         """
-        draft = self._loaded()
+        draft = self._changing()
         if callable(changes):
             draft.apply(cast(Updater, changes))
         else:
@@ -123,81 +149,93 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
 
     def set(self, data: Mapping[str, Any] | T) -> Self:
         """Replace all data and return the session. `SessionError` for a value that cannot be stored."""
-        self._loaded().replace(cast(Mapping[str, Any], data))
+        self._changing().replace(cast(Mapping[str, Any], data))
         return self
 
     def __getitem__(self, key: str) -> Any:
-        return self._loaded()[key]
+        return self.loaded()[key]
 
     def get(self, key: str, default: Any = None, /) -> Any:
         """Return the value of `key`, or `default` if it is not there."""
-        return self._loaded().get(key, default)
+        return self.loaded().get(key, default)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._loaded().put(key, value)
+        self._changing().put(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self._loaded().drop(key)
+        self._changing().drop(key)
 
     def setdefault(self, key: str, default: Any = None, /) -> Any:
         """Return the value of `key`; if it is not there, set it to `default`, unless another request was faster."""
-        draft = self._loaded()
+        draft = self._changing()
         draft.default(key, default)
         return draft[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._loaded().fields
+        return key in self.loaded().fields
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._loaded().fields))
+        return iter(list(self.loaded().fields))
 
     def __len__(self) -> int:
-        return len(self._loaded().fields)
+        return len(self.loaded().fields)
 
     def __ior__(self, other: Mapping[str, Any]) -> Self:
         return self.update(other)
 
     def clear(self) -> None:
-        """Delete all keys. The session stays; `destroy` ends it."""
-        self._loaded().replace({})
+        """Make a fresh start: drop all data, and the id with it.
+
+        What is set afterwards is kept under a new id. A session that is still empty at the end of the request is
+        destroyed, and its cookie deleted. Applications that were written for the cookie sessions of Starlette or Flask
+        log in and out with it, and count on that.
+        """
+        self._changing()
+        self.lifecycle.clear()
 
     # --- I/O, and its async twins ---
 
     def load(self) -> Self:
         """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies."""
         self._check_colour("load")
-        self._loaded()
+        self.loaded()
         return self
 
     async def aload(self) -> Self:
-        """Async twin of `load`."""
-        self._used = True
-        await self._load(self._policy.store.native)
+        """Async twin of `load`. Tasks of one request that wait for it share one load."""
+        lifecycle = self.lifecycle
+        lifecycle.touched = True
+        if lifecycle.draft is None:
+            await lifecycle.in_turn(lifecycle.load)
         return self
 
     def save(self) -> None:
         """Write what changed, if anything did. Middleware calls it at the end of a request.
 
         One conditional write. If another request saved meanwhile: read again, replay the changes, write again. If
-        another request destroyed the session, the changes are dropped and it stays destroyed.
-        Raises `DriverUnavailable`; `SessionError` for a value that was changed in place into one that cannot be stored.
+        another request destroyed the session, the changes are dropped and it stays destroyed. If another request
+        rotated its id, the changes are merged, but this request goes on seeing what it had.
+        Raises `DriverUnavailable`, and can be repeated then; `SessionError` for a value that was changed in place into
+        one that cannot be stored; `Conflict` if others were faster a hundred times in a row.
         """
         self._check_colour("save")
-        run(self._save(self._policy.store.blocking))
+        lifecycle = self._saving()
+        if lifecycle.due(ending=False):
+            run(lifecycle.save(lifecycle.policy.store.blocking))
 
     async def asave(self) -> None:
-        """Async twin of `save`."""
-        await self._save(self._policy.store.native)
+        """Async twin of `save`. Saves of several tasks queue up; what changes meanwhile is left to the next one."""
+        await self._saving().save_in_turn(ending=False)
 
     def reload(self) -> Self:
         """Drop what was not saved, read the session again and return it."""
         self._check_colour("reload")
-        run(self._reload(self._policy.store.blocking))
+        run(self.lifecycle.reload(self.lifecycle.policy.store.blocking))
         return self
 
     async def areload(self) -> Self:
         """Async twin of `reload`."""
-        await self._reload(self._policy.store.native)
+        await self.lifecycle.in_turn(self.lifecycle.reload)
         return self
 
     def destroy(self) -> None:
@@ -206,41 +244,61 @@ class Session(Lifecycle, MutableMapping[str, Any], Generic[T]):
         What is set afterwards goes into a new session with a new id, so that a farewell message is possible.
         """
         self._check_colour("destroy")
-        run(self._destroy(self._policy.store.blocking))
+        lifecycle = self._ending()
+        run(lifecycle.destroy(lifecycle.policy.store.blocking))
 
     async def adestroy(self) -> None:
         """Async twin of `destroy`."""
-        await self._destroy(self._policy.store.native)
+        await self._ending().in_turn(self.lifecycle.destroy)
 
     def regenerate(self, *, clear: bool = False) -> Self:
         """Give the session a new id, and return it. Do so at each change of rights, such as a login (OWASP).
 
-        It happens with the save: the new record is written before the old one goes, so that a request that fails has
-        logged nobody out. For `rotation_grace` seconds requests that are on their way with the old id still find the
-        session; then the old id is dead.
+        It happens with the save, by one conditional write: the record stays, its token changes. So a request that fails
+        has logged nobody in or out, and from then on the old id opens nothing. For `rotation_grace` seconds a request
+        that still comes with it finds an empty session and leaves the cookie alone; then the old id is unknown.
+        Where a key of `rotate_on` changes, as at most logins, it happens by itself.
 
         clear: drop the data too. Default False.
+        Raises `SessionError` if the response has begun, so that no cookie can be sent.
         """
         self._check_colour("regenerate")
-        self._regenerate(clear)
+        self._changing()
+        self.lifecycle.rotate(clear=clear)
         return self
 
     async def aregenerate(self, *, clear: bool = False) -> Self:
         """Async twin of `regenerate`."""
         await self.aload()
-        self._regenerate(clear)
+        self._changing()
+        self.lifecycle.rotate(clear=clear)
         return self
 
     async def still_valid(self) -> bool:
-        """Ask the store whether the session still lives: not destroyed, expired or left behind by a rotation elsewhere.
+        """Ask the store whether the session still lives: not destroyed, expired or rotated elsewhere.
+
+        After a rotation by another request it does so for `rotation_grace` seconds more, if it is not ended by then.
 
         For connections that outlive a request, such as WebSockets, before they act for the visitor. One read, which
         does not count as use; what was loaded and changed here stays as it is. Raises `DriverUnavailable`.
         """
-        return await self._still_valid(self._policy.store.native)
+        self.lifecycle.touched = True
+        return await self.lifecycle.in_turn(self.lifecycle.still_valid)
 
     # --- guards ---
 
     def _check_colour(self, name: str) -> None:
-        if self._asynchronous and on_event_loop():
+        if self.lifecycle.asynchronous and on_event_loop():
             raise SessionError(f"this session belongs to an async request: use `await session.a{name}()`")
+
+    def _saving(self) -> Lifecycle:
+        if self.lifecycle.unanswered:
+            raise self.lifecycle.no_answer()
+        return self.lifecycle
+
+    def _ending(self) -> Lifecycle:
+        lifecycle = self.lifecycle
+        if lifecycle.phase is Phase.ENDED:
+            raise SessionError("the request of this session has ended: it cannot be destroyed any more")
+        lifecycle.touched = True
+        return lifecycle

@@ -67,6 +67,7 @@ class SessionMiddleware:
             return response.refuse()
         # A whole body leaves at once, and no code of the application runs after it.
         if response.begun and (type(body) in (list, tuple) or type(body) is environ.get("wsgi.file_wrapper")):
+            self.manager.finish(session)
             return body
         return _Body(body, response)
 
@@ -92,10 +93,7 @@ class _Response:
     def begin(self) -> None:
         assert self.pending is not None  # noqa: S101
         status, headers, exc_info = self.pending
-        if self.session._refused and status.startswith("500"):
-            raise DriverUnavailable("the session's store does not answer")
-        end = self.manager.abandon if status.startswith("5") else self.manager.commit
-        headers = [*headers, *end(self.session)]
+        headers = [*headers, *self.manager.commit(self.session, int(status[:3]))]
         self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
         self.pending, self.begun = None, True
 
@@ -106,7 +104,8 @@ class _Response:
         return self._write(data)
 
     def refuse(self) -> list[bytes]:
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+        said = [header for header in self.manager.refuse(self.session) if header[0] != "Cache-Control"]
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), *said]
         self.start_response("503 Service Unavailable", headers)
         self.pending, self.begun = None, True
         return [STORE_DOWN.encode()]

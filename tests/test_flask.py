@@ -101,7 +101,7 @@ def test_each_kind_of_request_costs_what_the_budget_says(app: Flask, driver: Cou
         ("/untouched", 0),
         ("/read", 1),
         ("/write/eve", 2),
-        ("/logout", 1),
+        ("/logout", 2),
     ):
         driver.reset()
         assert client.get(path).status_code == 200

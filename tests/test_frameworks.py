@@ -114,7 +114,7 @@ def test_no_cache_mixes_up_the_visitors(browser: Browser) -> None:
 def test_the_cookie_is_not_sent_again_and_again(browser: Browser) -> None:
     browser.write("user", "ada")
     assert "set-cookie" not in browser.get("/read", key="user").headers
-    assert "set-cookie" not in browser.write("user", "eve").headers
+    assert "set-cookie" not in browser.write("theme", "dark").headers
 
 
 @cookie
@@ -225,7 +225,7 @@ def test_a_request_that_overlaps_a_rotation_keeps_its_write(browser: Browser, si
     with slow_write(Browser(site, browser.cookie), tmp_path, "late", "value") as response:
         browser.do("/rotate")
     assert response.result().status_code == 200
-    assert "set-cookie" not in response.result().headers  # who came by the old id must not learn the new one
+    assert "set-cookie" not in response.result().headers  # whoever holds the old id must not learn the new one
     assert (browser.read("user"), browser.read("late")) == ("ada", "value")
 
 
@@ -243,16 +243,25 @@ def test_a_rotation_gives_a_new_cookie_and_keeps_the_data(browser: Browser) -> N
 
 
 @rotation
-def test_an_old_cookie_is_good_for_the_grace_and_no_longer(browser: Browser, site: Site) -> None:
+def test_an_old_cookie_sees_nothing_and_does_not_replace_the_new_one(browser: Browser, site: Site) -> None:
     browser.write("user", "ada")
     late = Browser(site, browser.cookie)
     browser.do("/rotate")
-    response = late.get("/read", key="user")
-    assert response.json() == {"value": "ada"}
+    assert late.read("user") is None
+    response = late.write("page", "1")
     assert "set-cookie" not in response.headers
     site.advance(GRACE + 1)
     assert late.read("user") is None
     assert browser.read("user") == "ada"
+
+
+@rotation
+def test_a_login_gives_a_new_cookie_by_itself(browser: Browser, site: Site) -> None:
+    browser.write("theme", "dark")
+    planted = Browser(site, browser.cookie)
+    assert len(browser.write("user", "ada").headers.get_list("set-cookie")) == 1
+    assert (browser.read("theme"), browser.read("user")) == ("dark", "ada")
+    assert (planted.read("theme"), planted.read("user")) == (None, None)
 
 
 @rotation

@@ -34,6 +34,7 @@ def test_a_logout_elsewhere_is_noticed_at_once(visitor: Visitor) -> None:
         assert not valid(visitor, socket)
 
 
+@pytest.mark.needs("swap")
 def test_a_rotation_elsewhere_leaves_the_connection_its_grace(visitor: Visitor, clock: ManualClock) -> None:
     with visitor.request() as session:
         session["user"] = "ada"

@@ -76,24 +76,6 @@ def test_any_bytes_in_the_store_are_never_an_error(
     assert isinstance(dict(session), dict)
 
 
-@pytest.mark.parametrize("moved", ["", "!!", "AAAA", "/w==", "A" * 400])
-def test_a_pointer_that_cannot_be_read_is_a_fresh_session(ada: Visitor, driver: CountingDriver, moved: str) -> None:
-    (key,) = driver.keys()
-    driver.set(key, b'{"$":{"created":1.0,"until":9999999999.0,"moved":"%s"}}' % moved.encode())
-    with ada.request() as session:
-        assert session.is_new
-
-
-def test_pointers_in_a_circle_end(ada: Visitor, driver: CountingDriver, store: UnstorageSessionStore) -> None:
-    from session_kit.lifecycle import seal
-
-    first, second = "d" * 43, "e" * 43
-    for here, there in ((first, second), (second, first)):
-        store.set(here, {"$": {"created": 1.0, "until": 9e9, "moved": seal(there, here)}})
-    with ada.request("session=" + Signer(SECRET).sign(first)) as session:
-        assert session.is_new
-
-
 def test_a_record_that_another_program_wrote_is_read(
     visitor: Visitor, store: UnstorageSessionStore, driver: CountingDriver
 ) -> None:
@@ -116,14 +98,15 @@ def test_generated_ids_that_are_taken_are_never_shared(make_manager: Callable[..
         session["user"] = "ada"
     with second.request() as session:
         session["user"] = "bob"
-        assert session.id == "taken-" + "y" * 20
+        assert session.id.startswith("taken-" + "y" * 20 + "~")
     assert first.cookie != second.cookie
     with first.request() as session:
         assert session["user"] == "ada"
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "short", "with space in the middle", "semi;colon-semi;colon", "ünïcödé-ünïcödé", 7]
+    "bad",
+    ["", "short", "with space in the middle", "semi;colon-semi;colon", "ünïcödé-ünïcödé", "tilde~in-the-middle", 7],
 )
 def test_an_id_generator_that_cannot_work_is_refused_at_start(
     make_manager: Callable[..., SessionManager], bad: object
@@ -136,8 +119,8 @@ def test_without_hashing_the_key_is_the_id(driver: CountingDriver, make_manager:
     visitor = Visitor(make_manager(store=UnstorageSessionStore(driver, hash_ids=False)))
     with visitor.request() as session:
         session["user"] = "ada"
-        sid = session.id
-    assert list(driver.keys()) == [f"sess:{sid}"]
+        name = session.id.split("~")[0]
+    assert list(driver.keys()) == [f"sess:{name}"]
 
 
 def test_a_leaked_store_holds_no_usable_id(ada: Visitor, driver: CountingDriver) -> None:

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.lifecycle import Phase
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -71,40 +72,34 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
     manager = request.config_dict[MANAGER]
     cookies = [value.encode("utf-8", "surrogateescape") for value in request.headers.getall("Cookie", ())]
     session = request[KEY] = manager.open(cookies, asynchronous=True)
+    lifecycle = session.lifecycle
     try:
         response = await handler(request)
-    except DriverUnavailable:
-        if session._sealed:
-            raise
-        manager.abandon(session)
-        raise web.HTTPServiceUnavailable(text=STORE_DOWN) from None
-    except web.HTTPException:
-        raise
-    except BaseException:
-        if not session._sealed:  # the answer is aiohttp's 500
-            manager.abandon(session)
-        raise
-    if session._sealed:
+        if lifecycle.phase is Phase.AHEAD:
+            # Here and not when it is prepared, so that an outage can still become another answer.
+            await _add_headers(manager, session, response)
         await manager.afinish(session)
         return response
-    # Here and not when it is prepared, so that an outage can still become another answer.
-    try:
-        await _add_headers(manager, session, response)
     except DriverUnavailable:
-        manager.abandon(session)
-        raise web.HTTPServiceUnavailable(text=STORE_DOWN) from None
-    return response
+        if lifecycle.phase is not Phase.AHEAD:
+            raise
+        raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=manager.refuse(session)) from None
+    except web.HTTPException:
+        raise
+    except BaseException:  # the answer is aiohttp's 500
+        manager.revert(session)
+        raise
 
 
 async def _commit(request: web.Request, response: web.StreamResponse) -> None:
     """Before the first byte of a streamed response leaves, of a WebSocket, or of an `HTTPException`."""
     session = request.get(KEY)
-    if session is not None and not session._sealed:
+    if session is not None and session.lifecycle.phase is Phase.AHEAD:
         await _add_headers(request.config_dict[MANAGER], session, response)
 
 
 async def _add_headers(manager: SessionManager, session: Session[Any], response: web.StreamResponse) -> None:
-    for name, value in await manager.acommit(session):
+    for name, value in await manager.acommit(session, response.status):
         response.headers.add(name, value)
 
 

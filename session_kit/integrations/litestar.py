@@ -149,7 +149,7 @@ def _in_litestars_way(app: App) -> App:
                 except DriverUnavailable:
                     # Litestar would turn it into another error here.
                     refused = True
-                    await asgi._say_unavailable(scope["type"], send)
+                    await asgi.say_unavailable(scope["type"], send)
             if not refused:
                 # A copy, because Litestar's response cache keeps its own for everybody, which must not get our cookie.
                 await send({**message})
@@ -164,14 +164,15 @@ def _in_litestars_way(app: App) -> App:
 async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) -> None:
     """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
     left, scope[KEY] = scope[KEY], session
+    lifecycle = session.lifecycle
     if failed:
-        if session._refused:
-            raise DriverUnavailable("the session's store does not answer")
-        session._drop()
+        if lifecycle.outage is not None:
+            raise lifecycle.outage
+        lifecycle.revert()
     elif left is types.Empty:
         await session.adestroy()
     elif left is not session:
-        if not isinstance(left, Mapping) and session._policy.schema is None:
+        if not isinstance(left, Mapping) and lifecycle.policy.schema is None:
             raise SessionError(f"request.set_session() needs a mapping, not {type(left).__name__}, without data_type=")
         session.set(left)
 

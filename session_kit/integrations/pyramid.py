@@ -59,8 +59,8 @@ class PyramidSession(Session[Any]):
     __slots__ = ()
 
     @_answered
-    def _load_at_once(self) -> Draft:
-        return super()._load_at_once()
+    def loaded(self) -> Draft:
+        return super().loaded()
 
     @_answered
     def save(self) -> None:
@@ -136,18 +136,17 @@ def session_factory(
         session = chosen.open(cookies, session_class=PyramidSession)
 
         def commit(request: Any, response: Any) -> None:
-            if request.exception is not None and not IResponse.providedBy(request.exception):
-                chosen.abandon(session)
-                return
+            failed = request.exception is not None and not IResponse.providedBy(request.exception)
             try:
-                response.headerlist.extend(chosen.commit(session))
+                response.headerlist.extend(chosen.commit(session, 500 if failed else response.status_code))
             except DriverUnavailable:
-                chosen.abandon(session)
                 response.status_code = 503
-                response.headerlist = [("Content-Type", "text/plain; charset=utf-8")]
+                response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session)]
                 response.text = STORE_DOWN
             if not isinstance(response.app_iter, (list, tuple)):
                 response.app_iter = FinishingBody(response.app_iter, chosen, session)
+            else:
+                chosen.finish(session)
 
         request.add_response_callback(commit)
         return session

@@ -28,7 +28,8 @@ from werkzeug.exceptions import ServiceUnavailable
 from session_kit.errors import STORE_DOWN, DriverUnavailable
 from session_kit.integrations import flask
 from session_kit.integrations.flask.extension import add_headers, replace
-from session_kit.integrations.flask.sessions import FlaskSession, abandon, session_class
+from session_kit.integrations.flask.sessions import FlaskSession, session_class
+from session_kit.lifecycle import Phase
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 
@@ -52,7 +53,7 @@ class QuartSessions(SessionInterface):
 
     def __init__(self, app: Quart, manager: SessionManager) -> None:
         async def unavailable(error: Exception) -> Any:
-            await self._abandon(app)
+            await self._revert(app)
             return await app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
 
         self._manager = manager
@@ -60,41 +61,43 @@ class QuartSessions(SessionInterface):
         app.register_error_handler(DriverUnavailable, unavailable)
         app.teardown_websocket(self._finish)
         app.after_serving(manager.aclose)
-        got_request_exception.connect(self._abandon, app)
-        got_websocket_exception.connect(self._abandon, app)
+        got_request_exception.connect(self._revert, app)
+        got_websocket_exception.connect(self._revert, app)
 
     async def open_session(self, app: Quart, request: Any) -> FlaskSession:  # type: ignore[override]  # no dict
         cookies = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
         session = self._manager.open(cookies, asynchronous=True, session_class=self._class)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
-        session._sealed = isinstance(request, Websocket)
+        if isinstance(request, Websocket):
+            session.lifecycle.phase = Phase.BEGUN
         await self._manager.apreload(session)
         return session
 
     async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]  # no dict
-        if session._sealed or response is None:
-            return  # abandoned, or a WebSocket's
+        if session.lifecycle.phase is not Phase.AHEAD or response is None:
+            return  # a WebSocket's, or what the error handlers make of an outage
         try:
-            if session._is_over():
-                await session.adestroy()
-            headers = await self._manager.acommit(session)
+            headers = await self._manager.acommit(session, response.status_code)
         except DriverUnavailable as error:
-            self._manager.abandon(session)
+            headers = self._manager.refuse(session)
             refused = await app.process_response(await app.make_response(await app.handle_user_exception(error)))
             body: Any = refused.get_data()
             replace(response, refused, await body if isawaitable(body) else body)
+            add_headers(response, headers)
             return
         add_headers(response, headers)
         if isinstance(response.response, IterableBody):
             response.response = _Finishing(response.response, self._manager, session)
+        else:
+            await self._manager.afinish(session)
 
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""
         await self._manager.afinish(_current())
 
-    async def _abandon(self, sender: object, **_: object) -> None:
-        """A view has raised, and the answer is an error page."""
-        abandon(self._manager, _current())
+    async def _revert(self, sender: object, **_: object) -> None:
+        """A view has raised."""
+        self._manager.revert(_current())
 
 
 class _Finishing(ResponseBody):

@@ -9,13 +9,13 @@ from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, 
 from django.utils.crypto import get_random_string
 from msgspec import Raw
 
-from session_kit.draft import RESERVED, Draft
+from session_kit.draft import Draft
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
 from session_kit.integrations.django.data import Data
 from session_kit.integrations.django.settings import store
-from session_kit.policy import Notes
+from session_kit.record import RESERVED, Notes
 
 EXPIRY = "_session_expiry"
 """The key under which Django keeps what `set_expiry` was given."""

@@ -52,21 +52,18 @@ class SessionMiddleware:
         session = self._open(request)
         response = self.get_response(request)
         try:
-            end = self.manager.abandon if response.status_code >= 500 else self.manager.commit
-            return self._answer(response, session, end(session))
+            return self._answer(response, session, self.manager.commit(session, response.status_code))
         except DriverUnavailable:
-            return _unavailable()
+            return self._answer(_unavailable(), session, self.manager.refuse(session))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
         session = self._open(request)
         await self.manager.apreload(session)
         response = await self.get_response(request)
         try:
-            failed = response.status_code >= 500
-            headers = self.manager.abandon(session) if failed else await self.manager.acommit(session)
-            return self._answer(response, session, headers)
+            return self._answer(response, session, await self.manager.acommit(session, response.status_code))
         except DriverUnavailable:
-            return _unavailable()
+            return self._answer(_unavailable(), session, self.manager.refuse(session))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """What a view that needed the session answers in an outage."""
@@ -90,6 +87,8 @@ class SessionMiddleware:
                 _set_cookie(response, value)
         if response.streaming:
             response._resource_closers.append(functools.partial(self._finish, session))
+        else:
+            self.manager.finish(session)
         return cast(HttpResponse, response)
 
     def _finish(self, session: Session[Any]) -> None:

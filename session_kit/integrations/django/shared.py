@@ -93,6 +93,7 @@ class BrowserSession(Session[Any]):
 
     __slots__ = ()
 
-    def _persistent(self) -> bool | None:
+    @property
+    def persistent(self) -> bool | None:
         expiry = self.get(EXPIRY)
         return None if expiry is None else expiry != 0

@@ -12,7 +12,8 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from session_kit.cookie import CookieOptions
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
-from session_kit.integrations.flask.sessions import FlaskSession, abandon, session_class
+from session_kit.integrations.flask.sessions import FlaskSession, session_class
+from session_kit.lifecycle import Phase
 from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
 from session_kit.store import SessionStore, UnstorageSessionStore, with_ttl
 
@@ -67,37 +68,38 @@ class FlaskSessions(SessionInterface):
 
     def __init__(self, app: Flask, manager: SessionManager) -> None:
         def unavailable(error: Exception) -> Any:
-            self._abandon(app)
+            self._revert(app)
             return app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
 
         self._manager = manager
         self._class = session_class(manager)
         app.register_error_handler(DriverUnavailable, unavailable)
-        got_request_exception.connect(self._abandon, app)
+        got_request_exception.connect(self._revert, app)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # type: ignore[override]  # no dict
         cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
         return self._manager.open(cookies, session_class=self._class)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
-        if session._sealed:
-            return  # abandoned
+        if session.lifecycle.phase is Phase.REPLACED:
+            return  # what the error handlers make of an outage
         try:
-            if session._is_over():
-                session.destroy()
-            headers = self._manager.commit(session)
+            headers = self._manager.commit(session, response.status_code)
         except DriverUnavailable as error:
-            self._manager.abandon(session)
+            headers = self._manager.refuse(session)
             refused = app.process_response(app.make_response(app.handle_user_exception(error)))
             replace(response, refused, refused.get_data())
+            add_headers(response, headers)
             return
         add_headers(response, headers)
         if response.is_streamed:
             response.call_on_close(partial(self._manager.finish, session))
+        else:
+            self._manager.finish(session)
 
-    def _abandon(self, sender: object, **_: object) -> None:
-        """A view has raised, and the answer is an error page."""
-        abandon(self._manager, cast(Any, flask.session)._get_current_object())
+    def _revert(self, sender: object, **_: object) -> None:
+        """A view has raised."""
+        self._manager.revert(cast(Any, flask.session)._get_current_object())
 
 
 def add_headers(response: Any, headers: Headers) -> None:

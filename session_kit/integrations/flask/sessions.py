@@ -30,15 +30,16 @@ class FlaskSession(Session[Any]):
         # Many applications set it before every request; that alone shall not make a session for every visitor.
         if bool(value) != self.permanent:
             self[PERMANENT] = bool(value)
-            self._resend = True
+            self.lifecycle.client_id = None  # the cookie is sent again
 
-    def _persistent(self) -> bool | None:
+    @property
+    def persistent(self) -> bool | None:
         return self.permanent
 
     @property
     def modified(self) -> bool:
         """Whether something changed. Changes inside values are found without setting it."""
-        draft = self._loaded()
+        draft = self.loaded()
         draft.settle()
         return draft.changed
 
@@ -53,26 +54,16 @@ class FlaskSession(Session[Any]):
     @property
     def accessed(self) -> bool:
         """Whether the request has looked into the session."""
-        return self._used
+        return self.lifecycle.touched
 
     @accessed.setter
     def accessed(self, value: bool) -> None: ...  # Flask sets it whenever the proxy is touched
-
-    def clear(self) -> None:
-        """Drop all data and the id with it. A session that stays empty is destroyed when it would be saved.
-
-        Views that were written for Flask's own cookie log in and out with it, and count on a fresh start.
-        """
-        self._regenerate(clear=True)
-
-    def _is_over(self) -> bool:
-        return self._retired is not None and len(self) == 0
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, [_pack(*item) for item in value] if key == FLASHES else value)
 
     def __getitem__(self, key: str) -> Any:
-        value = self._loaded()[key]
+        value = self.loaded()[key]
         return [_unpack(*item) for item in value] if key == FLASHES else value
 
 
@@ -86,14 +77,7 @@ class BriefSession(FlaskSession):
 
 def session_class(manager: SessionManager) -> type[FlaskSession]:
     """Return the class of session whose `permanent` agrees with the cookie's options."""
-    return FlaskSession if manager._policy.cookie.options.persistent else BriefSession
-
-
-def abandon(manager: SessionManager, session: Session[Any]) -> None:
-    """Drop what a view changed. The error page may show the session: an empty one, if the store did not answer."""
-    manager.abandon(session)
-    if session._failed and session._draft_or_none is None:
-        session._begin()
+    return FlaskSession if manager.policy.cookie.options.persistent else BriefSession
 
 
 # Flask keeps flashed messages as tuples of category and message, which may be safe HTML. JSON knows neither.
