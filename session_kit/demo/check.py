@@ -294,7 +294,7 @@ class Check:
             expect(page.data == before.data, f"the record is {page.data}")
         with Visitor(visitor.url, old) as late:
             with self.step("A late request with the old id sees nothing, and leaves the new cookie alone"):
-                expect(late.look().name is None, "the old id still opens the session")
+                expect(late.look().record is None, "the old id still opens the session")
                 expect(late.received is None, "the holder of the old id was given a cookie")
             with self.step("Then the old id is unknown, and the new one works"):
                 time.sleep(max(0.0, rotated + GRACE + 0.1 - time.monotonic()))
