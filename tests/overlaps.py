@@ -23,6 +23,7 @@ SECRET = "Kx7-not-for-production-but-long-enough-0123"
 TTL = 1000
 RENEWAL_DUE = 150
 AFTER_THE_GRACE = 11
+MAX_LIFETIME = 500
 START: dict[str, Any] = {"kept": "old", "n": 0, "items": [], "nested": {"a": {}}}
 
 Data = dict[str, Any]
@@ -498,14 +499,18 @@ class Judge:
         return max((at for at, done in self.at[request.who] if not calls or done.call in calls), default=-1)
 
     def logs_in(self, request: Request) -> bool:
-        """Whether a request logs in: by a key, or because it asks for a new id while nobody is logged in."""
-        return request.sets_user or (request.handler.rotates and not self.world.user)
+        """Whether a request logs in: by a key, or because it asks for a new id while it sees nobody logged in.
+
+        One that sees nothing because its id is no good any more, and changes nothing, is no login: it has no session to
+        offer, and the browser would lose its own.
+        """
+        if request.sets_user or not self.world.user:
+            return request.sets_user or request.handler.rotates
+        return request.handler.rotates and not request.saw and bool(request.saved)
 
     def ends(self, request: Request) -> bool:
         """Whether a request is a logout that has to win."""
-        if request.handler.ends == "destroy":
-            return not request.blind or not self.world.later
-        return request.handler.ends == "clear" and not request.blind
+        return bool(request.handler.ends) and (bool(request.saw) or not self.world.later)
 
     @property
     def dead(self) -> bool:
@@ -514,7 +519,7 @@ class Judge:
 
     @property
     def unclear(self) -> bool:
-        """Whether the design leaves open what becomes of it: a clearing by an old id, or beside a login."""
+        """Whether it depends on the time at which they came: a logout by an old id, or a fresh start beside a login."""
         blind = any(request.handler.ends and not self.ends(request) for request in self.requests)
         fresh = any(request.handler.fresh for request in self.requests)
         return blind or (fresh and sum(request.handler.rotates for request in self.requests) > 1)
@@ -562,9 +567,9 @@ class Judge:
         # In what order two appended is all that may differ from the order in which they saved.
         if normal(home[live[0]]) not in [normal(each) for each in made]:
             self.fail("no acknowledged change is lost, and no other is made", home[live[0]], made[0])
-        if not world.network and not any(self.logs_in(request) for request in self.requests) and not world.later:
-            if world.browser.cookie != live[0]:
-                self.fail("the browser holds the cookie of its session")
+        simple = not world.network and not world.later and not any(self.logs_in(request) for request in self.requests)
+        if simple and world.browser.cookie != live[0]:
+            self.fail("the browser holds the cookie of its session")
 
     def other_sessions_are_their_owners(self) -> None:
         world = self.world
@@ -573,7 +578,7 @@ class Judge:
                 continue
             new = (
                 self.logs_in(request)
-                or (request.blind and (self.dead or world.later or self.unclear))
+                or (not request.saw and (self.dead or world.later or self.unclear))
                 or (request.handler.ends == "destroy" and request.saved)
                 or request.handler.fresh
             )
@@ -587,7 +592,9 @@ class Judge:
                 allowed |= set(request.saw)
             if set(view) - allowed:
                 self.fail("a session of its own holds nothing of another", request, set(view) - allowed)
-            over = world.over is not None and self.last(request, "set") < world.over
+            over = world.over is not None and any(
+                at < world.over for at, done in self.at[request.who] if done.call == "set"
+            )
             if not over and {key for key in own if key not in ("items", "nested", "n")} - set(view):
                 self.fail("a session of its own is not lost", request)
 
@@ -607,7 +614,7 @@ class Judge:
                 self.fail("only a logout deletes the cookie", request)
             if not told or request.handler.ends or self.logs_in(request) or request.handler.fresh:
                 continue
-            expected = request.blind and (self.dead or world.later or self.unclear)
+            expected = not request.saw and (self.dead or world.later or self.unclear)
             if not request.handler.rotates and not expected and not world.due and world.over is None:
                 self.fail("who neither rotates nor renews sends no cookie", request)
             for login in logins:
@@ -616,11 +623,12 @@ class Judge:
         for login in logins:
             if login.cookie is None and not self.dead and not self.unclear and not login.blind:
                 self.fail("a login has a cookie", login)
-        rivals = [request for request in self.requests if request.handler.ends or request.handler.fresh]
-        if logins and not world.network and not world.due and not world.later and not rivals:
-            if world.browser.cookie not in [login.cookie for login in logins]:
-                if not all(login.blind and login.cookie is None for login in logins):
-                    self.fail("the browser holds the cookie of a login")
+        rivals = any(request.handler.ends or request.handler.fresh for request in self.requests)
+        simple = not world.network and not world.due and not world.later and not rivals
+        if any(login.cookie for login in logins) and simple:
+            theirs = [request.cookie for request in self.requests if self.logs_in(request)]
+            if world.browser.cookie not in theirs:
+                self.fail("the browser holds the cookie of a login")
 
     def what_was_logged_out_stays_gone(self) -> None:
         """Without swaps.
@@ -629,6 +637,8 @@ class Judge:
         dead, when a write overlaps the logout or the rotation. So only logouts that nothing overlaps are looked at.
         """
         for logout in self.ended:
+            if not logout.saw:  # an old id finds nothing there, and so ends nothing
+                continue
             begun, done = self.at[logout.who][0][0], self.last(logout)
             for other in self.requests:
                 ats = [at for at, _ in self.at[other.who]]
