@@ -528,6 +528,12 @@ class Judge:
         """Whether what a request changed belongs into the session of the beginning."""
         return request.cookie is None or name_of(request.cookie) == self.world.home
 
+    def began_after(self, request: Request, moment: int) -> bool:
+        """Whether all that a request wrote had been sent after a moment, not only arrived after it."""
+        ats = [at for at, _ in self.at[request.who] if at >= moment]
+        sets = [at for at, done in self.at[request.who] if done.call == "set"]
+        return bool(sets) and min(sets) >= moment and min(sets) > ats[0]
+
     def fail(self, promise: str, *what: Any) -> None:
         raise Broken(promise, *what, self.requests, self.views, self.world.log.done)
 
@@ -588,18 +594,20 @@ class Judge:
             allowed = {key for step, _ in request.saved for effect in step for key in effect({})} | {"n"}
             if not (request.saved and any("n" in effect({}) for step, _ in request.saved for effect in step)):
                 allowed.discard("n")
-            if self.logs_in(request) and "user" not in request.saw and self.keeps_the_cart(request):
-                allowed |= set(request.saw)
+            if self.logs_in(request) and self.keeps_the_cart(request):
+                # What it had loaded, and what others had changed in that before they lost it to a third.
+                allowed |= set(request.saw).union(*(each.own for each in self.requests if not self.logs_in(each)))
             if set(view) - allowed:
                 self.fail("a session of its own holds nothing of another", request, set(view) - allowed)
-            over = world.over is not None and any(
-                at < world.over for at, done in self.at[request.who] if done.call == "set"
-            )
+            over = world.over is not None and not self.began_after(request, world.over)
             if not over and {key for key in own if key not in ("items", "nested", "n")} - set(view):
                 self.fail("a session of its own is not lost", request)
 
     def keeps_the_cart(self, request: Request) -> bool:
-        """Whether a login that got a session of its own may take along what it had loaded."""
+        """Whether a login that got a session of its own may take along what it had loaded: nobody was logged in."""
+        replaced = any(each.handler.name == "replaces" for each in self.requests)
+        if "user" in request.saw and not replaced:
+            return False
         looked = self.last(request, "read", "renew", "get")
         return all(looked < self.last(logout, "delete") for logout in self.ended) and (
             self.world.over is None or looked < self.world.over
