@@ -29,7 +29,7 @@ START: dict[str, Any] = {"kept": "old", "n": 0, "items": [], "nested": {"a": {}}
 Data = dict[str, Any]
 Effect = Callable[[Data], Data]
 
-_acting: ContextVar[str] = ContextVar("acting", default="")
+acting: ContextVar[str] = ContextVar("acting", default="")
 
 
 class Failed(Exception):
@@ -55,9 +55,9 @@ class Log(WrappedDriver):
         try:
             result = await super().acall(name, *args, **kwargs)
         except Exception:
-            self.done.append(Done(_acting.get(), f"{name} failed", str(args[0])))
+            self.done.append(Done(acting.get(), f"{name} failed", str(args[0])))
             raise
-        self.done.append(Done(_acting.get(), name, str(args[0])))
+        self.done.append(Done(acting.get(), name, str(args[0])))
         return result
 
 
@@ -401,7 +401,7 @@ class World:
 
     async def request(self, who: str, handler: Handler, cookie: str | None = None) -> Request:
         """One request, from its cookie to its response."""
-        _acting.set(who)
+        acting.set(who)
         request = Request(who, handler, self.browser.cookie if cookie is None else cookie)
         self.requests.append(request)
         session = self.manager.open(request.sent, asynchronous=True)
@@ -432,7 +432,7 @@ class World:
 
     async def view(self, cookie: str) -> Data:
         """What a clean request with a cookie sees."""
-        _acting.set("viewer")
+        acting.set("viewer")
         session = self.manager.open(cookie, asynchronous=True)
         await session.aload()
         return dict(session)
@@ -587,6 +587,8 @@ class Judge:
                 or (not request.saw and (self.dead or world.later or self.unclear))
                 or (request.handler.ends == "destroy" and request.saved)
                 or request.handler.fresh
+                # Then nobody is logged in any more, and who asks for a new id logs in.
+                or (request.handler.rotates and any(each.handler.name == "replaces" for each in self.requests))
             )
             if not new:
                 self.fail("no new id without need", request)
@@ -608,7 +610,12 @@ class Judge:
         replaced = any(each.handler.name == "replaces" for each in self.requests)
         if "user" in request.saw and not replaced:
             return False
-        looked = self.last(request, "read", "renew", "get")
+        reads = [
+            at
+            for at, done in self.at[request.who]
+            if done.call in ("read", "renew") and done.key == self.world.home_key
+        ]
+        looked = max(reads, default=-1)
         return all(looked < self.last(logout, "delete") for logout in self.ended) and (
             self.world.over is None or looked < self.world.over
         )
@@ -618,7 +625,8 @@ class Judge:
         logins = [request for request in self.requests if self.logs_in(request) and request.saved]
         for request in self.requests:
             told = request.deleted or request.cookie is not None
-            if request.deleted and not request.handler.ends:
+            expired = world.over is not None and not logins  # whose session is over, may be told so
+            if request.deleted and not request.handler.ends and not expired:
                 self.fail("only a logout deletes the cookie", request)
             if not told or request.handler.ends or self.logs_in(request) or request.handler.fresh:
                 continue
