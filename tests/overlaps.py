@@ -625,7 +625,9 @@ class Judge:
         logins = [request for request in self.requests if self.logs_in(request) and request.saved]
         for request in self.requests:
             told = request.deleted or request.cookie is not None
-            expired = world.over is not None and not logins  # whose session is over, may be told so
+            # Whose session is over may be told so, unless somebody has logged in meanwhile.
+            since = [login for login in logins if login is not request and self.last(login, "set") < self.last(request)]
+            expired = world.over is not None and not since
             if request.deleted and not request.handler.ends and not expired:
                 self.fail("only a logout deletes the cookie", request)
             if not told or request.handler.ends or self.logs_in(request) or request.handler.fresh:
