@@ -626,7 +626,8 @@ class Judge:
         for request in self.requests:
             told = request.deleted or request.cookie is not None
             # Whose session is over may be told so, unless somebody has logged in meanwhile.
-            since = [login for login in logins if login is not request and self.last(login, "set") < self.last(request)]
+            live = [login for login in logins if login is not request and login.cookie and self.views[login.cookie]]
+            since = [login for login in live if self.last(login, "set") < self.last(request)]
             expired = world.over is not None and not since
             if request.deleted and not request.handler.ends and not expired:
                 self.fail("only a logout deletes the cookie", request)

@@ -97,7 +97,7 @@ class Schedule:
         if at == len(self.choices):
             self.choices.append(0 if self._chance is None else self._chance.randrange(len(waiting)))
         if self.choices[at] >= len(waiting):
-            raise RuntimeError(f"the scenario is not the same at each run: after {self.steps} others waited before")
+            raise self._different()
         self._options.append(len(waiting))
         step, future = waiting.pop(self.choices[at])
         self.steps.append(step)
@@ -106,6 +106,8 @@ class Schedule:
 
     def following(self) -> list[int] | None:
         """The choices of the next schedule, depth first; None if this was the last."""
+        if len(self._options) < len(self.choices):
+            raise self._different()
         choices = self.choices[: len(self._options)]
         while choices and choices[-1] + 1 >= self._options[len(choices) - 1]:
             choices.pop()
@@ -113,6 +115,9 @@ class Schedule:
             return None
         choices[-1] += 1
         return choices
+
+    def _different(self) -> RuntimeError:
+        return RuntimeError(f"the scenario is not the same at each run: after {self.steps} others waited before")
 
 
 class SteppedDriver(WrappedDriver):
