@@ -124,11 +124,11 @@ class Meter(CountingDriver):
         super().__init__(driver)
         self.bytes = 0
 
-    def _pass(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._weighed(name, args, kwargs, super()._pass(name, *args, **kwargs))
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self._weighed(name, args, kwargs, super().call(name, *args, **kwargs))
 
-    async def _apass(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._weighed(name, args, kwargs, await super()._apass(name, *args, **kwargs))
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self._weighed(name, args, kwargs, await super().acall(name, *args, **kwargs))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         for key in super().keys(prefix):

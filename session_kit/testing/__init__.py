@@ -1,4 +1,4 @@
-"""For tests of drivers and applications: the conformance suite, a clock, faults, visitors whose requests overlap.
+"""For tests of drivers and applications: the conformance suite, a clock, faults, requests that overlap in every order.
 
 `DriverConformance` needs pytest and hypothesis; the rest needs neither.
 """
@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING
 
 from session_kit.testing.clock import ManualClock
 from session_kit.testing.face import Face
-from session_kit.testing.faults import CountingDriver, FaultyDriver
+from session_kit.testing.faults import CountingDriver, FaultyDriver, WrappedDriver
+from session_kit.testing.schedule import Schedule, SteppedDriver, explore, replay
 from session_kit.testing.visitor import Visitor
 
 if TYPE_CHECKING:
     from session_kit.testing.conformance import DriverConformance
 
-__all__ = ["CountingDriver", "DriverConformance", "Face", "FaultyDriver", "ManualClock", "Visitor"]
+__all__ = [
+    "CountingDriver",
+    "DriverConformance",
+    "Face",
+    "FaultyDriver",
+    "ManualClock",
+    "Schedule",
+    "SteppedDriver",
+    "Visitor",
+    "WrappedDriver",
+    "explore",
+    "replay",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -31,13 +31,15 @@ class WrappedDriver(Driver):
     def after(self, name: str) -> None:
         """Called when the driver has done it, before its caller hears of it."""
 
-    def _pass(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Pass a blocking call on. Override it to do more than to look at the name."""
         self.before(name)
         result = getattr(self.driver, name)(*args, **kwargs)
         self.after(name)
         return result
 
-    async def _apass(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Async twin of `call`; `name` is that of the blocking method."""
         self.before(name)
         result = await getattr(self.driver, f"a{name}")(*args, **kwargs)
         self.after(name)
@@ -57,10 +59,10 @@ class WrappedDriver(Driver):
 
 def _passed(name: str) -> tuple[Callable[..., Any], Callable[..., Coroutine[Any, Any, Any]]]:
     def method(self: WrappedDriver, *args: Any, **kwargs: Any) -> Any:
-        return self._pass(name, *args, **kwargs)
+        return self.call(name, *args, **kwargs)
 
     async def twin(self: WrappedDriver, *args: Any, **kwargs: Any) -> Any:
-        return await self._apass(name, *args, **kwargs)
+        return await self.acall(name, *args, **kwargs)
 
     return method, twin
 
