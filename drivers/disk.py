@@ -87,8 +87,8 @@ class Deadline(float):
         return float(self)
 
 
-def _refuse(what: str) -> NoReturn:
-    raise CorruptEntry(f"the disk store holds {what} that was not written by this driver; it was not read")
+def _refuse(what: str, version: object = None) -> NoReturn:
+    raise CorruptEntry(f"the disk store holds {what} that was not written by this driver; it was not read", version)
 
 
 def _translated(method: Callable[Concatenate[DiskDriver, P], R]) -> Callable[Concatenate[DiskDriver, P], R]:
@@ -285,12 +285,17 @@ class DiskDriver(Driver):
         return None if expires_at is None else Deadline(expires_at)
 
     def _live(self, key: str) -> Entry | None:
-        value, expires_at, version = self._cache.get(key, default=MISSING, expire_time=True, tag=True)
+        try:
+            value, expires_at, version = self._cache.get(key, default=MISSING, expire_time=True, tag=True)
+        except CorruptEntry as error:
+            rows = self._cache._sql("SELECT tag FROM Cache WHERE key = ?", (key,)).fetchall()
+            error.version = rows[0][0] if rows else None
+            raise
         if value is MISSING:
             return None
         if expires_at is not None:
             if type(expires_at) is not float:
-                _refuse("an expiry")
+                _refuse("an expiry", version)
             if expires_at <= self._clock():
                 return None
         return Entry(value, version, expires_at)
@@ -298,7 +303,12 @@ class DiskDriver(Driver):
     def _check(self, key: str, expect: object) -> None:
         if expect is ANY:
             return
-        entry = self._live(key)
+        try:
+            entry = self._live(key)
+        except CorruptEntry as error:
+            if error.version is None or error.version != expect:
+                raise
+            return
         if (expect is not ABSENT) if entry is None else (entry.version != expect):
             raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
 

@@ -30,7 +30,7 @@ def unseal(data: bytes) -> Entry:
     header = unseal_header(data)
     value = data[HEADER.size :]
     if len(value) != header.length:
-        raise CorruptEntry("the stored entry is cut off, or something was added to it")
+        raise CorruptEntry("the stored entry is cut off, or something was added to it", header.version)
     return Entry(value, header.version, header.expires_at)
 
 

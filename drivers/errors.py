@@ -28,4 +28,11 @@ class Unsupported(DriverError):
 
 
 class CorruptEntry(DriverError):
-    """What the backend holds under the key was not written by this driver. It was neither decoded nor executed."""
+    """What the backend holds under the key was not written by this driver. It was neither decoded nor executed.
+
+    version: the version of what is there, where the driver can tell; `delete(key, expect=version)` deletes just that.
+    """
+
+    def __init__(self, message: str, version: object = None) -> None:
+        super().__init__(message)
+        self.version = version

@@ -153,7 +153,12 @@ class FileDriver(Driver):
         return None if entry.expires_at is not None and entry.expires_at <= self._clock() else entry
 
     def _check(self, key: str, expect: object) -> None:
-        entry = self.read(key)
+        try:
+            entry = self.read(key)
+        except CorruptEntry as error:
+            if error.version is None or error.version != expect:
+                raise
+            return
         if (expect is not ABSENT) if entry is None else (entry.version != expect):
             raise Conflict(CHANGED)
 

@@ -246,26 +246,29 @@ class Lifecycle:
         """
         policy = self.policy
         store = policy.store
-        entry: Any = None
+        version: object = None
         for reads_left in (1, 0):
-            before, entry = entry, None
+            before, version = version, None
             try:
                 if answers:
                     record = _given(answers.pop())
                 else:
-                    entry = await store.entry_by(io, name, renew=loading and policy.renews)
+                    entry: Any = await store.entry_by(io, name, renew=loading and policy.renews)
+                    version = getattr(entry, "version", None)
                     record = store.record(entry)
                 if record is None:
                     if loading:
                         policy.emit("unknown_id", name)
                     return None
                 stored = self._stored(name, record)
-            except CorruptEntry:
+            except CorruptEntry as error:
+                version = error.version if version is None else version
                 # A file system that does not write atomically may have shown half of a write.
                 if reads_left:
                     continue
                 policy.emit("undecodable", name)
-                await self._delete_undecodable(io, name, before, entry)
+                if version is not None:
+                    await self._delete_undecodable(io, name, version, unchanged=version == before)
                 return None
             except RecursionError:  # it says how deep the caller is, and nothing of the record
                 policy.emit("undecodable", name)
@@ -278,17 +281,13 @@ class Lifecycle:
             return Found(stored, record.fields)
         return None
 
-    async def _delete_undecodable(self, io: Any, name: str, before: Any, entry: Any) -> None:
-        """Delete what was read twice and cannot be decoded; only as it was read, for it may have been replaced since.
-
-        before, entry: what the driver returned; None if it could not even tell that.
-        """
+    async def _delete_undecodable(self, io: Any, name: str, version: object, *, unchanged: bool) -> None:
+        """Delete what cannot be decoded, as the version that was read: another request may have replaced it since."""
         store = self.policy.store
         if self.policy.capabilities.swap:
-            # A driver that swaps never shows half of a write: what it could not read is none of its own.
-            with suppress(Conflict):
-                await store.destroy_by(io, name, expect=ANY if entry is None else entry.version)
-        elif before is not None and entry is not None and before.version == entry.version:
+            with suppress(Conflict, CorruptEntry):
+                await store.destroy_by(io, name, expect=version)
+        elif unchanged:
             await store.destroy_by(io, name)
 
     def _stored(self, name: str, record: Record) -> Stored:

@@ -51,7 +51,7 @@ def test_the_check_sees_all_that_the_demo_promises() -> None:
     lines = result.stdout.splitlines()
     steps = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
     assert len(steps) == len(lines) - 2 == 13
-    for words in ("stores nothing", "counter counts", "both kept", "restart", "new id", "is dead", "Logging out"):
+    for words in ("stores nothing", "counter counts", "both kept", "restart", "new id", "is unknown", "Logging out"):
         assert any(words in step for step in steps), words
 
 
