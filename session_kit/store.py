@@ -15,7 +15,7 @@ from msgspec import Raw
 from session_kit.codec import Codec, JSONCodec
 from session_kit.draft import check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities, Driver, Entry, open_driver
-from session_kit.drivers.base import LIST_BATCH, check_key
+from session_kit.drivers.base import check_key
 from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
 from session_kit.drivers.twins import Blocking, Native, iterate, run
@@ -25,6 +25,8 @@ from session_kit.record import RESERVED, SEPARATOR, Notes, Record, hash_id, spli
 log = logging.getLogger("session_kit")
 
 DAY = 86400.0
+CLEAR_PAGE = 500
+"""So many sessions are deleted at a time by `clear`."""
 
 # How often a write that others keep overtaking is tried again.
 MAX_ATTEMPTS = 20
@@ -368,7 +370,7 @@ class UnstorageSessionStore:
         async for key in io.keys(self.prefix + ":"):
             if self._ours(key):
                 page.append(key)
-                if len(page) == LIST_BATCH:
+                if len(page) == CLEAR_PAGE:
                     count += await io.delete_many(page)
                     page = []
         if page:
