@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Literal, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.lifecycle import Phase
+from session_kit.lifecycle import AHEAD, BEGUN, ENDED, REPLACED
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -74,24 +74,26 @@ class SessionMiddleware:
         lifecycle = session.lifecycle
 
         def send_with_session(message: Message) -> Awaitable[None]:
-            if lifecycle.phase is Phase.AHEAD and message["type"] in RESPONSE_STARTS:
+            if lifecycle.phase is AHEAD and message["type"] in RESPONSE_STARTS:
                 if lifecycle.touched:
                     return self._begin(session, message, kind, send)
-                lifecycle.phase = Phase.BEGUN
+                lifecycle.phase = BEGUN
             # After a 503 in its place, nothing of the application's answer is sent.
-            return send(message) if lifecycle.phase is not Phase.REPLACED else _ignore()
+            return send(message) if lifecycle.phase is not REPLACED else _ignore()
 
         try:
             if self._eager:
                 await self.manager.apreload(session)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
-            if lifecycle.phase is Phase.AHEAD:
+            if lifecycle.phase is AHEAD:
                 await say_unavailable(kind, send, self.manager.refuse(session))
-            elif lifecycle.phase is Phase.BEGUN:
+            elif lifecycle.phase is BEGUN:
                 raise
             return
-        if not lifecycle.touched or lifecycle.phase is Phase.REPLACED or self._instant:
+        if not lifecycle.touched:
+            lifecycle.phase = ENDED
+        elif self._instant:
             self.manager.finish(session)
         else:
             await self.manager.afinish(session)

@@ -118,7 +118,8 @@ class Draft:
         values = self.values
         if key in values:
             return values[key]
-        key = plain(key)
+        if type(key) is not str:
+            key = plain(key)
         value = values[key] = self.codec.load(self.fields[key], object)
         return value
 
@@ -241,10 +242,11 @@ class Draft:
 
     def gained(self, names: frozenset[str]) -> bool:
         """Whether a value under one of `names` has appeared or changed since the record was stored; not: has gone."""
-        fields, stored = self.fields, self.stored
-        if fields is stored or fields.keys().isdisjoint(names):
-            return False
-        return any(name in fields and fields[name] != stored.get(name) for name in names)
+        for change in self.log:
+            if type(change) is not Put or not names.isdisjoint(change.fields):
+                fields, stored = self.fields, self.stored
+                return any(fields[name] != stored.get(name) for name in names.intersection(fields))
+        return False  # the usual case: other keys were set
 
     # --- for the changes above ---
 

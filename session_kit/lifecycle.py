@@ -18,6 +18,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from msgspec import Raw
 
 from session_kit.cookie import Claim, CookieHeaders
@@ -26,7 +27,7 @@ from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnava
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
 from session_kit.policy import EventName, Policy
-from session_kit.record import RESERVED, Notes, Record, join_id, name_of, random_token, token_of
+from session_kit.record import RESERVED, SEPARATOR, Notes, Record, join_id, name_of, random_token
 
 T = TypeVar("T")
 log = logging.getLogger("session_kit")
@@ -50,12 +51,20 @@ class Phase(Enum):
     ENDED = "the request is over, nothing is saved any more"
 
 
-class Stored(NamedTuple):
+AHEAD = Phase.AHEAD
+BEGUN = Phase.BEGUN
+REPLACED = Phase.REPLACED
+ENDED = Phase.ENDED
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """What stands in the store, as far as this request knows.
 
+    name: finds the record. id: name and token.
     raw: the notes as they are encoded; None in a record that another program wrote.
     """
 
+    name: str
     id: str
     version: object
     expires_at: float | None
@@ -63,20 +72,22 @@ class Stored(NamedTuple):
     raw: Raw | None
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """A write that is prepared.
 
-    id: the session's afterwards.
+    name, id: the session's afterwards.
     record: what is written, the notes included.
     fields: the data of this request as it is now; in a merge for another holder of the session not what is written.
     mark: how many entries of the draft's log it holds.
     event: `"created"`, `"rotated"` or `"saved"`.
     """
 
+    name: str
     id: str
     record: dict[str, Raw]
     notes: Notes
     ttl: float | None
+    expires_at: float | None
     expect: object
     fields: dict[str, Raw]
     mark: int
@@ -118,7 +129,7 @@ class Lifecycle:
     destroyed = False  # the client's cookie is to be deleted
     unanswered = False  # the store did not answer when the session was to be loaded
     outage: DriverUnavailable | None = None  # that the application was told of
-    phase = Phase.AHEAD
+    phase = AHEAD
     touched = False  # the application has looked at it
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
@@ -178,9 +189,8 @@ class Lifecycle:
             answer = policy.store.read(name, renew=policy.renews)
             if answer is not None:
                 stored = self._stored(name, answer)
-                if stored.id == claim[0] and not self._over(stored.notes):
-                    answer.fields.pop(RESERVED, None)
-                    return self._open(claim, Found(stored, answer.fields))
+                if stored.id == claim[0] and (policy.max_lifetime is None or not self._over(stored.notes)):
+                    return self._open(claim, stored, answer.fields)
             answers = [answer]
         except DriverUnavailable as error:
             answers = [error]
@@ -208,7 +218,7 @@ class Lifecycle:
                     raise
                 return self._begin()
             if found is not None and found.stored.id == claim[0]:
-                return self._open(claim, found)
+                return self._open(claim, found.stored, found.fields)
             if found is not None and self._within_grace(found.stored):
                 displaced = displaced or name
                 continue
@@ -219,22 +229,23 @@ class Lifecycle:
             policy.emit("displaced", displaced)
         return self._begin(displaced)
 
-    def _open(self, claim: Claim, found: Found) -> Draft:
+    def _open(self, claim: Claim, stored: Stored, fields: dict[str, Raw]) -> Draft:
         """Be the session of a record that this claim opens."""
         policy = self.policy
         self.claims.remove(claim)
+        fields.pop(RESERVED, None)
         try:
-            draft = self.draft = policy.draft(found.fields)
+            draft = self.draft = policy.draft(fields)
         except CorruptEntry:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
-            policy.emit("misfit", claim[0])
+            policy.emit("misfit", stored.name)
             return self._begin()
         self.id, outdated = claim
-        self.stored = found.stored
+        self.stored = stored
         if not outdated:
             self.client_id = self.id
         if policy.on_event is not None:
-            policy.emit("loaded", self.id)
+            policy.emit("loaded", stored.name)
         return draft
 
     async def _fetch(
@@ -294,7 +305,8 @@ class Lifecycle:
         raw = record.fields.get(RESERVED)
         # A record that another program wrote has no notes; its life begins when we first see it.
         notes = Notes(self.policy.clock()) if raw is None else self.policy.codec.load(raw, Notes)
-        return Stored(join_id(name, notes.token), record.version, record.expires_at, notes, raw)
+        sid = f"{name}{SEPARATOR}{notes.token}" if notes.token else name
+        return Stored(name, sid, record.version, record.expires_at, notes, raw)
 
     def _over(self, notes: Notes) -> bool:
         limit = self.policy.max_lifetime
@@ -324,7 +336,7 @@ class Lifecycle:
             if self.stored is None:
                 self.displaced = self.displaced or displaced
             return
-        name = name_of(stored.id)
+        name = stored.name
         found = await self._fetch(io, name)
         self.next_id, self.fresh = None, False
         if found is None:
@@ -341,19 +353,22 @@ class Lifecycle:
         await self.load(io)
         if self.stored is None:
             return False
-        found = await self._fetch(io, name_of(self.stored.id))
+        found = await self._fetch(io, self.stored.name)
         return found is not None and (found.stored.id == self.id or self._within_grace(found.stored))
 
     # --- what is due ---
 
     def due(self, *, ending: bool) -> bool:
-        """Whether something has to be written. ending: also what is due for renewal."""
+        """Whether something has to be done in the store. ending: also what is due for renewal, or ends empty."""
         draft, policy = self.draft, self.policy
         if draft is None or self.unanswered:
             return False
-        ending = ending and self.phase is Phase.AHEAD
         draft.settle()
         changed = draft.changed
+        if ending:
+            if self.fresh and self.ends_empty:
+                return True
+            ending = self.phase is AHEAD
         if self.stored is None:
             if self.displaced is None:
                 due = changed or (ending and policy.save_uninitialized)
@@ -363,29 +378,24 @@ class Lifecycle:
                 self._need_cookie("a new session cannot be given to the client")
             return due
         if changed and self.next_id is None and draft.gained(policy.rotate_on):
-            if self.phase is Phase.AHEAD:
+            if self.phase is AHEAD:
                 self.rotate()
             else:
                 log.warning("somebody logged in after the response had begun: the session keeps its id, do it earlier")
         if self.next_id is not None:
             self._need_cookie("a new id cannot be given to the client")
             return True
-        return changed or (ending and self._renewal_is_due(draft))
+        return changed or (ending and self._renewal_is_due(draft, policy.clock()))
 
     @property
     def ends_empty(self) -> bool:
         """Whether `clear` was called and nothing came after it: that ends the session."""
-        return self.fresh and self.draft is not None and not self.draft.fields and not self.unanswered
+        return self.fresh and self.draft is not None and not self.draft.fields
 
-    @property
-    def _overtaken(self) -> bool:
-        """Whether another request has rotated the id: this one's changes still count, but it sees and sends nothing."""
-        return self.stored is not None and self.stored.id != self.id
-
-    def _renewal_is_due(self, draft: Draft) -> bool:
+    def _renewal_is_due(self, draft: Draft, now: float) -> bool:
         """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
         stored, policy = self.stored, self.policy
-        if stored is None or stored.id != self.id or self.phase is not Phase.AHEAD:
+        if stored is None or stored.id != self.id or self.phase is not AHEAD:
             return False
         slack = policy.steady_slack
         if slack is None:
@@ -394,12 +404,12 @@ class Lifecycle:
                 return True  # the cookie says how long the session lives
             slack = policy.slack(ttl)
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
-        return not 0 <= policy.clock() - stored.notes.renewed < slack
+        return not 0 <= now - stored.notes.renewed < slack
 
     def _logs_in(self, draft: Draft) -> bool:
         """Whether this request raises what the session may do, so that it must not depend on what others do to it."""
         rotate_on = self.policy.rotate_on
-        if self.phase is not Phase.AHEAD:
+        if self.phase is not AHEAD:
             return False  # no cookie can be sent any more
         return draft.gained(rotate_on) or (self.next_id is not None and rotate_on.isdisjoint(draft.stored))
 
@@ -413,16 +423,22 @@ class Lifecycle:
             self.next_id = None if self.displaced is None else self.id
         elif self.next_id is None:
             self._need_cookie("a new id cannot be given to the client")
-            name = name_of(self.stored.id)
+            name = self.stored.name
             swaps = self.policy.capabilities.swap
             self.next_id = join_id(name, random_token()) if swaps else self.policy.make_id()
+
+    def _rename(self) -> None:
+        """Make the id of a rotation anew if it was made before anybody knew that the backend cannot swap."""
+        stored, swaps = self.stored, self.policy.capabilities.swap
+        if self.next_id is not None and stored is not None and not swaps and name_of(self.next_id) == stored.name:
+            self.next_id = self.policy.make_id()
 
     def clear(self) -> None:
         """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
         draft = self.loaded()
         draft.replace({})
         self.fresh = True
-        if self.phase is Phase.AHEAD:
+        if self.phase is AHEAD:
             self.rotate()
 
     # --- writing ---
@@ -430,60 +446,60 @@ class Lifecycle:
     def _prepare(self, draft: Draft, seen: Draft) -> Attempt:
         """A write of `draft`, which is `seen`, the data of this request, or a merge for another holder."""
         policy, stored = self.policy, self.stored
-        now = policy.clock()
-        event: EventName
+        capabilities, now = policy.capabilities, policy.clock()
         expect: object
+        event: EventName
         if stored is None:
             sid = self.current_id()
-            notes, raw = Notes(now, now, token_of(sid)), None
-            expect, event = ABSENT if policy.capabilities.create else ANY, "created"
+            name, _, token = sid.partition(SEPARATOR)
+            notes, raw = Notes(now, now, token), None
+            expect, event = ABSENT if capabilities.create else ANY, "created"
         else:
-            sid, notes, raw, expect, event = stored.id, stored.notes, stored.raw, stored.version, "saved"
+            name, sid, notes, raw, event = stored.name, stored.id, stored.notes, stored.raw, "saved"
+            expect = stored.version if capabilities.swap else ANY
             if self.next_id is not None:
-                if not policy.capabilities.swap and name_of(self.next_id) == name_of(sid):
-                    self.next_id = policy.make_id()  # it was made before anybody knew what the backend can do
                 sid, event = self.next_id, "rotated"
-                notes, raw = Notes(notes.created, now, token_of(sid), now), None
-            elif self._renewal_is_due(seen):
+                name, _, token = sid.partition(SEPARATOR)
+                notes, raw = Notes(notes.created, now, token, now), None
+                if not capabilities.swap and capabilities.create:
+                    expect = ABSENT
+            elif self._renewal_is_due(seen, now):
                 notes, raw = Notes(notes.created, now, notes.token, notes.rotated), None
-            if not policy.capabilities.swap:
-                renamed = event == "rotated" and policy.capabilities.create
-                expect = ABSENT if renamed else ANY
         if raw is None:
             raw = policy.codec.encode(notes)
         record = {RESERVED: raw, **draft.fields}
         ttl = policy.lifetime(draft, notes.created, stored=True)
-        return Attempt(sid, record, notes, ttl, expect, seen.freeze(), len(seen.log), event)
+        expires_at = None if ttl is None else now + ttl
+        return Attempt(name, sid, record, notes, ttl, expires_at, expect, seen.freeze(), len(seen.log), event)
 
-    def _succeed(self, attempt: Attempt, version: object) -> None:
+    def _succeed(self, draft: Draft, attempt: Attempt, version: object) -> None:
         """Take over what has been written."""
-        policy, before, ttl = self.policy, self.stored, attempt.ttl
-        expires_at = None if ttl is None else policy.clock() + ttl
-        self.stored = Stored(attempt.id, version, expires_at, attempt.notes, attempt.record[RESERVED])
+        policy, before = self.policy, self.stored
+        raw = attempt.record[RESERVED]
+        self.stored = Stored(attempt.name, attempt.id, version, attempt.expires_at, attempt.notes, raw)
         if before is None or before.id == self.id:
             self.id = attempt.id
             if before is not None and before.notes.renewed != attempt.notes.renewed:
                 self.client_id = None
         self.next_id = self.displaced = self.outage = None
-        self.loaded().saved(attempt.mark, attempt.fields)
-        policy.emit(attempt.event, attempt.id)
+        draft.saved(attempt.mark, attempt.fields)
+        if policy.on_event is not None:
+            policy.emit(attempt.event, attempt.id)
 
     def end_at_once(self) -> None:
         """`end` by blocking calls. The usual case, a write that no other is in the way of, takes none of its steps."""
-        policy = self.policy
+        policy, draft = self.policy, self.loaded()
         answer: Failed | None = None
         # Before the first write of all nobody knows what the backend can do.
-        if policy.prepared and not self.ends_empty and not self._reads_first():
-            draft = self.loaded()
+        if policy.prepared and not self.fresh and not self._reads_first(self.stored):
             attempt = self._prepare(draft, draft)
             if attempt.ttl is None or attempt.ttl > 0:
                 try:
-                    name = name_of(attempt.id)
-                    version = policy.store.put(name, attempt.record, expect=attempt.expect, ttl=attempt.ttl)
+                    version = policy.store.put(attempt.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl)
                 except (Conflict, DriverUnavailable) as error:
                     answer = attempt, error
                 else:
-                    self._succeed(attempt, version)
+                    self._succeed(draft, attempt, version)
                     return
         run(self.end(policy.store.blocking, answer))
 
@@ -509,21 +525,22 @@ class Lifecycle:
         try:
             if not self.policy.prepared:
                 await self.policy.prepare(io)
+                self._rename()
             return await self._write(io, answer)
         except DriverUnavailable as error:
             self.outage = error
             raise
 
-    def _reads_first(self) -> bool:
-        """Whether a write cannot go by what was loaded."""
-        return self.stored is not None and (not self.policy.capabilities.swap or self._overtaken)
+    def _reads_first(self, stored: Stored | None) -> bool:
+        """Whether a write cannot go by what was loaded: others cannot be noticed, or have rotated the id."""
+        return stored is not None and (stored.id != self.id or not self.policy.capabilities.swap)
 
     async def _write(self, io: Any, answer: Failed | None = None) -> Written | None:
         """Create, write or rotate; if others were faster, replay the changes on what they wrote, and try again."""
         store, seen = self.policy.store, self.loaded()
         draft: Draft | None = seen
-        if answer is None and self.stored is not None and self._reads_first():
-            draft = await self._merge(io, await self._fetch(io, name_of(self.stored.id)))
+        if answer is None and (stored := self.stored) is not None and self._reads_first(stored):
+            draft = await self._merge(io, await self._fetch(io, stored.name))
         replaced: Written | None = None
         for number in range(MAX_ATTEMPTS):
             if draft is None:
@@ -538,14 +555,14 @@ class Lifecycle:
                     return None
                 try:
                     version = await store.set_by(
-                        io, name_of(attempt.id), attempt.record, expect=attempt.expect, ttl=attempt.ttl
+                        io, attempt.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl
                     )
                 except (Conflict, DriverUnavailable) as error:
                     failure = error
                 else:
                     if not await self._drop_renamed(io, attempt):
                         return None
-                    self._succeed(attempt, version)
+                    self._succeed(seen, attempt, version)
                     return replaced if attempt.event == "saved" else before
             if number >= PATIENT_ATTEMPTS:
                 longest = min(LONGEST_PAUSE, 0.0005 * 2 ** (number - PATIENT_ATTEMPTS))
@@ -565,7 +582,7 @@ class Lifecycle:
             if not self.loaded().changed:
                 return None  # there was only the renewal to write, and the faster request has seen to it
         try:
-            found = await self._fetch(io, name_of(attempt.id))
+            found = await self._fetch(io, attempt.name)
         except DriverUnavailable:
             if down:
                 raise failure from None
@@ -577,8 +594,8 @@ class Lifecycle:
             raise failure
         if self.stored is None:
             return self._create_again(number)
-        name = name_of(self.stored.id)
-        if name != name_of(attempt.id):
+        name = self.stored.name
+        if name != attempt.name:
             found = await self._fetch(io, name)
         return await self._merge(io, found)
 
@@ -586,7 +603,7 @@ class Lifecycle:
         """Replay the changes on the newest record. Returns what is to be written; None if nothing is, any more."""
         draft, before, policy = self.loaded(), self.stored, self.policy
         assert before is not None  # noqa: S101
-        name = name_of(before.id)
+        name = before.name
         if found is None:
             if self._logs_in(draft):
                 await self._part(io, None)
@@ -625,7 +642,7 @@ class Lifecycle:
         draft = self.loaded()
         # After an outage it may have been an earlier one, of which nobody knows how much it held.
         mark = attempt.mark if self.outage is None else 0
-        self._succeed(attempt._replace(mark=mark), landed.stored.version)
+        self._succeed(draft, msgspec.structs.replace(attempt, mark=mark), landed.stored.version)
         self.stored = landed.stored
         draft.rebase(landed.fields)
         return draft if draft.changed else None
@@ -637,7 +654,7 @@ class Lifecycle:
         """
         if self.stored is None or attempt.event != "rotated":
             return True
-        old, new = name_of(self.stored.id), name_of(attempt.id)
+        old, new = self.stored.name, attempt.name
         if old == new or await self.policy.store.destroy_by(io, old):
             return True
         await self.policy.store.destroy_by(io, new)
@@ -673,7 +690,7 @@ class Lifecycle:
         """The session is over: the ttl of its data says so, or it has reached the absolute limit meanwhile."""
         displaced = None
         if self.stored is not None:
-            name = name_of(self.stored.id)
+            name = self.stored.name
             await self.policy.store.destroy_by(io, name)
             self.policy.emit("expired", name)
             if self._over(self.stored.notes):
@@ -686,7 +703,7 @@ class Lifecycle:
         """Delete the session, and those of all other cookies that came with the request: a logout is one from all."""
         names, own = [], self.stored is not None
         if self.stored is not None:
-            names.append(name_of(self.stored.id))
+            names.append(self.stored.name)
         elif self.displaced is not None:
             names.append(self.displaced)
         try:
@@ -713,7 +730,7 @@ class Lifecycle:
     def _block(self) -> None:
         """Another request destroyed the session while this one ran: it stays destroyed, and no cookie is sent."""
         assert self.stored is not None  # noqa: S101
-        name = name_of(self.stored.id)
+        name = self.stored.name
         self.policy.emit("revival_blocked", name)
         self._begin(name)
 
@@ -737,11 +754,11 @@ class Lifecycle:
     async def save_in_turn(self, *, ending: bool) -> None:
         """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
         waits = self.busy
-        if not waits and not self._anything_due(ending):
+        if not waits and not self.due(ending=ending):
             return
 
         async def step(io: Any) -> None:
-            if waits and not self._anything_due(ending):
+            if waits and not self.due(ending=ending):
                 return
             writing = self.end(io) if ending else self.save(io)
             if (self.stored is not None and self.next_id is None) or self.policy.capabilities.never_blocks:
@@ -755,19 +772,16 @@ class Lifecycle:
 
         await self.in_turn(step)
 
-    def _anything_due(self, ending: bool) -> bool:
-        return self.due(ending=ending) or (ending and self.ends_empty)
-
     async def _take_back(self, io: Any, before: Written) -> None:
         """Undo a write whose new id cannot be sent any more, with its changes, as well as the store allows."""
         new, old, policy = self.stored, before.stored, self.policy
         if new is None or new == old:
             return
-        store, name = policy.store, name_of(new.id)
-        if old is None or name_of(old.id) != name:
+        store, name = policy.store, new.name
+        if old is None or old.name != name:
             if old is not None:
                 record = {RESERVED: old.raw or policy.codec.encode(old.notes), **before.fields}
-                await store.set_by(io, name_of(old.id), record, ttl=self._ttl_left(old))
+                await store.set_by(io, old.name, record, ttl=self._ttl_left(old))
             await store.destroy_by(io, name)
             return
         written = self.loaded().stored
@@ -799,10 +813,9 @@ class Lifecycle:
             self._begin()
         self.next_id, self.fresh = None, False
 
-    @property
     def cookie_is_due(self) -> bool:
         """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
-        return self.stored is not None and self.stored.id == self.id != self.client_id and not self.unanswered
+        return self.id != self.client_id and self.stored is not None and self.stored.id == self.id
 
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""
@@ -814,7 +827,7 @@ class Lifecycle:
         return DriverUnavailable("the store did not answer when the session was loaded; `reload` tries again")
 
     def _need_cookie(self, what: str) -> None:
-        if self.phase is not Phase.AHEAD:
+        if self.phase is not AHEAD:
             raise SessionError(f"{what}: the response has begun, and no cookie can be sent any more; do it earlier")
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 from session_kit.cookie import Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
-from session_kit.lifecycle import Lifecycle, Phase
+from session_kit.lifecycle import AHEAD, BEGUN, ENDED, Lifecycle, Phase
 from session_kit.plain_store import PlainStore
 from session_kit.policy import USER_KEYS, Event, OnError, Policy
 from session_kit.record import random_name
@@ -187,16 +187,16 @@ class SessionManager:
         Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
         """
         lifecycle = session.lifecycle
-        if self._keeps(lifecycle, status) and (lifecycle.due(ending=True) or lifecycle.ends_empty):
+        if self._keeps(lifecycle, status) and lifecycle.due(ending=True):
             lifecycle.end_at_once()
-        return self._headers(session)
+        return self._headers(lifecycle, session)
 
     async def acommit(self, session: Session[Any], status: int = 200) -> Headers:
         """Async twin of `commit`. If it is cancelled, a new id that nobody was sent is taken back."""
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status):
             await lifecycle.save_in_turn(ending=True)
-        return self._headers(session)
+        return self._headers(lifecycle, session)
 
     def finish(self, session: Session[Any]) -> None:
         """At the very end of a request, save what was changed after `commit`, while the response was on its way.
@@ -205,21 +205,20 @@ class SessionManager:
         more; `DriverUnavailable`.
         """
         lifecycle = session.lifecycle
-        late = lifecycle.touched and lifecycle.phase is Phase.BEGUN
         try:
-            if late and (lifecycle.due(ending=False) or lifecycle.ends_empty):
+            if lifecycle.phase is BEGUN and lifecycle.touched and lifecycle.due(ending=True):
                 lifecycle.end_at_once()
         finally:
-            lifecycle.phase = Phase.ENDED
+            lifecycle.phase = ENDED
 
     async def afinish(self, session: Session[Any]) -> None:
         """Async twin of `finish`."""
         lifecycle = session.lifecycle
         try:
-            if lifecycle.touched and lifecycle.phase is Phase.BEGUN:
+            if lifecycle.touched and lifecycle.phase is BEGUN:
                 await lifecycle.save_in_turn(ending=True)
         finally:
-            lifecycle.phase = Phase.ENDED
+            lifecycle.phase = ENDED
 
     def revert(self, session: Session[Any]) -> None:
         """After a handler has raised, drop what it changed and did not save.
@@ -234,7 +233,7 @@ class SessionManager:
         Nothing is kept but what was saved or destroyed by name before; returns the headers that say so.
         """
         session.lifecycle.revert()
-        headers = self._headers(session) if session.lifecycle.phase is Phase.AHEAD else []
+        headers = self._headers(session.lifecycle, session) if session.lifecycle.phase is AHEAD else []
         session.lifecycle.phase = Phase.REPLACED
         return headers
 
@@ -267,27 +266,24 @@ class SessionManager:
 
     def _keeps(self, lifecycle: Lifecycle, status: int) -> bool:
         """Whether the session is to be saved before the response begins."""
-        if lifecycle.phase is not Phase.AHEAD:
+        if lifecycle.phase is not AHEAD:
             raise SessionError("the session was committed before; one request has one response")
-        if not lifecycle.touched:
-            return False
-        if status < 500:
-            return True
+        if status < 500 or not lifecycle.touched:
+            return lifecycle.touched
         if status == 500 and lifecycle.outage is not None:
             raise lifecycle.outage
         lifecycle.revert()
         return False
 
-    def _headers(self, session: Session[Any]) -> Headers:
+    def _headers(self, lifecycle: Lifecycle, session: Session[Any]) -> Headers:
         """What the response has to say of the session; from now on no cookie can be sent any more."""
-        lifecycle = session.lifecycle
-        lifecycle.phase = Phase.BEGUN
+        lifecycle.phase = BEGUN
         if not lifecycle.touched:
             return []
         # The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1).
         headers = [("Vary", "Cookie")]
         cookie = self.policy.cookie
-        if lifecycle.cookie_is_due:
+        if lifecycle.cookie_is_due():
             token = self.policy.signer.sign(lifecycle.current_id())
             value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent)
             headers.append(("Set-Cookie", value))

@@ -14,7 +14,7 @@ from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import Capabilities
 from session_kit.plain_store import PlainStore
-from session_kit.record import hash_id, join_id, random_token
+from session_kit.record import hash_id, join_id, random_id, random_name, random_token
 from session_kit.schema import Schema, TypedDraft
 from session_kit.store import UnstorageSessionStore
 
@@ -126,6 +126,8 @@ class Policy:
 
     def make_id(self) -> str:
         """A new id of two halves."""
+        if self.generate_id is random_name:
+            return random_id()
         return join_id(self.generate_id(), random_token())
 
     async def prepare(self, io: Any) -> None:

@@ -65,6 +65,17 @@ class Record(NamedTuple):
         return f"<Record of {len(self.fields)} fields>"
 
 
+def random_id() -> str:
+    """Return a new id: 96 random bits as a name, 128 as a token, 39 letters in all.
+
+    >>> len(random_id())
+    39
+    """
+    # The twelve bytes of the name are sixteen letters exactly.
+    letters = write_bits(os.urandom(28)).decode()
+    return f"{letters[:16]}{SEPARATOR}{letters[16:]}"
+
+
 def random_name() -> str:
     """Return 96 random bits as 16 letters: the first half of an id."""
     return write_bits(os.urandom(12)).decode()

@@ -9,7 +9,7 @@ from session_kit.cookie import CookieHeaders
 from session_kit.draft import Draft, Updater
 from session_kit.drivers.twins import run
 from session_kit.errors import SessionError
-from session_kit.lifecycle import Lifecycle, Phase, on_event_loop
+from session_kit.lifecycle import ENDED, Lifecycle, on_event_loop
 from session_kit.policy import Policy
 
 if TYPE_CHECKING:
@@ -55,9 +55,11 @@ class Session(MutableMapping[str, Any], Generic[T]):
         return lifecycle.loaded() if draft is None else draft
 
     def _changing(self) -> Draft:
-        if self.lifecycle.phase is Phase.ENDED:
+        lifecycle = self.lifecycle
+        if lifecycle.phase is ENDED:
             raise SessionError("the request of this session has ended: what is changed now would be lost")
-        return self.loaded()
+        draft = lifecycle.draft
+        return draft if draft is not None and lifecycle.touched else self.loaded()
 
     # --- what it is ---
 
@@ -298,7 +300,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def _ending(self) -> Lifecycle:
         lifecycle = self.lifecycle
-        if lifecycle.phase is Phase.ENDED:
+        if lifecycle.phase is ENDED:
             raise SessionError("the request of this session has ended: it cannot be destroyed any more")
         lifecycle.touched = True
         return lifecycle

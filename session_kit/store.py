@@ -106,6 +106,7 @@ class UnstorageSessionStore:
         if not isinstance(self.driver, Driver):
             raise ConfigError(f"a store needs a Driver or a URL, not {type(driver).__name__}")
         self.blocking, self.native = Blocking(self.driver), Native(self.driver)
+        self._last_key: tuple[str | None, str] = None, ""
         rest = "[0-9a-f]{64}" if hash_ids else "[^:]*"
         self._ours = re.compile(re.escape(self.prefix) + f":({rest})").fullmatch
 
@@ -378,7 +379,11 @@ class UnstorageSessionStore:
         return count
 
     def _key(self, name: str) -> str:
-        return f"{self.prefix}:{sha256(name.encode()).hexdigest() if self.hash_ids else _escape(name)}"
+        last, key = self._last_key  # most names are asked for twice in a row: by a read, and by the write that follows
+        if last != name:
+            key = f"{self.prefix}:{sha256(name.encode()).hexdigest() if self.hash_ids else _escape(name)}"
+            self._last_key = name, key
+        return key
 
 
 def _token_in(record: Record) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.lifecycle import ENDED
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -67,7 +68,7 @@ class SessionMiddleware:
             return response.refuse()
         # A whole body leaves at once, and no code of the application runs after it.
         if response.begun and (type(body) in (list, tuple) or type(body) is environ.get("wsgi.file_wrapper")):
-            self.manager.finish(session)
+            session.lifecycle.phase = ENDED
             return body
         return _Body(body, response)
 
