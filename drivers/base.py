@@ -147,7 +147,7 @@ class Driver:
     """Size of the thread pool behind the async twins."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        self.clock = clock
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
         _alive.add(self)
@@ -328,7 +328,7 @@ class Driver:
     def expires_at(self, ttl: float | None) -> float | None:
         """Turn a ttl into a Unix time by this driver's clock, or raise `ValueError`."""
         check_ttl(ttl)
-        return None if ttl is None else self._clock() + ttl
+        return None if ttl is None else self.clock() + ttl
 
     def unsupported(self, what: str) -> Unsupported:
         """The error to raise where `capabilities` says no."""

@@ -253,7 +253,7 @@ class DiskDriver(Driver):
                 marks = ",".join("?" * len(batch))
                 rows = self._cache._sql(
                     f"DELETE FROM Cache WHERE key IN ({marks}) AND {LIVE}",  # noqa: S608  # question marks and a constant
-                    (*batch, self._clock()),
+                    (*batch, self.clock()),
                 )
                 count += rows.rowcount
         return count
@@ -296,7 +296,7 @@ class DiskDriver(Driver):
         if expires_at is not None:
             if type(expires_at) is not float:
                 _refuse("an expiry", version)
-            if expires_at <= self._clock():
+            if expires_at <= self.clock():
                 return None
         return Entry(value, version, expires_at)
 
@@ -318,7 +318,7 @@ class DiskDriver(Driver):
         # diskcache lists keys without their expiry, so this one question is put to its database directly.
         rows = self._cache._sql(
             f"SELECT key FROM Cache WHERE key >= ? AND {LIVE} ORDER BY key LIMIT ?",  # noqa: S608  # a constant
-            (start, self._clock(), size),
+            (start, self.clock(), size),
         )
         return [key for (key,) in rows.fetchall()]
 
@@ -331,7 +331,7 @@ class DiskDriver(Driver):
             if page:  # whatever lies between two keys of one prefix has it too
                 self._cache._sql(
                     f"DELETE FROM Cache WHERE key BETWEEN ? AND ? AND {LIVE}",  # noqa: S608  # a constant
-                    (page[0], page[-1], self._clock()),
+                    (page[0], page[-1], self.clock()),
                 )
             return page
 
@@ -341,6 +341,6 @@ class DiskDriver(Driver):
         with self._cache.transact():
             rows = self._cache._sql(
                 "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache WHERE expire_time <= ? LIMIT ?)",
-                (self._clock(), PRUNE_BATCH),
+                (self.clock(), PRUNE_BATCH),
             )
             return int(rows.rowcount)

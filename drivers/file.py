@@ -126,17 +126,17 @@ class FileDriver(Driver):
     def keys(self, prefix: str = "") -> Iterator[str]:
         for path, name in self._files(self.path, ""):
             key = key_of(name)
-            if key is not None and key.startswith(prefix) and self._expires_at(path) > self._clock():
+            if key is not None and key.startswith(prefix) and self._expires_at(path) > self.clock():
                 yield key
 
     def prune(self) -> int:
         """Drop what has expired, and files that a process which died has not finished."""
         count = 0
         for path, name in self._files(self.path, ""):
-            if key_of(name) is None or self._expires_at(path) > self._clock():
+            if key_of(name) is None or self._expires_at(path) > self.clock():
                 continue
             with self._translated(), self._locked(path):
-                if self._expires_at(path) <= self._clock():
+                if self._expires_at(path) <= self.clock():
                     path.unlink(missing_ok=True)
                     count += 1
         with self._translated():
@@ -150,7 +150,7 @@ class FileDriver(Driver):
         return self.path.joinpath(*parts_of(key))
 
     def _live(self, entry: Entry) -> Entry | None:
-        return None if entry.expires_at is not None and entry.expires_at <= self._clock() else entry
+        return None if entry.expires_at is not None and entry.expires_at <= self.clock() else entry
 
     def _check(self, key: str, expect: object) -> None:
         try:

@@ -218,7 +218,7 @@ class FsspecDriver(Driver):
         return f"{self._root}/{path_of(key)}"
 
     def _is_live(self, entry: Entry | Header) -> bool:
-        return entry.expires_at is None or entry.expires_at > self._clock()
+        return entry.expires_at is None or entry.expires_at > self.clock()
 
     def _files(self, folder: str, name: str) -> Iterator[tuple[str, str]]:
         """Each file of ours with its key."""

@@ -94,17 +94,17 @@ class MemoryDriver(Driver):
     def read(self, key: str) -> Entry | None:
         check_key(key)
         if self.max_entries is None:
-            stored = self._live(key, self._clock())
+            stored = self._live(key, self.clock())
         else:
             with self._lock:
-                if (stored := self._live(key, self._clock())) is not None:
+                if (stored := self._live(key, self.clock())) is not None:
                     self._entries[key] = self._entries.pop(key)
         return None if stored is None else tuple.__new__(Entry, stored)
 
     def renew(self, key: str, ttl: float) -> Entry | None:
         check_key(key)
         check_ttl(ttl)
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             stored = self._live(key, now)
             if stored is None:
@@ -115,7 +115,7 @@ class MemoryDriver(Driver):
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
         check_ttl(ttl)
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             stored = self._live(key, now)
             if stored is None:
@@ -128,7 +128,7 @@ class MemoryDriver(Driver):
         check_key(key)
         check_value(value)
         check_ttl(ttl)
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             if self._seconds and self._seconds[0] <= now:
                 self._free(FREED_PER_WRITE, now, now)
@@ -141,7 +141,7 @@ class MemoryDriver(Driver):
 
     def delete(self, key: str, *, expect: object = ANY) -> bool:
         check_key(key)
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             self._check(key, expect, now)
             live = self._live(key, now) is not None
@@ -152,7 +152,7 @@ class MemoryDriver(Driver):
     def keys(self, prefix: str = "") -> Iterator[str]:
         for page in self._pages():
             for key in page:
-                if key.startswith(prefix) and self._live(key, self._clock()) is not None:
+                if key.startswith(prefix) and self._live(key, self.clock()) is not None:
                     yield key
 
     def prune(self) -> int:
@@ -247,7 +247,7 @@ class MemoryDriver(Driver):
 
     def _freed(self) -> Iterator[int]:
         """Free what has expired by now, and yield how many entries each batch was; nobody waits for more than one."""
-        now = self._clock()
+        now = self.clock()
         last, early = math.ceil(now), list[str]()
         try:
             while True:

@@ -81,7 +81,7 @@ def _read(self: RedisDriver, key: str) -> Plan[Entry | None]:
         value, left = answers
         if value is None or left == -2:
             return None
-        return Entry(value, value, None if left == -1 else self._clock() + left / 1000)
+        return Entry(value, value, None if left == -1 else self.clock() + left / 1000)
 
     return [("GET", key), ("PTTL", key)], meaning, True
 

@@ -387,7 +387,7 @@ class S3Driver(Driver):
         return key_of_path(name.removeprefix(self._folder))
 
     def _is_over(self, expires_at: float | None) -> bool:
-        return expires_at is not None and expires_at <= self._clock()
+        return expires_at is not None and expires_at <= self.clock()
 
     def _is_live(self, seen: Seen | None) -> bool:
         return seen is not None and not self._is_over(seen.version.expires_at)

@@ -285,25 +285,25 @@ class Draft:
 class DraftView(Mapping[str, Any]):
     """The data of a draft, read-only."""
 
-    __slots__ = ("_draft",)
+    __slots__ = ("draft",)
 
     def __init__(self, draft: Draft) -> None:
-        self._draft = draft
+        self.draft = draft
 
     def __getitem__(self, key: str) -> Any:
-        return self._draft[key]
+        return self.draft[key]
 
     def get(self, key: str, default: Any = None, /) -> Any:
-        return self._draft.get(key, default)
+        return self.draft.get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._draft.fields
+        return key in self.draft.fields
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._draft.fields)
+        return iter(self.draft.fields)
 
     def __len__(self) -> int:
-        return len(self._draft.fields)
+        return len(self.draft.fields)
 
     def __repr__(self) -> str:
         return f"<session data, {len(self)} keys>"

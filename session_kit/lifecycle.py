@@ -181,7 +181,8 @@ class Lifecycle:
         if self.unanswered:
             return run(self.load(policy.store.blocking))
         if not claims:
-            return self._begin()
+            draft = self.draft = policy.draft(policy.first())
+            return draft
         claim = claims[0]
         name = name_of(claim[0])
         answers: list[Answer] = []
@@ -481,7 +482,10 @@ class Lifecycle:
             self.id = attempt.id
             if before is not None and before.notes.renewed != attempt.notes.renewed:
                 self.client_id = None
-        self.next_id = self.displaced = self.outage = None
+        if attempt.event != "saved":
+            self.next_id = self.displaced = None
+        if self.outage is not None:
+            self.outage = None
         draft.saved(attempt.mark, attempt.fields)
         if policy.on_event is not None:
             policy.emit(attempt.event, attempt.id)

@@ -99,7 +99,10 @@ class Policy:
         self.signer = signer
         self.clock = clock
         self.generate = generate
-        self.generate_id = generate_id
+        self.make_id: Callable[[], str] = (
+            random_id if generate_id is random_name else lambda: join_id(generate_id(), random_token())
+        )
+        """Makes a new id of two halves."""
         self.save_uninitialized = save_uninitialized
         self.max_lifetime = max_lifetime
         self.rotation_grace = rotation_grace
@@ -119,16 +122,12 @@ class Policy:
 
     def first(self) -> dict[str, Raw]:
         """The fields of a new session: what `generate` puts into one."""
+        if self.generate is None and self.schema is None:
+            return {}
         initial = {} if self.generate is None else self.generate()
         if self.schema is not None:
             return self.schema.encode(initial)
         return {check_name(key): self.codec.dump(value, check_name(key)) for key, value in initial.items()}
-
-    def make_id(self) -> str:
-        """A new id of two halves."""
-        if self.generate_id is random_name:
-            return random_id()
-        return join_id(self.generate_id(), random_token())
 
     async def prepare(self, io: Any) -> None:
         """Before the first write, let the driver find out what its backend can do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -117,3 +118,45 @@ def test_an_import_that_points_up_or_out_is_found(module: str, line: str, contra
     assert result.returncode == 1, result.stdout + result.stderr
     (verdict,) = [text for text in result.stdout.splitlines() if text.startswith(contract) and "BROKEN" in text]
     assert verdict
+
+
+def test_no_module_reaches_into_another_ones_underscore_names() -> None:
+    links = (ROOT / "session_kit" / "drivers", ROOT / "session_kit" / "benchmarks")
+    files = [
+        file
+        for folder in ("session_kit", "drivers", "benchmarks")
+        for file in (ROOT / folder).rglob("*.py")
+        if not any(link in file.parents for link in links)
+    ]
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
+    own = {file: private_names(tree) for file, tree in trees.items()}
+    assert sum(map(len, own.values())) > 200
+    of_others = {"_replace", "_connection"}  # of named tuples, and of the Redis store of starsessions
+    reached = [
+        f"{file.relative_to(ROOT)}:{line} {name}"
+        for file, tree in trees.items()
+        for line, name in names_reached(tree)
+        if name not in own[file] | of_others and any(name in names for other, names in own.items() if other != file)
+    ]
+    assert reached == []
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """The underscore names that a module makes."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    names |= {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def names_reached(tree: ast.AST) -> list[tuple[int, str]]:
+    """The names after a dot, but not those that an object asks of itself, and the names imported from our modules."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
+            found.append((node.lineno, node.attr))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("session_kit"):
+            found += [(node.lineno, alias.name) for alias in node.names]
+    return found

@@ -22,23 +22,18 @@ class Data(DraftView, MutableMapping[str, Any]):
     def __init__(self, fields: dict[str, Raw]) -> None:
         super().__init__(Draft(_codec(), fields))
 
-    @property
-    def draft(self) -> Draft:
-        """What is changed."""
-        return self._draft
-
     def __setitem__(self, key: str, value: Any) -> None:
-        self._draft.put(key, value)
+        self.draft.put(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self._draft.drop(key)
+        self.draft.drop(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._draft.fields))
+        return iter(list(self.draft.fields))
 
     def update(self, changes: Any = (), /, **values: Any) -> None:
         if callable(changes):
-            self._draft.apply(cast(Updater, changes))
+            self.draft.apply(cast(Updater, changes))
         else:
             super().update(changes, **values)
 
