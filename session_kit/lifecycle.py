@@ -480,7 +480,7 @@ class Lifecycle:
         self.stored = Stored(attempt.name, attempt.id, version, attempt.expires_at, attempt.notes, raw)
         if before is None or before.id == self.id:
             self.id = attempt.id
-            if before is not None and before.notes.renewed != attempt.notes.renewed:
+            if before is not None and before.notes is not attempt.notes:
                 self.client_id = None
         if attempt.event != "saved":
             self.next_id = self.displaced = None

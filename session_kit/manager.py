@@ -173,7 +173,7 @@ class SessionManager:
         session_class: the class to make, for a framework that expects more of a session.
         """
         if isinstance(cookies, str):
-            cookies = cookies.encode(errors="surrogateescape")
+            cookies = cookies.encode(errors="replace")  # a cookie of ours is plain ASCII
         listed = [cookies] if isinstance(cookies, bytes) else cookies
         headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in listed]
         return session_class(self.policy, headers, asynchronous=asynchronous)

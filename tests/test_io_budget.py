@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
 import pytest
 
-from session_kit import Session, SessionManager
+from session_kit import Session, SessionManager, UnstorageSessionStore
+from session_kit.drivers.redis import RedisDriver
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.servers import Valkey
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 
 @pytest.fixture
@@ -185,3 +191,42 @@ def test_a_blocking_call_on_the_event_loop_names_the_twin(make_manager: Callable
                 getattr(session, name)()
 
     asyncio.run(main(manager.open(asynchronous=True)))
+
+
+def test_valkey_itself_counts_what_the_budget_says(valkey: Valkey) -> None:
+    with valkey.client() as client, closing(RedisDriver(valkey.url)) as redis:
+        client.flushall()
+        visitor = Visitor(SessionManager(UnstorageSessionStore(redis), SECRET))
+
+        def cost(change: Callable[[Session], object]) -> int:
+            before: Any = client.info("commandstats")
+            with visitor.request() as session:
+                change(session)
+            after: Any = client.info("commandstats")
+            ran = {name: stat["calls"] - before.get(name, {"calls": 0})["calls"] for name, stat in after.items()}
+            return sum(
+                count
+                for name, count in ran.items()
+                if name
+                in (
+                    "cmdstat_getex",
+                    "cmdstat_get",
+                    "cmdstat_set",
+                    "cmdstat_del",
+                    "cmdstat_unlink",
+                    "cmdstat_eval",
+                    "cmdstat_evalsha",
+                    "cmdstat_delifeq",
+                )
+            )
+
+        # The first write of all finds out what the server can do.
+        for warm in ({"a": 1}, {"a": 2}):
+            with visitor.request() as session:
+                session.update(warm)
+        assert cost(lambda session: session.get("a")) == 1
+        assert cost(lambda session: session.update(a=3)) == 2
+        assert cost(lambda session: session.update(user="ada")) == 2, "a login"
+        assert cost(lambda session: session.regenerate()) == 2
+        assert cost(lambda session: session.destroy()) == 2
+        assert cost(lambda session: session.update(a=1)) == 1, "a first visit"

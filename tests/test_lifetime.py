@@ -78,6 +78,34 @@ def test_the_absolute_limit_ends_a_session_in_use(
     assert not alive(ada)
 
 
+def test_an_absolute_limit_that_is_lowered_later_ends_older_sessions(
+    make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock
+) -> None:
+    ada = Visitor(make_manager(max_lifetime=5000), visitor.runner)
+    with ada.request() as session:
+        session["user"] = "ada"
+    clock.advance(600)
+    assert alive(ada)
+    ada.manager = make_manager(max_lifetime=500)
+    assert not alive(ada)
+
+
+def test_the_cookie_lives_as_long_as_the_record_when_the_data_change_the_ttl(
+    driver: CountingDriver, visitor: Visitor, clock: ManualClock
+) -> None:
+    store = UnstorageSessionStore(driver, ttl=lambda data: 30 * 86400 if data.get("remember") else 3600)
+    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    with ada.request() as session:
+        session["cart"] = [1]
+    assert max_age(ada) < 4000
+    with ada.request() as session:
+        session["remember"] = True
+    assert max_age(ada) >= 30 * 86400
+    with ada.request() as session:
+        session["cart"].append(2)
+    assert "Set-Cookie" not in dict(ada.headers)
+
+
 def test_expires_in_tells_the_nearer_limit(
     make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock
 ) -> None:

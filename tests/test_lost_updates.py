@@ -12,6 +12,7 @@ import pytest
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Conflict, Driver
 from session_kit.drivers.s3 import S3Driver
+from session_kit.drivers.twins import Blocking
 from session_kit.testing import FaultyDriver, Visitor
 
 
@@ -209,3 +210,25 @@ def test_a_write_that_is_overtaken_for_ever_raises_instead_of_losing(
         session["a"] = 2
     faulty.heal()
     assert read(visitor) == {"a": 1}
+
+
+def test_racers_part_by_pauses_of_random_length(
+    make_manager: Callable[..., SessionManager], backend: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(self: object, seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(Blocking, "pause", pause)
+    faulty = FaultyDriver(backend)
+    visitor = Visitor(make_manager(store=UnstorageSessionStore(faulty)))
+    with visitor.request() as session:
+        session["a"] = 1
+    faulty.fail("set", Conflict("others"), times=12)
+    with visitor.request() as session:
+        session["a"] = 2
+    assert len(pauses) == 9, "the first attempts follow at once"
+    assert len(set(pauses)) == 9
+    assert all(0 <= pause <= 0.016 for pause in pauses)
+    assert read(visitor)["a"] == 2

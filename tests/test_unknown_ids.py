@@ -129,3 +129,8 @@ def test_a_leaked_store_holds_no_usable_id(ada: Visitor, driver: CountingDriver)
     (key,) = driver.keys()
     assert sid not in key
     assert sid.encode() not in (driver.get(key) or b"")
+
+
+def test_a_cookie_header_that_is_no_text_is_no_error(make_manager: Callable[..., SessionManager]) -> None:
+    for header in ("session=\ud800", "session=\udcff; a=b", "\U0001f36a=1"):
+        assert dict(make_manager().open(header)) == {}

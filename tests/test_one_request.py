@@ -1,0 +1,170 @@
+"""The tasks of one request, and what comes after it: one load, saves queue up, no change is lost in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from session_kit import Session, SessionError, SessionManager, UnstorageSessionStore
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.testing import CountingDriver
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+
+class WaitingDriver(CountingDriver):
+    """Lets other tasks run before and after each call, as a network does."""
+
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0)
+        result = await super().acall(name, *args, **kwargs)
+        await asyncio.sleep(0)
+        return result
+
+    @property
+    def capabilities(self) -> Any:
+        return MemoryDriver.capabilities.__class__(renew=True, create=True, swap=True)
+
+
+@pytest.fixture
+def driver() -> WaitingDriver:
+    return WaitingDriver(MemoryDriver())
+
+
+@pytest.fixture
+def manager(driver: WaitingDriver) -> SessionManager:
+    return SessionManager(UnstorageSessionStore(driver), SECRET)
+
+
+def count(data: Mapping[str, Any]) -> dict[str, int]:
+    return {"n": data.get("n", 0) + 1}
+
+
+async def begin(manager: SessionManager, **data: Any) -> str:
+    """Store a session and return its cookie."""
+    session = await manager.open(asynchronous=True).aload()
+    session.update(data)
+    return dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+
+
+async def read(manager: SessionManager, cookie: str) -> dict[str, Any]:
+    return dict(await manager.open(cookie, asynchronous=True).aload())
+
+
+def test_loads_that_overlap_are_one(manager: SessionManager, driver: WaitingDriver) -> None:
+    async def main() -> None:
+        cookie = await begin(manager, a=1)
+        driver.reset()
+        session = manager.open(cookie, asynchronous=True)
+        loaded = await asyncio.gather(*(session.aload() for _ in range(5)))
+        assert all(one is session for one in loaded)
+        assert driver.calls == ["renew"]
+        assert dict(session) == {"a": 1}
+
+    asyncio.run(main())
+
+
+def test_what_comes_while_a_save_is_under_way_is_not_taken_for_saved(manager: SessionManager) -> None:
+    async def main() -> None:
+        cookie = await begin(manager, start=1)
+        session = await manager.open(cookie, asynchronous=True).aload()
+        session["a"] = 1
+        saving = asyncio.ensure_future(session.asave())
+        await asyncio.sleep(0)
+        session["b"] = 2
+        await saving
+        await manager.acommit(session)
+        assert await read(manager, cookie) == {"start": 1, "a": 1, "b": 2}
+
+    asyncio.run(main())
+
+
+def test_saves_of_a_new_session_that_overlap_make_one(manager: SessionManager, driver: WaitingDriver) -> None:
+    async def main() -> None:
+        session = await manager.open(asynchronous=True).aload()
+        session["a"] = 1
+        await asyncio.gather(session.asave(), session.asave())
+        cookie = dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+        assert driver.calls == ["set"]
+        assert await read(manager, cookie) == {"a": 1}
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_request_waits_for_a_save_that_nobody_awaited(manager: SessionManager) -> None:
+    async def main() -> None:
+        session = await manager.open(asynchronous=True).aload()
+        session["a"] = 1
+        saving = asyncio.ensure_future(session.asave())
+        await asyncio.sleep(0)
+        headers = dict(await manager.acommit(session))
+        await saving
+        assert await read(manager, headers["Set-Cookie"].split(";")[0]) == {"a": 1}
+
+    asyncio.run(main())
+
+
+def test_tasks_that_count_all_count(manager: SessionManager) -> None:
+    async def main() -> None:
+        cookie = await begin(manager, n=0)
+
+        async def add(session: Session) -> None:
+            session.update(count)
+            await session.asave()
+
+        async def request() -> None:
+            session = await manager.open(cookie, asynchronous=True).aload()
+            await asyncio.gather(*(add(session) for _ in range(10)))
+            await manager.acommit(session)
+
+        await asyncio.gather(request(), request())
+        assert await read(manager, cookie) == {"n": 20}
+
+    asyncio.run(main())
+
+
+def change(session: Session) -> None:
+    session["late"] = 1
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        change,
+        lambda session: session.update(late=1),
+        lambda session: session.set({}),
+        lambda session: session.setdefault("late", 1),
+        lambda session: session.pop("a"),
+        lambda session: session.clear(),
+        lambda session: session.regenerate(),
+        lambda session: session.destroy(),
+    ],
+)
+def test_a_change_after_the_end_of_the_request_raises(late: Callable[[Session], object]) -> None:
+    manager = SessionManager("memory://", SECRET)
+    session = manager.open()
+    session["a"] = 1
+    manager.commit(session)
+    manager.finish(session)
+    with pytest.raises(SessionError, match="has ended"):
+        late(session)
+    assert session["a"] == 1
+
+
+def test_a_task_that_outlives_its_request_is_told(manager: SessionManager) -> None:
+    async def main() -> None:
+        cookie = await begin(manager, a=1)
+        session = await manager.open(cookie, asynchronous=True).aload()
+        await manager.acommit(session)
+        await manager.afinish(session)
+        with pytest.raises(SessionError, match="has ended"):
+            session["late"] = 1
+        with pytest.raises(SessionError, match="has ended"):
+            await session.aregenerate()
+        with pytest.raises(SessionError, match="has ended"):
+            await session.adestroy()
+
+    asyncio.run(main())
