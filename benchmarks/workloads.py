@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from session_kit.benchmarks.harness import SECRET
 from session_kit.benchmarks.place import Place
 from session_kit.manager import Headers, SessionManager
-from session_kit.record import random_name
+from session_kit.record import name_of, random_name
 
 # A listing asks some stores for each entry, so that more would take long.
 LISTED = 20
@@ -180,8 +180,9 @@ class Browser:
                 self.cookie = value.partition(";")[0].encode()
 
     @property
-    def id(self) -> str:
-        return self.cookie.partition(b"=")[2].rpartition(b".")[0].decode()
+    def name(self) -> str:
+        """The half of its session's id that finds the record."""
+        return name_of(self.cookie.partition(b"=")[2].decode())
 
 
 class SessionWorkload(Workload):
@@ -203,14 +204,14 @@ class SessionWorkload(Workload):
         return [cycle(self.browsers[worker::workers]) for worker in range(workers)]
 
     def tidy(self) -> None:
-        kept = {browser.id for browser in self.browsers}
-        self.driver.delete_many([self.place.store.key(sid) for sid in self.ids if sid not in kept])
+        kept = {browser.name for browser in self.browsers}
+        self.driver.delete_many([self.place.store.key(name) for name in self.ids if name not in kept])
         self.ids[:] = kept
 
     def _new_id(self) -> str:
-        sid = random_name()
-        self.ids.append(sid)
-        return sid
+        name = random_name()
+        self.ids.append(name)
+        return name
 
     def _first(self, manager: SessionManager) -> Headers:
         session = manager.open()

@@ -85,3 +85,30 @@ def iterate(items: AsyncIterator[T]) -> Iterator[T]:
             yield run(items.__anext__())  # type: ignore[arg-type]  # of an async generator it is a coroutine in all but name
         except StopAsyncIteration:
             return
+
+
+async def run_to_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.CancelledError | None]:
+    """Await a step to its end although the task is cancelled meanwhile.
+
+    Returns what it returned, and the cancellation if there was one; without one, what the step raises is raised.
+    """
+    task = asyncio.ensure_future(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result(), None
+    failed = task.cancelled() or task.exception() is not None
+    return None if failed else task.result(), cancelled
+
+
+def on_event_loop() -> bool:
+    """Whether the calling thread is running an event loop, which a blocking call would hold up."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

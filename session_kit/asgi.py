@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Literal, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.lifecycle import AHEAD, BEGUN, ENDED, REPLACED
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
+from session_kit.state import AHEAD, BEGUN, ENDED, REPLACED
 from session_kit.store import SessionStore, UnstorageSessionStore
 
 Scope = MutableMapping[str, Any]

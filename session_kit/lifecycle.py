@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from enum import Enum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -24,10 +23,11 @@ from msgspec import Raw
 from session_kit.cookie import Claim, CookieHeaders
 from session_kit.draft import Draft
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.twins import run
+from session_kit.drivers.twins import on_event_loop, run, run_to_end
 from session_kit.errors import SessionError
 from session_kit.policy import EventName, Policy
 from session_kit.record import RESERVED, SEPARATOR, Notes, Record, join_id, name_of, random_token
+from session_kit.state import AHEAD, Attempt, Found, Stored, Written
 
 T = TypeVar("T")
 log = logging.getLogger("session_kit")
@@ -38,75 +38,10 @@ PATIENT_ATTEMPTS = 3
 """How many of them follow at once; before the others there is a pause, of random length so that racers part."""
 LONGEST_PAUSE = 0.016
 """Seconds."""
+LONG_AGO = 1.0
+"""Unix time."""
 MAX_TAKEN = 2
 """How often a new session whose id is taken gets another one."""
-
-
-class Phase(Enum):
-    """How far the response is."""
-
-    AHEAD = "no byte has left, a cookie can still be sent"
-    BEGUN = "no cookie can be sent any more"
-    REPLACED = "the client was told that the store is down, in place of the application's answer"
-    ENDED = "the request is over, nothing is saved any more"
-
-
-AHEAD = Phase.AHEAD
-BEGUN = Phase.BEGUN
-REPLACED = Phase.REPLACED
-ENDED = Phase.ENDED
-
-
-class Stored(msgspec.Struct, frozen=True, gc=False):
-    """What stands in the store, as far as this request knows.
-
-    name: finds the record. id: name and token.
-    raw: the notes as they are encoded; None in a record that another program wrote.
-    """
-
-    name: str
-    id: str
-    version: object
-    expires_at: float | None
-    notes: Notes
-    raw: Raw | None
-
-
-class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """A write that is prepared.
-
-    name, id: the session's afterwards.
-    record: what is written, the notes included.
-    fields: the data of this request as it is now; in a merge for another holder of the session not what is written.
-    mark: how many entries of the draft's log it holds.
-    event: `"created"`, `"rotated"` or `"saved"`.
-    """
-
-    name: str
-    id: str
-    record: dict[str, Raw]
-    notes: Notes
-    ttl: float | None
-    expires_at: float | None
-    expect: object
-    fields: dict[str, Raw]
-    mark: int
-    event: EventName
-
-
-class Found(NamedTuple):
-    """A record that has been read and can be used."""
-
-    stored: Stored
-    fields: dict[str, Raw]
-
-
-class Written(NamedTuple):
-    """What stood in the store before a write."""
-
-    stored: Stored | None
-    fields: dict[str, Raw]
-
 
 Failed = tuple[Attempt, Conflict | DriverUnavailable]
 Answer = Record | DriverUnavailable | None
@@ -305,7 +240,7 @@ class Lifecycle:
     def _stored(self, name: str, record: Record) -> Stored:
         raw = record.fields.get(RESERVED)
         # A record that another program wrote has no notes; its life begins when we first see it.
-        notes = Notes(self.policy.clock()) if raw is None else self.policy.codec.load(raw, Notes)
+        notes = Notes(self.policy.clock(), LONG_AGO) if raw is None else self.policy.codec.load(raw, Notes)
         sid = f"{name}{SEPARATOR}{notes.token}" if notes.token else name
         return Stored(name, sid, record.version, record.expires_at, notes, raw)
 
@@ -405,7 +340,7 @@ class Lifecycle:
                 return True  # the cookie says how long the session lives
             slack = policy.slack(ttl)
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
-        return not 0 <= now - stored.notes.renewed < slack
+        return not 0 <= now - (stored.notes.renewed or stored.notes.created) < slack
 
     def _logs_in(self, draft: Draft) -> bool:
         """Whether this request raises what the session may do, so that it must not depend on what others do to it."""
@@ -453,7 +388,7 @@ class Lifecycle:
         if stored is None:
             sid = self.current_id()
             name, _, token = sid.partition(SEPARATOR)
-            notes, raw = Notes(now, now, token), None
+            notes, raw = Notes(now, token=token), None
             expect, event = ABSENT if capabilities.create else ANY, "created"
         else:
             name, sid, notes, raw, event = stored.name, stored.id, stored.notes, stored.raw, "saved"
@@ -768,10 +703,10 @@ class Lifecycle:
             if (self.stored is not None and self.next_id is None) or self.policy.capabilities.never_blocks:
                 await writing
                 return
-            before, cancelled = await _to_the_end(writing)
+            before, cancelled = await run_to_end(writing)
             if cancelled is not None:
                 if before is not None:
-                    await _to_the_end(self._take_back(io, before))
+                    await run_to_end(self._take_back(io, before))
                 raise cancelled
 
         await self.in_turn(step)
@@ -839,30 +774,3 @@ def _given(answer: Answer) -> Record | None:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-async def _to_the_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.CancelledError | None]:
-    """Await a step to its end although the task is cancelled meanwhile.
-
-    Returns what it returned, and the cancellation if there was one; without one, what the step raises is raised.
-    """
-    task = asyncio.ensure_future(step)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result(), None
-    failed = task.cancelled() or task.exception() is not None
-    return None if failed else task.result(), cancelled
-
-
-def on_event_loop() -> bool:
-    """Whether the calling thread is running an event loop, which a blocking call would hold up."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

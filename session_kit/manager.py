@@ -11,12 +11,13 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 from session_kit.cookie import Cookie, CookieOptions, Signer, check_id
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
-from session_kit.lifecycle import AHEAD, BEGUN, ENDED, Lifecycle, Phase
+from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
 from session_kit.policy import USER_KEYS, Event, OnError, Policy
 from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
+from session_kit.state import AHEAD, BEGUN, ENDED, Phase
 from session_kit.store import SessionStore, UnstorageSessionStore, open_store
 
 Secrets = str | bytes | Sequence[str | bytes]

@@ -25,7 +25,7 @@ class Notes(msgspec.Struct, omit_defaults=True, frozen=True):
     """What the library keeps about a session, inside its record, under the key `"$"`.
 
     created: Unix time at which the session was first stored; it survives rotation.
-    renewed: Unix time at which the cookie was last sent.
+    renewed: Unix time at which the cookie was last sent; 0 as long as that was when the session was created.
     token: the second half of the id that opens the session; each rotation changes it.
     rotated: Unix time of the last rotation; 0 if there was none.
     """

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from session_kit.cookie import CookieHeaders
 from session_kit.draft import Draft, Updater
-from session_kit.drivers.twins import run
+from session_kit.drivers.twins import on_event_loop, run
 from session_kit.errors import SessionError
-from session_kit.lifecycle import ENDED, Lifecycle, on_event_loop
+from session_kit.lifecycle import Lifecycle
 from session_kit.policy import Policy
+from session_kit.state import ENDED
 
 if TYPE_CHECKING:
     from typing import Self

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.lifecycle import ENDED
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
+from session_kit.state import ENDED
 from session_kit.store import SessionStore, UnstorageSessionStore
 
 Environ = dict[str, Any]

@@ -224,7 +224,7 @@ def test_round_trips_and_bytes_are_those_of_the_budget(scheme: str, tmp_path: Pa
     report = measure(url, sizes=[200, 4000], concurrency=[1], seconds=0.0001)
     found = {(f.workload, f.size, f.mode): f.counted for f in report.figures}
     for (workload, size, _), counted in found.items():
-        assert counted.round_trips == {"login": 3, "write": 2}.get(workload, 1)
+        assert counted.round_trips == {"login": 2, "write": 2}.get(workload, 1)
         if workload in ("get", "set", "swap", "renew"):
             assert counted.bytes == size
         elif workload in ("read", "first"):

@@ -19,9 +19,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.lifecycle import Phase
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
+from session_kit.state import Phase
 from session_kit.store import SessionStore, UnstorageSessionStore
 
 MANAGER = web.AppKey("session_kit.manager", SessionManager)

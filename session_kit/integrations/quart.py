@@ -29,9 +29,9 @@ from session_kit.errors import STORE_DOWN, DriverUnavailable
 from session_kit.integrations import flask
 from session_kit.integrations.flask.extension import add_headers, replace
 from session_kit.integrations.flask.sessions import FlaskSession, session_class
-from session_kit.lifecycle import Phase
 from session_kit.manager import SessionManager
 from session_kit.session import Session
+from session_kit.state import Phase
 
 session = cast(FlaskSession, quart.session)
 

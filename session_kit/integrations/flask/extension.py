@@ -13,8 +13,8 @@ from werkzeug.exceptions import ServiceUnavailable
 from session_kit.cookie import CookieOptions
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
 from session_kit.integrations.flask.sessions import FlaskSession, session_class
-from session_kit.lifecycle import Phase
 from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.state import Phase
 from session_kit.store import SessionStore, UnstorageSessionStore, with_ttl
 
 
