@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
 from typing import Any, Literal, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
@@ -76,7 +77,7 @@ class SessionMiddleware:
         def send_with_session(message: Message) -> Awaitable[None]:
             if lifecycle.phase is AHEAD and message["type"] in RESPONSE_STARTS:
                 if lifecycle.touched:
-                    return self._begin(session, message, kind, send)
+                    return self._begin(session, message, scope, send)
                 lifecycle.phase = BEGUN
             # After a 503 in its place, nothing of the application's answer is sent.
             return send(message) if lifecycle.phase is not REPLACED else _ignore()
@@ -87,7 +88,7 @@ class SessionMiddleware:
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
             if lifecycle.phase is AHEAD:
-                await say_unavailable(kind, send, self.manager.refuse(session))
+                await say_unavailable(kind, send, self.manager.refuse(session, partial(_plain_host, scope)))
             elif lifecycle.phase is BEGUN:
                 raise
             return
@@ -98,16 +99,16 @@ class SessionMiddleware:
         else:
             await self.manager.afinish(session)
 
-    async def _begin(self, session: Session[Any], message: Message, kind: str, send: Send) -> None:
+    async def _begin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> None:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
-        status = message.get("status", 200)
+        status, plain_host = message.get("status", 200), partial(_plain_host, scope)
         try:
             if self._instant:
-                headers = self.manager.commit(session, status)
+                headers = self.manager.commit(session, status, plain_host)
             else:
-                headers = await self.manager.acommit(session, status)
+                headers = await self.manager.acommit(session, status, plain_host)
         except DriverUnavailable:
-            await say_unavailable(kind, send, self.manager.refuse(session))
+            await say_unavailable(scope["type"], send, self.manager.refuse(session, plain_host))
             return
         if headers:
             # A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie.
@@ -135,6 +136,13 @@ async def use_session(request: Any) -> Session[Any]:
     if not isinstance(session, Session):
         raise SessionError(f"this request has no session; {HOW_TO_ADD}")
     return await session.aload()
+
+
+def _plain_host(scope: Scope) -> str | None:
+    """The host that was asked for if the request came over plain http, else None."""
+    if scope.get("scheme", "http") not in ("http", "ws"):
+        return None
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
 
 
 async def _ignore() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hmac import compare_digest
 from typing import Literal
 
@@ -89,6 +89,20 @@ class CookieOptions:
             raise ConfigError(f"cookie: domain must be a host name, not {self.domain!r}")
 
 
+def is_test_host(host: str) -> bool:
+    """Whether a request to that host can only come from a test client: no such name exists (RFC 2606, section 2).
+
+    >>> is_test_host("testserver"), is_test_host("shop.test:8000"), is_test_host("localhost")
+    (True, True, False)
+    """
+    name = host.lower().rpartition(":")[0] if re.search(r":\d*$", host) else host.lower()
+    return name in ("testserver", "testserver.local", "test") or name.endswith(".test")
+
+
+def _lax(options: CookieOptions) -> SameSite:
+    return "lax" if options.samesite == "none" else options.samesite
+
+
 class Cookie:
     """One cookie: a name and the headers that set and delete it."""
 
@@ -105,10 +119,11 @@ class Cookie:
         self.options = options
         self._name = name.encode()
         self._begin = self._name + b"="
-        self._attributes = self._render_attributes()
+        self._attributes = self._render_attributes(options)
+        plain = replace(options, secure=False, partitioned=False, samesite=_lax(options))
+        self._insecure = self._render_attributes(plain)
 
-    def _render_attributes(self) -> str:
-        options = self.options
+    def _render_attributes(self, options: CookieOptions) -> str:
         parts = [f"Path={options.path}"]
         if options.domain is not None:
             parts.append(f"Domain={options.domain}")
@@ -126,20 +141,25 @@ class Cookie:
             parts.append(f"Priority={options.priority.capitalize()}")
         return "; ".join(parts)
 
-    def set_header(self, value: str, max_age: float | None, persistent: bool | None = None) -> str:
+    def set_header(
+        self, value: str, max_age: float | None, persistent: bool | None = None, *, secure: bool = True
+    ) -> str:
         """Return the value of the `Set-Cookie` header.
 
         max_age: seconds; None for as long as browsers allow.
         persistent: in place of what the options say.
+        secure: False leaves `Secure` out, for a test client. Default True, as the options say.
         """
+        attributes = self._attributes if secure else self._insecure
         if not (self.options.persistent if persistent is None else persistent):
-            return f"{self.name}={value}; {self._attributes}"
+            return f"{self.name}={value}; {attributes}"
         seconds = MAX_AGE_LIMIT if max_age is None else max(1, min(int(max_age), MAX_AGE_LIMIT))
-        return f"{self.name}={value}; Max-Age={seconds}; {self._attributes}"
+        return f"{self.name}={value}; Max-Age={seconds}; {attributes}"
 
-    def delete_header(self) -> str:
+    def delete_header(self, *, secure: bool = True) -> str:
         """Return the header that deletes the cookie: the same attributes, or a browser deletes something else."""
-        return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._attributes}"
+        attributes = self._attributes if secure else self._insecure
+        return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {attributes}"
 
     def find(self, headers: CookieHeaders) -> list[bytes]:
         """Return the values of the cookies with this name: each once, in the order of the headers, eight at most.

@@ -8,12 +8,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from session_kit.cookie import Cookie, CookieOptions, Signer, check_id
+from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, is_test_host
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
-from session_kit.policy import USER_KEYS, Event, OnError, Policy
+from session_kit.policy import USER_KEYS, Event, OnError, Policy, log
 from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
@@ -23,6 +23,7 @@ from session_kit.store import SessionStore, UnstorageSessionStore, open_store
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
 Headers = list[tuple[str, str]]
+PlainHost = Callable[[], str | None]
 Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
@@ -117,6 +118,7 @@ class SessionManager:
         if upgrade is not None and data_type is None:
             raise ConfigError("upgrade needs data_type=..., the type that it upgrades to")
         self._owns_store = isinstance(store, str)
+        self._warned = False
         self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
         plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
         self.policy = Policy(
@@ -179,25 +181,28 @@ class SessionManager:
         headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in listed]
         return session_class(self.policy, headers, asynchronous=asynchronous)
 
-    def commit(self, session: Session[Any], status: int = 200) -> Headers:
+    def commit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
 
         status: of the response. One of 5xx says that the request has failed: nothing is kept but what was saved or
             destroyed by name. A 500 in an outage that the application was told of raises it again, for a 503.
+        plain_host: returns the host that was asked for if the request came over plain http, else None. The cookie goes
+            without `Secure` to a host that can only be a test (`testserver`, `*.test`); for others a warning, once,
+            says that clients which are no browsers do not send it back. Default: taken for https.
         A session that the request did not touch costs nothing and adds nothing.
         Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
         """
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status) and lifecycle.due(ending=True):
             lifecycle.end_at_once()
-        return self._headers(lifecycle, session)
+        return self._headers(lifecycle, session, plain_host)
 
-    async def acommit(self, session: Session[Any], status: int = 200) -> Headers:
+    async def acommit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
         """Async twin of `commit`. If it is cancelled, a new id that nobody was sent is taken back."""
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status):
             await lifecycle.save_in_turn(ending=True)
-        return self._headers(lifecycle, session)
+        return self._headers(lifecycle, session, plain_host)
 
     def finish(self, session: Session[Any]) -> None:
         """At the very end of a request, save what was changed after `commit`, while the response was on its way.
@@ -228,13 +233,13 @@ class SessionManager:
         """
         session.lifecycle.revert()
 
-    def refuse(self, session: Session[Any]) -> Headers:
+    def refuse(self, session: Session[Any], plain_host: PlainHost | None = None) -> Headers:
         """The store does not answer, and the client is told so in place of the application's answer.
 
         Nothing is kept but what was saved or destroyed by name before; returns the headers that say so.
         """
         session.lifecycle.revert()
-        headers = self._headers(session.lifecycle, session) if session.lifecycle.phase is AHEAD else []
+        headers = self._headers(session.lifecycle, session, plain_host) if session.lifecycle.phase is AHEAD else []
         session.lifecycle.phase = Phase.REPLACED
         return headers
 
@@ -276,7 +281,7 @@ class SessionManager:
         lifecycle.revert()
         return False
 
-    def _headers(self, lifecycle: Lifecycle, session: Session[Any]) -> Headers:
+    def _headers(self, lifecycle: Lifecycle, session: Session[Any], plain_host: PlainHost | None) -> Headers:
         """What the response has to say of the session; from now on no cookie can be sent any more."""
         lifecycle.phase = BEGUN
         if not lifecycle.touched:
@@ -286,14 +291,38 @@ class SessionManager:
         cookie = self.policy.cookie
         if lifecycle.cookie_is_due():
             token = self.policy.signer.sign(lifecycle.current_id())
-            value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent)
+            secure = plain_host is None or self._is_secure(plain_host())
+            value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent, secure=secure)
             headers.append(("Set-Cookie", value))
         elif lifecycle.destroyed:
-            headers.append(("Set-Cookie", cookie.delete_header()))
+            secure = plain_host is None or self._is_secure(plain_host())
+            headers.append(("Set-Cookie", cookie.delete_header(secure=secure)))
         if len(headers) > 1:
             # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
             headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
         return headers
+
+    def _is_secure(self, plain_host: str | None) -> bool:
+        """Whether the cookie is to be sent with `Secure`, if the options say so."""
+        if plain_host is None or not self.policy.cookie.options.secure:
+            return True
+        if is_test_host(plain_host):
+            return False
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "the session cookie is Secure, but a request came over plain http: browsers send it back to localhost "
+                "alone, and other clients not at all. Use https (and let the proxy say so), or, while developing, "
+                "cookie=CookieOptions(secure=False)"
+            )
+        return True
+
+
+def plain_host_of(environ: dict[str, Any]) -> str | None:
+    """The host that a WSGI request asked for if it came over plain http, else None (PEP 3333)."""
+    if environ.get("wsgi.url_scheme") != "http":
+        return None
+    return str(environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
 
 
 def choose_manager(

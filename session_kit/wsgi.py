@@ -7,7 +7,14 @@ from functools import partial
 from typing import Any, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
+from session_kit.manager import (
+    ManagerOptions,
+    PlainHost,
+    Secrets,
+    SessionManager,
+    choose_manager,
+    plain_host_of,
+)
 from session_kit.session import Session
 from session_kit.state import ENDED
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -57,7 +64,7 @@ class SessionMiddleware:
         # WSGI hands header values over as text decoded by latin-1 (PEP 3333).
         session = self.manager.open(environ.get("HTTP_COOKIE", "").encode("latin-1"))
         environ[KEY] = session
-        response = _Response(self.manager, session, start_response)
+        response = _Response(self.manager, session, start_response, partial(plain_host_of, environ))
         try:
             body = self.app(environ, response.start)
             if response.pending is not None:
@@ -76,10 +83,13 @@ class SessionMiddleware:
 class _Response:
     """Holds the status and headers back until the first byte is about to leave, and commits the session then."""
 
-    def __init__(self, manager: SessionManager, session: Session[Any], start_response: StartResponse) -> None:
+    def __init__(
+        self, manager: SessionManager, session: Session[Any], start_response: StartResponse, plain_host: PlainHost
+    ) -> None:
         self.manager = manager
         self.session = session
         self.start_response = start_response
+        self.plain_host = plain_host
         self.pending: tuple[str, list[tuple[str, str]], Any] | None = None
         self.begun = False
         self._write: Callable[[bytes], object] | None = None
@@ -94,7 +104,7 @@ class _Response:
     def begin(self) -> None:
         assert self.pending is not None  # noqa: S101
         status, headers, exc_info = self.pending
-        headers = [*headers, *self.manager.commit(self.session, int(status[:3]))]
+        headers = [*headers, *self.manager.commit(self.session, int(status[:3]), self.plain_host)]
         self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
         self.pending, self.begun = None, True
 
@@ -105,7 +115,7 @@ class _Response:
         return self._write(data)
 
     def refuse(self) -> list[bytes]:
-        said = [header for header in self.manager.refuse(self.session) if header[0] != "Cache-Control"]
+        said = [header for header in self.manager.refuse(self.session, self.plain_host) if header[0] != "Cache-Control"]
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), *said]
         self.start_response("503 Service Unavailable", headers)
         self.pending, self.begun = None, True
