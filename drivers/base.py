@@ -334,6 +334,12 @@ class Driver:
         """The error to raise where `capabilities` says no."""
         return Unsupported(f"{type(self).__name__} cannot do {what}; see its capabilities")
 
+    def before_fork(self) -> None:
+        """Called in the thread that is about to fork: leave nothing half done that the child would inherit."""
+
+    def after_fork_in_parent(self) -> None:
+        """Called when the fork is done: go on."""
+
     def after_fork(self) -> None:
         """Called in the child after a fork: locks and threads of the parent are of no use there."""
         self._pool = None
@@ -360,10 +366,20 @@ def _take(keys: Iterator[str]) -> list[str]:
 _alive: weakref.WeakSet[Driver] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    for driver in list(_alive):
+        driver.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for driver in list(_alive):
+        driver.after_fork_in_parent()
+
+
 def _after_fork() -> None:
     for driver in list(_alive):
         driver.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

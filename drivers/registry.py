@@ -21,6 +21,7 @@ REDIS_KINDS = ("", "+cluster", "+sentinel")
 
 _builtin: dict[str, tuple[str, str | None]] = {
     "memory": ("session_kit.drivers.memory:MemoryDriver", None),
+    "sqlite": ("session_kit.drivers.sqlite:SQLiteDriver", None),
     "disk": ("session_kit.drivers.disk:DiskDriver", "disk"),
     "s3": ("session_kit.drivers.s3:S3Driver", "s3"),
     "file": ("session_kit.drivers.file:FileDriver", None),

@@ -19,6 +19,7 @@ from session_kit.drivers.fsspec import FsspecDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis import RedisDriver
 from session_kit.drivers.s3 import S3Driver
+from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.readme_tables import (  # noqa: F401  # hooks of pytest
@@ -66,10 +67,12 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
             yield runner
 
 
-@pytest.fixture(params=["memory", "disk", "file", "valkey", "s3", "fsspec"])
+@pytest.fixture(params=["memory", "sqlite", "disk", "file", "valkey", "s3", "fsspec"])
 def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
     if request.param == "memory":
         driver: Driver = MemoryDriver(clock=clock)
+    elif request.param == "sqlite":
+        driver = SQLiteDriver(tmp_path / "store.db", clock=clock)
     elif request.param == "disk":
         driver = DiskDriver(tmp_path / "store", clock=clock)
     elif request.param == "file":
