@@ -1,4 +1,4 @@
-"""Entries in a SQLite file, by Python's own `sqlite3`: the store of a bare install, for the processes of one machine."""
+"""Entries in a SQLite file, by Python's own `sqlite3`: the store of a bare install, on one machine."""
 
 from __future__ import annotations
 
@@ -138,8 +138,7 @@ class SQLiteDriver(Driver):
                 _expect_one(written)
             else:
                 written = database.execute(
-                    "UPDATE entries SET value = ?, version = ?, expires_at = ?"  # noqa: S608
-                    f" WHERE key = ? AND version = ? AND {LIVE}",
+                    f"UPDATE entries SET value = ?, version = ?, expires_at = ? WHERE key = ? AND version = ? AND {LIVE}",  # noqa: S608
                     (value, version, expires_at, key, _asked(expect), self.clock()),
                 )
                 _expect_one(written)
