@@ -48,6 +48,7 @@ UPSERT: Final = """
 INSERT INTO entries (key, value, version, expires_at) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE
 SET value = excluded.value, version = excluded.version, expires_at = excluded.expires_at
 """
+SWAP: Final = f"UPDATE entries SET value = ?, version = ?, expires_at = ? WHERE key = ? AND version = ? AND {LIVE}"  # noqa: S608
 
 # Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
 WRITES_PER_PRUNE: Final = 256
@@ -138,7 +139,7 @@ class SQLiteDriver(Driver):
                 _expect_one(written)
             else:
                 written = database.execute(
-                    f"UPDATE entries SET value = ?, version = ?, expires_at = ? WHERE key = ? AND version = ? AND {LIVE}",  # noqa: S608
+                    SWAP,
                     (value, version, expires_at, key, _asked(expect), self.clock()),
                 )
                 _expect_one(written)
