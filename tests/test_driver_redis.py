@@ -692,6 +692,46 @@ def test_a_store_by_host_and_port(valkey: Valkey) -> None:
         RedisSessionStore(valkey.url, host="elsewhere")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tls_settings_of_a_store_by_host_and_port_are_not_ignored(valkey: Valkey, tmp_path: Path) -> None:
+    tls = start_tls(valkey.port, tmp_path, client_certificates=True)
+    try:
+        trusting: dict[str, Any] = {
+            "ca_certs": str(tls.ca_file),
+            "certfile": str(tls.cert_file),
+            "keyfile": str(tls.key_file),
+            "cert_reqs": "required",
+            "check_hostname": True,
+        }
+        store = RedisSessionStore(host="127.0.0.1", port=tls.port, tls=trusting, timeout="2s")
+        store.set("sid", {"user": "ada"})
+        assert store.get("sid") == {"user": "ada"}
+        store.close()
+        for wrong in (True, {**trusting, "ca_certs": None}, {**trusting, "certfile": None, "keyfile": None}):
+            stranger = RedisSessionStore(host="127.0.0.1", port=tls.port, tls=wrong, timeout="2s")
+            with pytest.raises(DriverUnavailable):
+                stranger.get("sid")
+            stranger.close()
+    finally:
+        tls.stop()
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tls": {"ca_cert": "/ca.pem"}}, "unknown TLS setting 'ca_cert'; did you mean 'ca_certs'"),
+        ({"tls": {"cert_reqs": "maybe"}}, "ssl_cert_reqs must be"),
+        ({"tls": "yes"}, "tls must be True, False or a mapping of settings, not str"),
+        ({"timeot": "2s"}, "unknown option 'timeot'; did you mean 'timeout'"),
+        ({"url": "redis://localhost", "timeout": "2s"}, "put timeout into the url"),
+    ],
+)
+def test_settings_of_a_store_by_parts_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RedisSessionStore(**settings)
+
+
 def test_the_rights_that_the_readme_names_are_enough(tmp_path: Path) -> None:
     rules = "app on >pa55word ~sess:* +@read +@write +@connection +@scripting"
     server = start_valkey(tmp_path, users=[rules])
