@@ -46,8 +46,9 @@ def opened(url: str, label: str, runner: asyncio.Runner, say: Callable[[str], No
     parts, query = split_url(url)
     folder = expanded(unquote(parts.path))
     fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
+    fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
     ttl = dict(query).get("ttl")
-    if ttl is not None and parse_duration(ttl) < SHORTEST_TTL:
+    if ttl is not None and _seconds(ttl, label) < SHORTEST_TTL:
         raise ConfigError(
             f"{label}: ttl={ttl} may end before the benchmark does; give an hour or more, or leave it out"
         )
@@ -64,6 +65,13 @@ def opened(url: str, label: str, runner: asyncio.Runner, say: Callable[[str], No
         store.close()
         if fresh:
             say(f"{label}: an empty store stays in the folder")
+
+
+def _seconds(ttl: str, label: str) -> float:
+    try:
+        return parse_duration(ttl)
+    except ValueError as error:
+        raise ConfigError(f"{label}: ttl: {error}") from None
 
 
 class Place:

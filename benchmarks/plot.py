@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -28,7 +30,7 @@ Group = tuple[str, str, int]
 
 
 def draw(report: Report, file: str) -> None:
-    """Write the picture to `file`, as PNG.
+    """Write the picture to `file`, as PNG, or as SVG or PDF if its name ends so.
 
     A column of panels for each mode, a row for each number of workers. One worker: the time that an operation takes,
     from a mark at the median to the end of a line at the 99th percentile. Several: operations a second.
@@ -56,7 +58,8 @@ def draw(report: Report, file: str) -> None:
         title_fontproperties={"size": 14, "weight": "bold"},
     )
     picture.supxlabel(f"{conditions(PACKAGES[:1])}; {report.noise}", fontsize=8, color="0.4")
-    picture.savefig(file, format="png")
+    kind = Path(file).suffix.lower().removeprefix(".")
+    picture.savefig(file, format=kind if kind in ("svg", "pdf") else "png")
 
 
 def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: list[Group], *, alone: bool) -> None:

@@ -114,7 +114,9 @@ def make_cli() -> "Typer":
             str | None,
             typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout, and the table goes to stderr."),
         ] = None,
-        plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a picture, as PNG.")] = None,
+        plot: Annotated[
+            str | None, typer.Option(metavar="FILE", help="Draw a picture: PNG, or SVG or PDF by its name.")
+        ] = None,
     ) -> None:
         """Measure stores side by side: driver calls, and sessions without a web framework.
 

@@ -304,3 +304,14 @@ def test_prefix_and_ttl_of_a_store_url_are_kept(tmp_path: Path) -> None:
 
         run(Settings([url + "?prefix=shop&ttl=2h"], ["get", "first"], seconds=0.001, rounds=1), tell, lambda _: None)
     assert seen == {("shop", 2)}
+
+
+def test_a_ttl_that_is_no_time_is_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match="ttl: '7x' is not a duration"):
+        measure("memory://?ttl=7x")
+
+
+@pytest.mark.parametrize(("name", "begin"), [("x.png", b"\x89PNG"), ("x.svg", b"<?xml"), ("x.pdf", b"%PDF")])
+def test_a_picture_is_what_its_name_says(tmp_path: Path, name: str, begin: bytes) -> None:
+    Outputs(None, str(tmp_path / name)).publish(measure("memory://", workloads=["get"]))
+    assert (tmp_path / name).read_bytes().startswith(begin)
