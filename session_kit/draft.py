@@ -8,6 +8,7 @@ be replayed on a newer record when another request was faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -282,7 +283,31 @@ class Draft:
                 self.values[key] = values[key]
 
 
-class DraftView(Mapping[str, Any]):
+class DictHabits(Mapping[str, Any]):
+    """What people expect of a dict and a `Mapping` has not. Copies are plain dicts."""
+
+    __slots__ = ()
+
+    def copy(self) -> dict[str, Any]:
+        """Return the data as a plain dict."""
+        return dict(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(self.copy(), memo)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+
+class DraftView(DictHabits):
     """The data of a draft, read-only."""
 
     __slots__ = ("draft",)
@@ -293,7 +318,7 @@ class DraftView(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return self.draft[key]
 
-    def get(self, key: str, default: Any = None, /) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:
         return self.draft.get(key, default)
 
     def __contains__(self, key: object) -> bool:
@@ -356,7 +381,11 @@ def merge(base: Any, ours: Any, theirs: Any) -> Any:
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether both are the same in JSON, where 1, 1.0 and true are three values."""
+    """Whether both are the same in JSON, where 1, 1.0 and true are three values, and to their codec."""
     if one is MISSING or other is MISSING:
         return one is other
-    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
+    try:
+        same = msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
+    except TypeError:  # one of them has no form in JSON: a codec has made it
+        same = type(one) is type(other)
+    return same and one == other

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from session_kit.cookie import CookieHeaders
-from session_kit.draft import Draft, Updater
+from session_kit.draft import DictHabits, Draft, Updater
 from session_kit.drivers.twins import on_event_loop, run
 from session_kit.errors import SessionError
 from session_kit.lifecycle import Lifecycle
@@ -25,7 +25,7 @@ else:
     T = TypeVar("T")
 
 
-class Session(MutableMapping[str, Any], Generic[T]):
+class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
     """The session of one visitor during one request. Middleware makes it; `SessionManager.open` does without one.
 
     It behaves like a dict whose changes are kept as changes: saving writes only what changed, and if another request
@@ -127,7 +127,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
     # --- changing the data ---
 
     @overload  # type: ignore[override]  # unlike a dict's it takes an updater too, and returns the session
-    def update(self, changes: Mapping[str, Any], /, **values: Any) -> Self: ...
+    def update(self, changes: Mapping[str, Any] | Iterable[tuple[str, Any]], /, **values: Any) -> Self: ...
     @overload
     def update(self, changes: Callable[[T], Mapping[str, Any] | T], /, **values: Any) -> Self: ...
     @overload
@@ -135,9 +135,9 @@ class Session(MutableMapping[str, Any], Generic[T]):
     def update(self, changes: Any = None, /, **values: Any) -> Self:
         """Merge changes into the data and return the session.
 
-        changes: a mapping, or a function that is given the data (read-only) and returns what to merge; with `data_type`
-            it may return a value of that type. If another request saves first, the function runs again on what that
-            one wrote: let it depend on its argument alone.
+        changes: a mapping, pairs of key and value, or a function that is given the data (read-only) and returns what to
+            merge; with `data_type` it may return a value of that type. If another request saves first, the function
+            runs again on what that one wrote: let it depend on its argument alone.
         values: keys to set.
         Raises `SessionError` for a value that cannot be stored without changing it.
         """
@@ -145,7 +145,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         if callable(changes):
             draft.apply(cast(Updater, changes))
         else:
-            values = {**changes, **values} if changes else values
+            values = {**dict(changes), **values} if changes else values
         if values:
             draft.put_all(values)
         return self
@@ -158,7 +158,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
     def __getitem__(self, key: str) -> Any:
         return self.loaded()[key]
 
-    def get(self, key: str, default: Any = None, /) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default` if it is not there."""
         return self.loaded().get(key, default)
 
@@ -168,11 +168,18 @@ class Session(MutableMapping[str, Any], Generic[T]):
     def __delitem__(self, key: str) -> None:
         self._changing().drop(key)
 
-    def setdefault(self, key: str, default: Any = None, /) -> Any:
+    def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`; if it is not there, set it to `default`, unless another request was faster."""
         draft = self._changing()
         draft.default(key, default)
         return draft[key]
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take out the key that was set last, and return it with its value. `KeyError` if there is none."""
+        key = next(reversed(self), None)
+        if key is None:
+            raise KeyError("popitem(): the session is empty")
+        return key, self.pop(key)
 
     def __contains__(self, key: object) -> bool:
         return key in self.loaded().fields
@@ -183,7 +190,9 @@ class Session(MutableMapping[str, Any], Generic[T]):
     def __len__(self) -> int:
         return len(self.loaded().fields)
 
-    def __ior__(self, other: Mapping[str, Any]) -> Self:
+    def __ior__(  # type: ignore[override]  # `|` makes a dict, `|=` changes the session
+        self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]
+    ) -> Self:
         return self.update(other)
 
     def clear(self) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from session_kit import Session, SessionError
+from session_kit import Session, SessionError, SessionManager
+from session_kit.integrations.flask import FlaskSession
+from session_kit.integrations.flask.sessions import BriefSession
+from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import Visitor
+from tests.conftest import SECRET
 
 
 @pytest.fixture
@@ -52,6 +59,14 @@ def test_it_is_a_mutable_mapping(ada: Visitor) -> None:
         (lambda s: s.update({"x": 1}, y=2), {"user": "ada", "cart": [1], "n": 1, "x": 1, "y": 2}),
         (lambda s: s.update(x=1).update(y=2), {"user": "ada", "cart": [1], "n": 1, "x": 1, "y": 2}),
         (lambda s: s.__ior__({"x": 1}), {"user": "ada", "cart": [1], "n": 1, "x": 1}),
+        (lambda s: s.__ior__([("x", 1)]), {"user": "ada", "cart": [1], "n": 1, "x": 1}),
+        (lambda s: s.update([("x", 1), ("x", 2)], y=3), {"user": "ada", "cart": [1], "n": 1, "x": 2, "y": 3}),
+        (lambda s: s.update(pair for pair in [("x", 1)]), {"user": "ada", "cart": [1], "n": 1, "x": 1}),
+        (lambda s: s.setdefault(key="x", default=1), {"user": "ada", "cart": [1], "n": 1, "x": 1}),
+        (
+            lambda s: s.update(lambda data: data | {"n": data.get(key="n", default=0) + 1}),
+            {"user": "ada", "cart": [1], "n": 2},
+        ),
         (lambda s: s.clear(), {}),
         (lambda s: [s.popitem() for _ in range(3)], {}),
         (lambda s: s.set({"only": True}), {"only": True}),
@@ -72,12 +87,98 @@ def test_the_in_place_union_keeps_the_session(ada: Visitor) -> None:
     assert read(ada)["x"] == 1
 
 
-def test_popitem_returns_what_it_took(ada: Visitor) -> None:
+def test_popitem_takes_what_came_last(ada: Visitor) -> None:
     with ada.request() as session:
-        before = dict(session)
-        key, value = session.popitem()
-        assert before[key] == value
-    assert key not in read(ada)
+        assert session.popitem() == ("n", 1)
+        session["late"] = 2
+        assert session.popitem() == ("late", 2)
+        assert list(reversed(session)) == ["cart", "user"]
+        session.set({})
+        with pytest.raises(KeyError, match="empty"):
+            session.popitem()
+
+
+@pytest.mark.parametrize("kind", [Session, FlaskSession, BriefSession, PyramidSession])
+def test_a_copy_is_a_plain_dict_of_the_data(kind: type[Session]) -> None:
+    session = SessionManager("memory://", SECRET).open(session_class=kind)
+    session["cart"] = [1]
+    for source in (session, session.data):
+        for made in (source.copy(), copy.copy(source), copy.deepcopy(source), source | {}, {} | source):
+            assert type(made) is dict
+            assert made == {"cart": [1]}
+    assert session | {"x": 1} == {"cart": [1], "x": 1}
+    assert {"cart": 0, "x": 1} | session == {"cart": [1], "x": 1}
+    copy.deepcopy(session)["cart"].append(2)
+    assert session == {"cart": [1]}
+    with pytest.raises(TypeError):
+        session | [("x", 1)]
+
+
+@pytest.mark.parametrize("kind", [Session, FlaskSession, BriefSession, PyramidSession])
+def test_a_name_that_a_session_does_not_know_is_not_taken_in_silence(kind: type[Session]) -> None:
+    session: Any = SessionManager("memory://", SECRET).open(session_class=kind)
+    with pytest.raises(AttributeError, match="no attribute 'max_age'"):
+        session.max_age = 10
+    if not hasattr(kind, "permanent"):
+        with pytest.raises(AttributeError, match="no attribute 'permanent'"):
+            session.permanent = True
+
+
+KEYS = st.sampled_from(["a", "b", "c", "ü"])
+VALUES = st.none() | st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2) | st.just("text")
+DICTS = st.dictionaries(KEYS, VALUES, max_size=3)
+CALLS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
+    "__contains__": (KEYS,),
+    "__delitem__": (KEYS,),
+    "__eq__": (DICTS,),
+    "__getitem__": (KEYS,),
+    "__ior__": (DICTS | st.lists(st.tuples(KEYS, VALUES), max_size=3),),
+    "__len__": (),
+    "__or__": (DICTS,),
+    "__ror__": (DICTS,),
+    "__setitem__": (KEYS, VALUES),
+    "clear": (),
+    "copy": (),
+    "get": (KEYS, VALUES),
+    "items": (),
+    "keys": (),
+    "pop": (KEYS, VALUES),
+    "popitem": (),
+    "setdefault": (KEYS, VALUES),
+    "update": (DICTS | st.lists(st.tuples(KEYS, VALUES), max_size=3),),
+    "values": (),
+}
+PROGRAMS = st.lists(st.sampled_from(sorted(CALLS)).flatmap(lambda name: st.tuples(st.just(name), *CALLS[name])))
+
+
+def outcome(target: Any, name: str, arguments: list[Any]) -> object:
+    try:
+        result = getattr(target, name)(*arguments)
+    except KeyError:
+        return KeyError
+    if name in ("keys", "values", "items"):
+        return list(result)
+    if name in ("update", "__ior__"):  # a session's return it
+        return None
+    if isinstance(result, list):  # what was handed out may be changed in place
+        result.append(9)
+    return result
+
+
+@given(DICTS, PROGRAMS)
+def test_whatever_is_done_to_a_dict_does_the_same_to_a_session(start: dict[str, Any], program: list[Any]) -> None:
+    visitor = Visitor(SessionManager("memory://", SECRET))
+    with visitor.request() as session:
+        session.set(copy.deepcopy(start))
+    plain = copy.deepcopy(start)
+    with visitor.request() as session:
+        for name, *arguments in program:
+            theirs = outcome(plain, name, copy.deepcopy(arguments))
+            assert outcome(session, name, copy.deepcopy(arguments)) == theirs
+            assert list(session.items()) == list(plain.items())
+            assert list(reversed(session)) == list(reversed(plain))
+    with visitor.request() as session:
+        assert list(session.items()) == list(plain.items())
 
 
 def test_data_is_read_only(ada: Visitor) -> None:
