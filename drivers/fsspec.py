@@ -19,7 +19,7 @@ from session_kit.drivers.envelope import HEADER, Header, seal, unseal, unseal_he
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverError, DriverUnavailable
 from session_kit.drivers.names import FOLDER_END, key_of, path_of
 from session_kit.drivers.options import Parser, parser_for
-from session_kit.drivers.registry import redact
+from session_kit.drivers.registry import ESCAPE, redact
 from session_kit.drivers.twins import Blocking, run
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ class FsspecDriver(Driver):
             raise ConfigError(f"{redact(url)}: name a folder or bucket, like {url.scheme}://name")
         file_system = file_system_class(protocol)
         # Host, user and password, for the file systems that have such.
-        own: dict[str, Any] = file_system._get_kwargs_from_urls(plain)
+        try:
+            own: dict[str, Any] = file_system._get_kwargs_from_urls(plain)
+        except ValueError:  # whose message shows the password
+            raise ConfigError(f"{redact(url)}: host and port cannot be told apart; {ESCAPE}") from None
         driver = cls(protocol, file_system._strip_protocol(plain), {**own, **options}, clock=clock)
         driver._where = redact(url)
         return driver

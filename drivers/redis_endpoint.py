@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from session_kit.drivers.errors import ConfigError
-from session_kit.drivers.registry import redact
+from session_kit.drivers.registry import ESCAPE, redact
 
 SCHEME = re.compile(r"(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel))?|(?P<unix>unix)")
 HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
@@ -189,6 +189,8 @@ def _hosts(address: str, port: int, where: str) -> tuple[tuple[str, int], ...]:
     for item in address.split(","):
         match = HOST.fullmatch(item)
         if match is None or int(match["port"] or port) not in range(1, 65536):
-            raise ConfigError(f"{where}: {item!r} is not a host with a port, like redis.example.com:6379")
+            # Behind a URL that is not shown whole, this may be user and password.
+            shown = "that" if where.endswith("...") else repr(item)
+            raise ConfigError(f"{where}: {shown} is not a host with a port, like redis.example.com:6379; {ESCAPE}")
         hosts.append((match["v6"] or unquote(match["name"]), int(match["port"] or port)))
     return tuple(hosts)

@@ -488,3 +488,22 @@ def test_a_missing_package_names_the_extra_to_install(scheme: str, extra: str) -
         rf"{re.escape(scheme)}:// needs the package \w+, which is not installed: pip install 'session-kit\[{extra}\]'",
         printed,
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hunter2/abc@localhost",
+        "rediss://user:hunter2/abc@localhost:6379/0",
+        "redis+cluster://user:hunter2/abc@one,two",
+        "redis+sentinel://user:hunter2/abc@one/service",
+        "fsspec+ftp://user:hunter2/abc@host/folder",
+        "fsspec+ftp://user:hunter2@host:99999/folder",
+        "fsspec+sftp://user:hunter2/abc@host/folder",
+    ],
+)
+def test_a_password_with_a_slash_is_in_no_error(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_driver(url)
+    assert "hunter2" not in str(caught.value)
+    assert "%2F" in str(caught.value) or "another package" in str(caught.value)
