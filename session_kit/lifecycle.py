@@ -95,6 +95,15 @@ class Lifecycle:
             self.id = self.policy.make_id()
         return self.id
 
+    def claim(self, sid: str) -> None:
+        """Look for the session of this id, in place of those of cookies; for ids that need no signature."""
+        self.cookies, self.claims = None, [(sid, False)]
+
+    def claimed_id(self) -> str | None:
+        """The id that a cookie with a good signature claims, or None. Nobody has looked it up yet."""
+        claims = self._find()
+        return claims[0][0] if claims else None
+
     def _find(self) -> list[Claim]:
         """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
         if self.cookies is not None:

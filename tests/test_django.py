@@ -371,6 +371,7 @@ def test_an_outage_with_the_shared_cookie(on_error: str) -> None:
         assert client.get("/read").json() == {"value": "ada"}
 
 
+@override_settings(SESSION_COOKIE_NAME="session")
 def test_the_cookie_is_the_one_that_all_share(driver: CountingDriver) -> None:
     client = Client()
     client.get("/write")
