@@ -19,7 +19,7 @@ from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
 from session_kit.integrations.django.cookies import put_cookie
 from session_kit.integrations.django.engine import SessionStore
 from session_kit.integrations.django.session import open_session
-from session_kit.integrations.django.settings import manager
+from session_kit.integrations.django.settings import is_told, manager
 from session_kit.manager import Headers
 
 log = logging.getLogger("django.request")
@@ -37,7 +37,8 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         MiddlewareMixin.__init__(self, get_response)  # Django's own imports the engine, by default that of its database
         if THEIRS in settings.MIDDLEWARE:
             raise ConfigError("MIDDLEWARE has two session middlewares: keep session_kit's and remove Django's")
-        self.SessionStore = _engine()
+        found = engine()
+        self.SessionStore = found if issubclass(found, SessionStore) else SessionStore  # a system check warns
         self.manager = manager()
 
     def __call__(self, request: HttpRequest) -> Any:
@@ -65,10 +66,12 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
     def process_request(self, request: HttpRequest) -> None:
         store = self.SessionStore()
         cookies = request.META.get("HTTP_COOKIE", "")
+        if not cookies and request.COOKIES:  # as tests put them there, without a header
+            name = self.manager.policy.cookie.name
+            cookies = f"{name}={request.COOKIES.get(name, '')}"
         if cookies:
-            store.session = open_session(cookies=cookies.encode("latin-1", "replace"))
-            if (bare := _bare_key(request)) is not None:
-                store.session = open_session(bare)
+            bare = _bare_key(request)
+            store.session = open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
         store.quiet = True
         request.session = store
 
@@ -111,13 +114,13 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             log.exception("what was changed while the response was streamed could not be saved")
 
 
-def _engine() -> type[SessionStore]:
-    """The class of sessions: that of the engine if it is ours or made of ours."""
-    if settings.is_overridden("SESSION_ENGINE"):
-        found = import_module(settings.SESSION_ENGINE).SessionStore
-        if issubclass(found, SessionStore):
-            return cast("type[SessionStore]", found)
-    return SessionStore
+def engine() -> type[Any]:
+    """The class that `SESSION_ENGINE` names; ours if nobody has set it, as Django's default needs its database."""
+    return (
+        cast("type[Any]", import_module(settings.SESSION_ENGINE).SessionStore)
+        if is_told("SESSION_ENGINE")
+        else SessionStore
+    )
 
 
 def _bare_key(request: HttpRequest) -> str | None:
@@ -135,7 +138,8 @@ def in_tests() -> bool:
 
 
 def _plain_host(request: HttpRequest) -> str | None:
-    if request.is_secure():
+    """The host that was asked for over plain http, where the cookie may go without `Secure`; None: nowhere."""
+    if request.is_secure() or is_told("SESSION_COOKIE_SECURE"):
         return None
     if in_tests():
         return "testserver"

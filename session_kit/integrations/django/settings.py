@@ -85,6 +85,11 @@ def options() -> dict[str, Any]:
     return found
 
 
+def is_told(setting: str) -> bool:
+    """Whether somebody has set it, as against Django's default."""
+    return bool(conf.settings.is_overridden(setting))
+
+
 def secrets() -> list[str | bytes]:
     """What signs the cookie if `SESSION_KIT` has no secret: `SECRET_KEY` and its fallbacks.
 
@@ -113,7 +118,7 @@ def _cookie() -> CookieOptions:
     samesite: Any = (settings.SESSION_COOKIE_SAMESITE or "lax").lower()
     return CookieOptions(
         httponly=settings.SESSION_COOKIE_HTTPONLY,
-        # Django's default is False; one that nobody has set is for development alone.
+        # Django's default is False; here only in development.
         secure=settings.SESSION_COOKIE_SECURE
         if settings.is_overridden("SESSION_COOKIE_SECURE")
         else not settings.DEBUG,
