@@ -65,6 +65,7 @@ class Lifecycle:
     unanswered = False  # the store did not answer when the session was to be loaded
     outage: DriverUnavailable | None = None  # that the application was told of
     phase = AHEAD
+    rotates = True  # by itself, when a key of `rotate_on` changes; False where nobody can send the new id
     touched = False  # the application has looked at it
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
@@ -322,7 +323,7 @@ class Lifecycle:
             if due:
                 self._need_cookie("a new session cannot be given to the client")
             return due
-        if changed and self.next_id is None and draft.gained(policy.rotate_on):
+        if changed and self.rotates and self.next_id is None and draft.gained(policy.rotate_on):
             if self.phase is AHEAD:
                 self.rotate()
             else:

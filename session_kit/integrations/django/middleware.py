@@ -72,7 +72,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         if cookies:
             bare = _bare_key(request)
             store.session = open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
-        store.quiet = True
+        store.quiet = store.session.lifecycle.rotates = True
         request.session = store
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:

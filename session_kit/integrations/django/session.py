@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from session_kit.integrations.django.expiry import EXPIRY
-from session_kit.integrations.django.settings import manager
+from session_kit.integrations.django.settings import manager, options
 from session_kit.manager import Cookies
 from session_kit.session import Session
 
@@ -25,9 +25,14 @@ class DjangoSession(Session[Any]):
 
 
 def open_session(key: str | None = None, cookies: Cookies = ()) -> DjangoSession:
-    """Return the session of an id (`name~token`), of the signed value of a cookie, or of the cookies of a request."""
+    """Return the session of an id (`name~token`), of the signed value of a cookie, or of the cookies of a request.
+
+    One that is opened by a key gets no new id by itself when somebody logs in: nobody may be there to send it. Django's
+    `login` asks for one (`cycle_key`).
+    """
     # On an event loop it is to be used by the methods with an `a`; anywhere else by either.
     session = manager().open(cookies, asynchronous=True, session_class=DjangoSession)
+    session.lifecycle.rotates = bool(cookies) or "rotate_on" in options()
     sid = read_key(key)
     if sid is not None:
         session.lifecycle.claim(sid)

@@ -130,7 +130,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         lifecycle = self.session.lifecycle
         if lifecycle.draft is None:
             self.check_colour(loading=True)
-            self.session.load()
+            self.session.loaded()
         lifecycle.touched = True
         return self._cleared()
 
