@@ -156,6 +156,16 @@ def overlapped(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+def reopened(request: HttpRequest) -> HttpResponse:
+    """As mozilla-django-oidc does."""
+    request.session["a"] = 1
+    request.session.save()
+    request.session = request.session.__class__(request.session.session_key)
+    if "change" in request.GET:
+        request.session["user"] = "ada"
+    return HttpResponse("ok")
+
+
 def csrf(request: HttpRequest) -> HttpResponse:
     return HttpResponse(get_token(request))
 
@@ -198,6 +208,7 @@ VIEWS = (
     lazy,
     overlapped,
     csrf,
+    reopened,
     who,
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]

@@ -91,6 +91,15 @@ def test_the_class_of_a_session_opens_it_again_by_its_key(client: Client) -> Non
     assert client.get("/read").json() == {"value": "eve"}
 
 
+@pytest.mark.parametrize("then", ["", "?change=1"])
+def test_a_session_that_is_saved_and_opened_again_by_its_key_gets_its_cookie(driver: CountingDriver, then: str) -> None:
+    client = Client()
+    for _ in range(2):
+        client.get(f"/reopened{then}")
+        session = SessionStore(client.cookies[settings.SESSION_COOKIE_NAME].value)
+        assert dict(session.items()) == ({"a": 1, "user": "ada"} if then else {"a": 1})
+
+
 def test_an_unknown_key_is_never_adopted(driver: CountingDriver) -> None:
     for key in ("made-up-key-of-somebody", "name~token", "ä" * 20, "x" * 5000, "a.b", "~~~~~~~~"):
         session = SessionStore(key)

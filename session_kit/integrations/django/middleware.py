@@ -18,7 +18,7 @@ from django.utils.deprecation import MiddlewareMixin
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
 from session_kit.integrations.django.cookies import put_cookie
 from session_kit.integrations.django.engine import SessionStore
-from session_kit.integrations.django.session import open_session
+from session_kit.integrations.django.session import DjangoSession, open_session
 from session_kit.integrations.django.settings import is_told, manager
 from session_kit.manager import Headers
 
@@ -56,6 +56,9 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             return cast(HttpResponse, response)
         session, plain_host = store.session, functools.partial(_plain_host, request)
         try:
+            if self._is_another(request, store):
+                await store.aload()
+                session.lifecycle.client_id = None
             if response.status_code < 500 and store.settle():
                 await store.asave()
                 session.lifecycle.client_id = None
@@ -65,15 +68,27 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
 
     def process_request(self, request: HttpRequest) -> None:
         store = self.SessionStore()
+        store.session = self._open(request)
+        store.quiet = store.session.lifecycle.rotates = True
+        request.session = store
+
+    def _open(self, request: HttpRequest) -> DjangoSession:
         cookies = request.META.get("HTTP_COOKIE", "")
         if not cookies and request.COOKIES:  # as tests put them there, without a header
             name = self.manager.policy.cookie.name
             cookies = f"{name}={request.COOKIES.get(name, '')}"
-        if cookies:
-            bare = _bare_key(request)
-            store.session = open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
-        store.quiet = store.session.lifecycle.rotates = True
-        request.session = store
+        bare = _bare_key(request) if cookies else None
+        return open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
+
+    def _is_another(self, request: HttpRequest, store: SessionStore) -> bool:
+        """Whether the application has put another session in place of ours, whose key the client does not have.
+
+        mozilla-django-oidc does so: it saves, and opens the session again by its key.
+        """
+        if store.quiet:
+            return False
+        store.quiet = True
+        return store.session_key not in (None, self._open(request).lifecycle.claimed_id())
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         store = getattr(request, "session", None)
@@ -81,6 +96,9 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             return response
         session, plain_host = store.session, functools.partial(_plain_host, request)
         try:
+            if self._is_another(request, store):
+                store.load()
+                session.lifecycle.client_id = None
             if response.status_code < 500 and store.settle():
                 store.save()
                 session.lifecycle.client_id = None
