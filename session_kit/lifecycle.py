@@ -65,6 +65,7 @@ class Lifecycle:
     unanswered = False  # the store did not answer when the session was to be loaded
     outage: DriverUnavailable | None = None  # that the application was told of
     phase = AHEAD
+    rotates = True  # by itself, when a key of `rotate_on` changes; False where nobody can send the new id
     touched = False  # the application has looked at it
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
@@ -94,6 +95,15 @@ class Lifecycle:
         if self.id is None:
             self.id = self.policy.make_id()
         return self.id
+
+    def claim(self, sid: str) -> None:
+        """Look for the session of this id, in place of those of cookies; for ids that need no signature."""
+        self.cookies, self.claims = None, [(sid, False)]
+
+    def claimed_id(self) -> str | None:
+        """The id that a cookie with a good signature claims, or None. Nobody has looked it up yet."""
+        claims = self._find()
+        return claims[0][0] if claims else None
 
     def _find(self) -> list[Claim]:
         """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
@@ -313,7 +323,7 @@ class Lifecycle:
             if due:
                 self._need_cookie("a new session cannot be given to the client")
             return due
-        if changed and self.next_id is None and draft.gained(policy.rotate_on):
+        if changed and self.rotates and self.next_id is None and draft.gained(policy.rotate_on):
             if self.phase is AHEAD:
                 self.rotate()
             else:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import subprocess
-import sys
-import tarfile
 import unittest
-from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,152 +15,16 @@ from django.conf import settings
 from session_kit import ConfigError, CookieOptions, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
+from tests.django_site import SECRET, client, driver
+from tests.django_source import unpack_django
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-OURS = "session_kit.integrations.django"
+__all__ = ["client", "driver"]  # fixtures
 
-if not settings.configured:
-    settings.configure(
-        SECRET_KEY=SECRET,
-        ALLOWED_HOSTS=["*"],
-        ROOT_URLCONF=__name__,
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-        MIDDLEWARE=[f"{OURS}.SessionMiddleware", "django.contrib.messages.middleware.MessageMiddleware"],
-        MESSAGE_STORAGE="django.contrib.messages.storage.session.SessionStorage",
-        SESSION_ENGINE=OURS,
-        SESSION_KIT={"store": "memory://"},
-        SESSION_COOKIE_HTTPONLY=True,
-        USE_TZ=True,
-    )
-    django.setup()
+from django.core.management import call_command
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, Client, override_settings
 
-from django.contrib import messages  # noqa: E402
-from django.contrib.auth.base_user import AbstractBaseUser  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse  # noqa: E402
-from django.test import AsyncClient, Client, override_settings  # noqa: E402
-from django.urls import path  # noqa: E402
-
-from session_kit.integrations.django import SessionStore  # noqa: E402
-
-assert AbstractBaseUser
-
-
-def untouched(request: HttpRequest) -> HttpResponse:
-    return HttpResponse("ok")
-
-
-def read(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"value": request.session.get("user")})
-
-
-def write(request: HttpRequest) -> HttpResponse:
-    request.session["user"] = request.GET.get("value", "ada")
-    return HttpResponse("ok")
-
-
-def count(request: HttpRequest) -> HttpResponse:
-    request.session.update(lambda data: {"count": data.get("count", 0) + 1})
-    return JsonResponse({"count": request.session["count"]})
-
-
-def nested(request: HttpRequest) -> HttpResponse:
-    request.session.setdefault("cart", []).append("apple")
-    return JsonResponse({"cart": request.session["cart"]})
-
-
-def rotate(request: HttpRequest) -> HttpResponse:
-    request.session.cycle_key()
-    return HttpResponse("ok")
-
-
-def flush(request: HttpRequest) -> HttpResponse:
-    request.session.flush()
-    return HttpResponse("ok")
-
-
-def clear(request: HttpRequest) -> HttpResponse:
-    request.session.clear()
-    return HttpResponse("ok")
-
-
-def fail(request: HttpRequest) -> HttpResponse:
-    request.session["user"] = "eve"
-    raise RuntimeError("broken")
-
-
-def save_and_fail(request: HttpRequest) -> HttpResponse:
-    request.session["user"] = "saved"
-    request.session.save()
-    request.session["user"] = "not saved"
-    raise RuntimeError("broken")
-
-
-def flash(request: HttpRequest) -> HttpResponse:
-    messages.info(request, "hello")
-    return HttpResponse("ok")
-
-
-def flashed(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"messages": [str(message) for message in messages.get_messages(request)]})
-
-
-def stream(request: HttpRequest) -> StreamingHttpResponse:
-    request.session.get("user")
-
-    def body() -> Iterator[bytes]:
-        yield b"one"
-        request.session["user"] = "late"
-        yield b"two"
-
-    return StreamingHttpResponse(body())
-
-
-def browser(request: HttpRequest) -> HttpResponse:
-    request.session.set_expiry(0)
-    return HttpResponse("ok")
-
-
-async def async_write(request: HttpRequest) -> HttpResponse:
-    await request.session.aset("user", "async")
-    return JsonResponse({"value": await request.session.aget("user")})
-
-
-VIEWS = (
-    untouched,
-    read,
-    write,
-    count,
-    nested,
-    rotate,
-    flush,
-    clear,
-    fail,
-    save_and_fail,
-    flash,
-    flashed,
-    stream,
-    browser,
-    async_write,
-)
-urlpatterns = [path(view.__name__, view) for view in VIEWS]
-
-ENGINE = ["django.contrib.sessions.middleware.SessionMiddleware", settings.MIDDLEWARE[1]]
-
-
-@pytest.fixture
-def driver() -> Iterator[CountingDriver]:
-    driver = CountingDriver(MemoryDriver())
-    with override_settings(SESSION_KIT={"store": UnstorageSessionStore(driver)}):
-        yield driver
-
-
-@pytest.fixture(params=["engine", "shared cookie"])
-def client(request: pytest.FixtureRequest, driver: CountingDriver) -> Iterator[Client]:
-    with override_settings(MIDDLEWARE=ENGINE if request.param == "engine" else settings.MIDDLEWARE):
-        yield Client(raise_request_exception=False)
-
+from session_kit.integrations.django import SessionStore
 
 # --- Django's own tests ---
 
@@ -173,14 +32,7 @@ def client(request: pytest.FixtureRequest, driver: CountingDriver) -> Iterator[C
 @pytest.fixture(scope="session")
 def own_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The module `sessions_tests.tests` of the source package of the Django that is installed."""
-    folder = tmp_path_factory.mktemp("django")
-    wanted = f"django=={version('django')}"
-    words = ["download", "-q", "--no-deps", "--no-binary", "django", "--no-build-isolation", "-d", str(folder), wanted]
-    subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)
-    (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as package:
-        package.extractall(folder, filter="data")
-    (source,) = folder.glob("*/tests/sessions_tests/tests.py")
+    source = unpack_django(tmp_path_factory.mktemp("django")) / "sessions_tests" / "tests.py"
     # The mixin alone: what follows it tests Django's own backends. Nothing of it needs the test models.
     lines = source.read_text().split("class DatabaseSessionTests")[0].splitlines()
     text = "\n".join(line for line in lines if not line.startswith("from .models"))
@@ -371,6 +223,7 @@ def test_an_outage_with_the_shared_cookie(on_error: str) -> None:
         assert client.get("/read").json() == {"value": "ada"}
 
 
+@override_settings(SESSION_COOKIE_NAME="session")
 def test_the_cookie_is_the_one_that_all_share(driver: CountingDriver) -> None:
     client = Client()
     client.get("/write")

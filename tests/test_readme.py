@@ -63,8 +63,8 @@ settings.configure(
 )
 django.setup()
 OWN = ["django.contrib.sessions.middleware.SessionMiddleware"]
-for middleware, cookie in ((MIDDLEWARE, "session"), (OWN, "sessionid")):
-    with override_settings(MIDDLEWARE=middleware):
+for middleware, cookie in ((MIDDLEWARE, SESSION_COOKIE_NAME), (OWN, "sessionid")):
+    with override_settings(MIDDLEWARE=middleware, SESSION_COOKIE_NAME=cookie):
         client = Client()
         assert [client.get("/", secure=True).json()["visits"] for _ in range(3)] == [1, 2, 3]
         assert list(client.cookies) == [cookie]

@@ -1,112 +1,185 @@
-"""The session engine: Django's sessions, under its own middleware and cookie, on any store of ours."""
+"""The session engine: Django's `SessionStore` over our `Session`, under either middleware."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from typing import Any
 
-from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
-from django.utils.crypto import get_random_string
-from msgspec import Raw
+from django.contrib.sessions.backends.base import CreateError, UpdateError
 
-from session_kit.draft import Draft
-from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry
 from session_kit.drivers.twins import run
-from session_kit.errors import SessionError
-from session_kit.integrations.django.data import Data
+from session_kit.errors import CorruptEntry
+from session_kit.integrations.django.session import DjangoSession, open_session, read_key
 from session_kit.integrations.django.settings import store
-from session_kit.record import RESERVED, Notes
-
-EXPIRY = "_session_expiry"
-"""The key under which Django keeps what `set_expiry` was given."""
+from session_kit.integrations.django.state import SessionState
+from session_kit.state import AHEAD
 
 
-class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
+class SessionStore(SessionState):
     """Django's session on any store of ours: `SESSION_ENGINE = "session_kit.integrations.django"`.
 
-    Beyond Django's own: requests that change different keys at the same time keep both, `update` takes a function that
-    runs again when another request was faster, and changes inside values are found without `modified = True`.
+    session_key: an id (`name~token`), or the signed cookie in which any framework of ours keeps one.
+
+    The session itself is in `.session`. Beyond Django's own: requests that change different keys at the same time keep
+    both, `update` takes a function that runs again when another request was faster, and changes inside values are found
+    without `modified = True`. `cycle_key` takes effect with the save, in the same write.
     Raises `DriverUnavailable` when the store does not answer.
     """
 
-    _data: Data  # once they are loaded
-    _version: object = None  # of the record in the store; None if nobody has looked
-    _notes: Raw | None = None  # what the record says of itself
-    _changed = False  # what `modified` was set to
-    _seen = 0  # so many changes had been made by then
+    # --- data ---
 
-    @property
-    def _session_cache(self) -> Data:
-        return self._data  # or AttributeError, by which Django knows that they are to be loaded
+    def update(self, dict_: Any) -> None:
+        self._update(self._session, dict_)
 
-    @_session_cache.setter
-    def _session_cache(self, data: Any) -> None:
-        if isinstance(data, Data):
-            self._data = data
-            return
-        if not hasattr(self, "_data"):
-            self._data = Data({})
-        # A new session begins with {}, which is no change; the data of a stored one are replaced, read or not.
-        if data or self._data or self.session_key is not None:
-            self._data.draft.replace(data)
+    async def aupdate(self, dict_: Any) -> None:
+        self._update(await self._aget_session(), dict_)
 
-    @property
-    def modified(self) -> bool:
-        """Whether something changed, inside values too."""
-        if self._changed or not hasattr(self, "_data"):
-            return self._changed
-        draft = self._data.draft
-        draft.settle()
-        return len(draft.log) > self._seen
+    def _update(self, session: DjangoSession, changes: Any) -> None:
+        session.update(changes if callable(changes) or isinstance(changes, Mapping) else dict(changes))
+        self.modified = True
 
-    @modified.setter
-    def modified(self, value: bool) -> None:
-        self._changed = value
-        self._seen = len(self._data.draft.log) if hasattr(self, "_data") else 0
+    def setdefault(self, key: str, value: Any) -> Any:
+        return self._session.setdefault(key, value)
 
-    # --- Django's eight methods and their twins ---
+    async def asetdefault(self, key: str, value: Any) -> Any:
+        return (await self._aget_session()).setdefault(key, value)
 
-    def exists(self, session_key: str) -> bool:
-        return bool(session_key) and store().driver.has(store().key(session_key))
+    def clear(self) -> None:
+        """Drop the data. The key stays, as Django has it; a logout is `flush`."""
+        lifecycle = self.session.lifecycle
+        self._clears = True  # Django's `clear` does no I/O and has no twin: on an event loop it waits for the next load
+        if lifecycle.draft is not None or not self.would_block(loading=True):
+            self._get_session()
+        self.accessed = self.modified = True
 
-    async def aexists(self, session_key: str) -> bool:
-        return bool(session_key) and await store().driver.ahas(store().key(session_key))
+    # --- loading ---
 
-    def create(self) -> None:
-        run(self._create(store().blocking))
+    def load(self) -> dict[str, Any]:
+        """The data as they are in the store."""
+        if self.session.lifecycle.draft is None:
+            return dict(self._get_session())
+        sid = self._stored_id()
+        return {} if sid is None else store().get(sid) or {}
 
-    async def acreate(self) -> None:
-        await self._create(store().native)
+    async def aload(self) -> dict[str, Any]:
+        if self.session.lifecycle.draft is None:
+            return dict(await self._aget_session())
+        sid = self._stored_id()
+        return {} if sid is None else await store().aget(sid) or {}
+
+    def _stored_id(self) -> str | None:
+        stored = self.session.lifecycle.stored
+        return None if stored is None else stored.id
+
+    def exists(self, session_key: str | None) -> bool:
+        sid = self._live(session_key)
+        try:
+            return sid is not None and store().get(sid) is not None
+        except CorruptEntry:
+            return False
+
+    async def aexists(self, session_key: str | None) -> bool:
+        sid = self._live(session_key)
+        try:
+            return sid is not None and await store().aget(sid) is not None
+        except CorruptEntry:
+            return False
+
+    def _live(self, key: str | None) -> str | None:
+        sid, lifecycle = read_key(key), self.session.lifecycle
+        # `cycle_key` was called: the old id ends with the save.
+        return None if lifecycle.next_id is not None and sid == lifecycle.id else sid
+
+    # --- saving ---
 
     def save(self, must_create: bool = False) -> None:
-        if self.session_key is None:
-            self.create()
-        else:
-            self._get_session(no_load=must_create)
-            run(self._save(store().blocking, must_create))
+        """Write the session, changed or not. `UpdateError` if another request has ended it, or changed its id."""
+        self.check_colour()
+        self._get_session()
+        lifecycle = self.session.lifecycle
+        if self._is_writable(must_create):
+            run(lifecycle.save(lifecycle.policy.store.blocking))
+        self._written()
 
     async def asave(self, must_create: bool = False) -> None:
-        if self.session_key is None:
-            await self.acreate()
-        else:
-            await self._aget_session(no_load=must_create)
-            await self._save(store().native, must_create)
+        await self._aget_session()
+        lifecycle = self.session.lifecycle
+        if lifecycle.due(ending=False):
+            self._is_writable(must_create)
+            await lifecycle.save_in_turn(ending=False)
+        elif self._is_writable(must_create):
+            await lifecycle.in_turn(lifecycle.save)
+        self._written()
+
+    def _is_writable(self, must_create: bool) -> bool:
+        lifecycle = self.session.lifecycle
+        if lifecycle.unanswered:
+            raise lifecycle.no_answer()
+        if must_create and lifecycle.stored is not None:
+            raise CreateError
+        if lifecycle.due(ending=False) or lifecycle.stored is not None:
+            return True
+        return lifecycle.displaced is None and lifecycle.phase is AHEAD
+
+    def _written(self) -> None:
+        lifecycle = self.session.lifecycle
+        self._saved, self._seen = True, 0
+        stored = lifecycle.stored
+        lost = lifecycle.displaced is not None if stored is None else stored.id != lifecycle.id
+        if lost and not self.quiet:
+            raise UpdateError
+
+    def create(self) -> None:
+        """Begin another session, with a new key and the data that were loaded, and store it."""
+        self._anew()
+        self.save(must_create=True)
+        self.modified = True
+
+    async def acreate(self) -> None:
+        self._anew()
+        await self.asave(must_create=True)
+        self.modified = True
+
+    def _anew(self) -> None:
+        old, self.session = self.session, open_session()
+        self.session.loaded()
+        if old.lifecycle.draft is not None:
+            self.session.set(dict(old))
+
+    def cycle_key(self) -> None:
+        """Give the session a new key; it keeps its data. The old key ends when the session is saved."""
+        self._get_session().lifecycle.rotate()
+        self.modified = True
+
+    async def acycle_key(self) -> None:
+        (await self._aget_session()).lifecycle.rotate()
+        self.modified = True
+
+    # --- deleting ---
+
+    def flush(self) -> None:
+        self.check_colour()
+        self.session.destroy()
+        self._asked_key, self._clears = None, False
+        self.accessed = self.modified = True
+
+    async def aflush(self) -> None:
+        await self.session.adestroy()
+        self._asked_key, self._clears = None, False
+        self.accessed = self.modified = True
 
     def delete(self, session_key: str | None = None) -> None:
-        key = session_key or self.session_key
-        if key is not None:
-            store().destroy(key)
+        """Delete the session of that key, by default this one."""
+        if session_key is None or session_key == self.session_key:
+            self.flush()
+        elif (sid := read_key(session_key)) is not None:
+            store().destroy(sid)
 
     async def adelete(self, session_key: str | None = None) -> None:
-        key = session_key or self.session_key
-        if key is not None:
-            await store().adestroy(key)
-
-    def load(self) -> Data:
-        return run(self._load(store().blocking))
-
-    async def aload(self) -> Data:
-        return await self._load(store().native)
+        if session_key is None or session_key == self.session_key:
+            await self.aflush()
+        elif (sid := read_key(session_key)) is not None:
+            await store().adestroy(sid)
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -116,76 +189,16 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     async def aclear_expired(cls) -> None:
         await store().driver.aprune()
 
-    # --- written once for both colours ---
-
-    async def _load(self, io: Any) -> Data:
-        fields = await self._read(io)
-        if fields is None:
-            self._session_key = None
-        return Data(fields or {})
-
-    async def _read(self, io: Any) -> dict[str, Raw] | None:
-        """Read the record and remember its version; None if it is gone, or nobody can read it."""
-        try:
-            record = store().record(await store().entry_by(io, self.session_key))
-        except CorruptEntry:
-            await store().destroy_by(io, self.session_key)
-            return None
-        if record is None:
-            return None
-        self._version = record.version
-        self._notes = record.fields.pop(RESERVED, None)
-        return record.fields
-
-    async def _create(self, io: Any) -> None:
-        self._get_session(no_load=True)
-        for _ in range(3):
-            self._session_key = get_random_string(32, VALID_KEY_CHARS)
-            try:
-                await self._save(io, must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return
-        raise SessionError("random session keys exist already, three times in a row; is the random source broken?")
-
-    async def _save(self, io: Any, must_create: bool) -> None:
-        draft, can = self._data.draft, store().capabilities
-        draft.settle()
-        if must_create:
-            self._notes = None
-            expect: object = ABSENT if can.create else ANY
-        else:
-            if self._version is None or not can.swap:
-                await self._catch_up(io)
-            expect = self._version if can.swap else ANY
-        while True:
-            try:
-                await self._put(io, draft, expect)
-            except Conflict:
-                if must_create:
-                    raise CreateError from None
-                await self._catch_up(io)
-                expect = self._version
-                continue
-            draft.saved()
-            self._seen = 0
-            return
-
-    async def _put(self, io: Any, draft: Draft, expect: object) -> None:
-        expiry = draft[EXPIRY] if EXPIRY in draft.fields else None
-        ttl = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
-        if ttl <= 0:
-            await store().destroy_by(io, self.session_key)
-            return
-        if self._notes is None:
-            self._notes = store().codec.encode(Notes(time.time()))
-        fields = {RESERVED: self._notes, **draft.fields}
-        self._version = await store().set_by(io, self.session_key, fields, expect=expect, ttl=ttl)
-
-    async def _catch_up(self, io: Any) -> None:
-        """Replay the changes on what another request has stored meanwhile."""
-        fields = await self._read(io)
-        if fields is None:
-            raise UpdateError
-        self._data.draft.rebase(fields)
+    def __deepcopy__(self, memo: dict[int, Any]) -> SessionStore:
+        """Another session of the same key, with the same data and changes."""
+        copied = type(self)(self.session_key)
+        lifecycle = self.session.lifecycle
+        draft = lifecycle.draft
+        if draft is not None:
+            draft.settle()
+            twin, made = copied.session.lifecycle, lifecycle.policy.draft(draft.stored)
+            made.log = list(draft.log)
+            made.rebase(draft.stored)
+            twin.draft, twin.stored, twin.id = made, lifecycle.stored, lifecycle.id
+            twin.next_id, twin.client_id = lifecycle.next_id, lifecycle.client_id
+        return copied

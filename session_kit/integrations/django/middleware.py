@@ -4,110 +4,166 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable
-from http.cookies import Morsel
-from inspect import iscoroutinefunction
+from importlib import import_module
 from typing import Any, cast
 
-from asgiref.sync import markcoroutinefunction
-from django.contrib.sessions.backends.base import SessionBase
+from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.deprecation import MiddlewareMixin
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
-from session_kit.integrations.django.settings import manager
-from session_kit.integrations.django.shared import BrowserSession, SharedSession
+from session_kit.integrations.django.cookies import put_cookie
+from session_kit.integrations.django.engine import SessionStore
+from session_kit.integrations.django.session import DjangoSession, open_session
+from session_kit.integrations.django.settings import is_told, manager
 from session_kit.manager import Headers
-from session_kit.session import Session
-
-# Attributes of a cookie that Python's parser learns of later.
-cast(Any, Morsel)._reserved.setdefault("partitioned", "Partitioned")
-cast(Any, Morsel)._reserved.setdefault("priority", "Priority")
-cast(Any, Morsel)._flags.add("partitioned")
 
 log = logging.getLogger("django.request")
+THEIRS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
-class SessionMiddleware:
-    """In the place of Django's: `request.session` with Django's API over the record and cookie that others share.
+class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Django has no types
+    """In the place of Django's: the cookie is the signed one that other frameworks share.
 
-    A view that raises, or answers with a 5xx, has changed nothing. A store that does not answer is a 503, unless
-    `on_error="anonymous"`. How long a session lives is the store's `ttl`, by default `SESSION_COOKIE_AGE`;
-    `set_expiry(0)` still makes a cookie that ends with the browser.
+    A view that fails (5xx) has changed nothing. A request that overlaps a logout is answered as if nothing had
+    happened, and what it changed is dropped. A store that does not answer is a 503, unless `on_error="anonymous"`.
     """
 
-    sync_capable = True
-    async_capable = True
-
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
+        MiddlewareMixin.__init__(self, get_response)  # Django's own imports the engine, by default that of its database
+        if THEIRS in settings.MIDDLEWARE:
+            raise ConfigError("MIDDLEWARE has two session middlewares: keep session_kit's and remove Django's")
+        found = engine()
+        self.SessionStore = found if issubclass(found, SessionStore) else SessionStore  # a system check warns
         self.manager = manager()
-        self._asynchronous = iscoroutinefunction(get_response)
-        if self._asynchronous:
-            markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        if self._asynchronous:
+        if self.async_mode:
             return self.__acall__(request)
-        session = self._open(request)
-        response = self.get_response(request)
-        try:
-            return self._answer(response, session, self.manager.commit(session, response.status_code))
-        except DriverUnavailable:
-            return self._answer(_unavailable(), session, self.manager.refuse(session))
+        self.process_request(request)
+        return self.process_response(request, self.get_response(request))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
-        session = self._open(request)
-        await self.manager.apreload(session)
+        self.process_request(request)
+        await self.manager.apreload(request.session.session)
         response = await self.get_response(request)
+        store = getattr(request, "session", None)
+        if not isinstance(store, SessionStore):
+            return cast(HttpResponse, response)
+        session, plain_host = store.session, functools.partial(_plain_host, request)
         try:
-            return self._answer(response, session, await self.manager.acommit(session, response.status_code))
+            if self._is_another(request, store):
+                await store.aload()
+                session.lifecycle.client_id = None
+            if response.status_code < 500 and store.settle():
+                await store.asave()
+                session.lifecycle.client_id = None
+            return self._answer(response, store, await self.manager.acommit(session, response.status_code, plain_host))
         except DriverUnavailable:
-            return self._answer(_unavailable(), session, self.manager.refuse(session))
+            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host))
+
+    def process_request(self, request: HttpRequest) -> None:
+        store = self.SessionStore()
+        store.session = self._open(request)
+        store.quiet = store.session.lifecycle.rotates = True
+        request.session = store
+
+    def _open(self, request: HttpRequest) -> DjangoSession:
+        cookies = request.META.get("HTTP_COOKIE", "")
+        if not cookies and request.COOKIES:  # as tests put them there, without a header
+            name = self.manager.policy.cookie.name
+            cookies = f"{name}={request.COOKIES.get(name, '')}"
+        bare = _bare_key(request) if cookies else None
+        return open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
+
+    def _is_another(self, request: HttpRequest, store: SessionStore) -> bool:
+        """Whether the application has put another session in place of ours, whose key the client does not have.
+
+        mozilla-django-oidc does so: it saves, and opens the session again by its key.
+        """
+        if store.quiet:
+            return False
+        store.quiet = True
+        return store.session_key not in (None, self._open(request).lifecycle.claimed_id())
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        store = getattr(request, "session", None)
+        if not isinstance(store, SessionStore):
+            return response
+        session, plain_host = store.session, functools.partial(_plain_host, request)
+        try:
+            if self._is_another(request, store):
+                store.load()
+                session.lifecycle.client_id = None
+            if response.status_code < 500 and store.settle():
+                store.save()
+                session.lifecycle.client_id = None
+            return self._answer(response, store, self.manager.commit(session, response.status_code, plain_host))
+        except DriverUnavailable:
+            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """What a view that needed the session answers in an outage."""
-        return _unavailable() if isinstance(error, DriverUnavailable) else None
+        return unavailable() if isinstance(error, DriverUnavailable) else None
 
-    def _open(self, request: HttpRequest) -> Session[Any]:
-        if isinstance(getattr(request, "session", None), SessionBase):
-            raise ConfigError("two session middlewares are installed; keep session_kit's and remove Django's")
-        cookies = request.META.get("HTTP_COOKIE", "").encode("latin-1")
-        session = self.manager.open(cookies, asynchronous=self._asynchronous, session_class=BrowserSession)
-        request.session = SharedSession(session)
-        return session
-
-    def _answer(self, response: Any, session: Session[Any], headers: Headers) -> HttpResponse:
+    def _answer(self, response: Any, store: SessionStore, headers: Headers) -> HttpResponse:
         for name, value in headers:
             if name == "Vary":
                 patch_vary_headers(response, (value,))
             elif name == "Cache-Control":
                 patch_cache_control(response, no_cache='"Set-Cookie"')
             else:
-                _set_cookie(response, value)
+                put_cookie(response, value)
         if response.streaming:
-            response._resource_closers.append(functools.partial(self._finish, session))
+            response._resource_closers.append(functools.partial(self._finish, store))
         else:
-            self.manager.finish(session)
+            self.manager.finish(store.session)
         return cast(HttpResponse, response)
 
-    def _finish(self, session: Session[Any]) -> None:
+    def _finish(self, store: SessionStore) -> None:
         try:
-            self.manager.finish(session)
+            self.manager.finish(store.session)
         except Exception:
             # Django says nothing of what is raised when a response is closed.
             log.exception("what was changed while the response was streamed could not be saved")
 
 
-def _set_cookie(response: HttpResponse, header: str) -> None:
-    """Put a whole `Set-Cookie` header where Django and its test client look for cookies."""
-    pair, *attributes = header.split("; ")
-    name, _, value = pair.partition("=")
-    response.cookies[name] = value
-    for attribute in attributes:
-        key, _, text = attribute.partition("=")
-        response.cookies[name][key.lower()] = text or True
+def engine() -> type[Any]:
+    """The class that `SESSION_ENGINE` names; ours if nobody has set it, as Django's default needs its database."""
+    return (
+        cast("type[Any]", import_module(settings.SESSION_ENGINE).SessionStore)
+        if is_told("SESSION_ENGINE")
+        else SessionStore
+    )
 
 
-def _unavailable() -> HttpResponse:
+def _bare_key(request: HttpRequest) -> str | None:
+    """The id that Django's test client puts into its cookie jar without a signature. Never taken outside of tests."""
+    if not in_tests():
+        return None
+    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    return key if key and manager().policy.signer.verify(key.encode()) is None else None
+
+
+def in_tests() -> bool:
+    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
+
+
+def _plain_host(request: HttpRequest) -> str | None:
+    """The host that was asked for over plain http, where the cookie may go without `Secure`; None: nowhere."""
+    if request.is_secure() or is_told("SESSION_COOKIE_SECURE"):
+        return None
+    if in_tests():
+        return "testserver"
+    return str(request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", ""))
+
+
+def unavailable() -> HttpResponse:
+    """What a client is told in an outage."""
     return HttpResponse(STORE_DOWN, status=503, content_type="text/plain", headers={"Cache-Control": "no-store"})

@@ -3,67 +3,78 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django import conf
 from django.core.signals import setting_changed
 
-from session_kit.cookie import CookieOptions
+from session_kit.cookie import CookieOptions, check_secrets
+from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError
+from session_kit.integrations.django.codec import LenientCodec
+from session_kit.integrations.django.expiry import AS_DJANGO, Lifetime
 from session_kit.manager import SessionManager, make_manager
-from session_kit.store import UnstorageSessionStore, open_store, with_ttl
+from session_kit.store import TTL, UnstorageSessionStore, open_store, with_ttl
 
 T = TypeVar("T")
 
 
-def once(make: Callable[[], T]) -> Callable[[], T]:
-    """Make something of the settings once a process, and anew when they change, which they do in tests alone."""
-    made = functools.cache(make)
+def once(*settings: str) -> Callable[[Callable[[], T]], Callable[[], T]]:
+    """Make something once a process, and anew when settings that begin so change, which they do in tests alone."""
 
-    def forget(*, setting: str, **_: object) -> None:
-        if setting.startswith(("SESSION_", "SECRET_KEY")):
-            made.cache_clear()
+    def decorate(make: Callable[[], T]) -> Callable[[], T]:
+        made = functools.cache(make)
 
-    setting_changed.connect(forget, weak=False)
-    return made
+        def forget(*, setting: str, **_: object) -> None:
+            if setting.startswith(settings):
+                made.cache_clear()
+
+        setting_changed.connect(forget, weak=False)
+        return made
+
+    return decorate
 
 
-@once
-def store() -> UnstorageSessionStore:
-    """The store of `SESSION_KIT`."""
-    store = options().get("store")
-    if store is None:
+@once("SESSION_KIT")
+def given_store() -> tuple[UnstorageSessionStore, TTL]:
+    """The store of `SESSION_KIT`, and the ttl that it says."""
+    found = options().get("store")
+    if found is None:
         raise ConfigError('SESSION_KIT needs a store: SESSION_KIT = {"store": "redis://..."}')
-    if isinstance(store, str):
-        url = with_ttl(store, conf.settings.SESSION_COOKIE_AGE)
-        store = open_store(url, clock=options().get("clock", time.time))
-    if not isinstance(store, UnstorageSessionStore):
+    if isinstance(found, str):
+        opened = open_store(found, clock=options().get("clock", time.time))
+        return opened, opened.ttl if with_ttl(found, 1) == found else AS_DJANGO
+    if not isinstance(found, UnstorageSessionStore):
         raise ConfigError(
-            f"SESSION_KIT: the engine needs a URL or an UnstorageSessionStore, not {type(store).__name__}"
+            f"SESSION_KIT: the engine needs a URL or an UnstorageSessionStore, not {type(found).__name__}"
         )
-    return store
+    return found, found.ttl
 
 
-@once
+@once("SESSION_", "SECRET_KEY", "DEBUG")
 def manager() -> SessionManager:
-    """The manager of `SESSION_KIT`, for the shared cookie."""
-    settings = conf.settings
-    samesite: Any = (settings.SESSION_COOKIE_SAMESITE or "lax").lower()
-    defaults = {
-        "name": "session" if settings.SESSION_COOKIE_NAME == "sessionid" else settings.SESSION_COOKIE_NAME,
-        "cookie": CookieOptions(
-            httponly=settings.SESSION_COOKIE_HTTPONLY,
-            samesite=samesite,
-            path=settings.SESSION_COOKIE_PATH,
-            domain=settings.SESSION_COOKIE_DOMAIN or None,
-            persistent=not settings.SESSION_EXPIRE_AT_BROWSER_CLOSE,
-        ),
-    }
-    given = {**defaults, **options(), "store": store()}
-    secret = given.pop("secret", None) or [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    return make_manager(secret=secret, **given)
+    """The manager of `SESSION_KIT`, for both ways: its store keeps to `set_expiry`, and takes what Django takes."""
+    given = dict(options())
+    under, ttl = given_store()
+    made = UnstorageSessionStore(
+        under.driver,
+        prefix=under.prefix,
+        ttl=Lifetime(ttl, _touch_after(given)),
+        hash_ids=under.hash_ids,
+        codec=LenientCodec(under.codec),
+        clock=under.clock,
+    )
+    usual = {"name": conf.settings.SESSION_COOKIE_NAME, "cookie": _cookie()}
+    secret = given.pop("secret", None) or secrets()
+    return make_manager(secret=secret, **{**usual, **given, "store": made})
+
+
+def store() -> UnstorageSessionStore:
+    """The store of the manager."""
+    return cast(UnstorageSessionStore, manager().store)
 
 
 def options() -> dict[str, Any]:
@@ -72,3 +83,55 @@ def options() -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError('the setting SESSION_KIT is missing: SESSION_KIT = {"store": "redis://..."}')
     return found
+
+
+def is_told(setting: str) -> bool:
+    """Whether somebody has set it, as against Django's default."""
+    return bool(conf.settings.is_overridden(setting))
+
+
+def secrets() -> list[str | bytes]:
+    """What signs the cookie if `SESSION_KIT` has no secret: `SECRET_KEY` and its fallbacks.
+
+    One that other frameworks would refuse, such as that of a new project, is hashed first. It signs, but cannot be
+    shared; a system check says so.
+    """
+    keys = [conf.settings.SECRET_KEY, *conf.settings.SECRET_KEY_FALLBACKS]
+    return [hashlib.sha256(_bytes(key)).hexdigest() if weakness(key) else key for key in keys]
+
+
+def weakness(key: str | bytes) -> str | None:
+    """What is wrong with a secret, or None."""
+    try:
+        check_secrets(key)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _bytes(key: str | bytes) -> bytes:
+    return key.encode() if isinstance(key, str) else key
+
+
+def _cookie() -> CookieOptions:
+    settings = conf.settings
+    samesite: Any = (settings.SESSION_COOKIE_SAMESITE or "lax").lower()
+    return CookieOptions(
+        httponly=settings.SESSION_COOKIE_HTTPONLY,
+        # Django's default is False; here only in development.
+        secure=settings.SESSION_COOKIE_SECURE
+        if settings.is_overridden("SESSION_COOKIE_SECURE")
+        else not settings.DEBUG,
+        samesite=samesite,
+        path=settings.SESSION_COOKIE_PATH,
+        domain=settings.SESSION_COOKIE_DOMAIN or None,
+        persistent=not settings.SESSION_EXPIRE_AT_BROWSER_CLOSE,
+    )
+
+
+def _touch_after(given: dict[str, Any]) -> float:
+    value = given.get("touch_after", 300)
+    try:
+        return 0.0 if value == 0 else parse_duration(value)
+    except (TypeError, ValueError):
+        return 300.0  # the manager refuses it
