@@ -128,9 +128,14 @@ class FinishingBody:
     def __init__(self, body: Iterable[bytes], manager: SessionManager, session: Session[Any]) -> None:
         self._body = body
         self._finish = partial(manager.finish, session)
+        self._revert = partial(manager.revert, session)
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._body
+        try:
+            yield from self._body
+        except Exception:
+            self._revert()
+            raise
         self._finish()  # now, before the client sees that the response is complete
 
     def close(self) -> None:

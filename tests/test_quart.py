@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 from markupsafe import Markup
-from quart import Quart, Response, flash, get_flashed_messages, render_template_string, stream_with_context, websocket
-from quart.testing.connections import WebsocketDisconnectError
+from quart import (
+    Quart,
+    Response,
+    flash,
+    get_flashed_messages,
+    redirect,
+    render_template_string,
+    stream_with_context,
+    websocket,
+)
+from quart.testing import connections
 
 from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore
 from session_kit.drivers import registry
@@ -18,6 +27,8 @@ from session_kit.integrations.quart import SessionKit, session
 from session_kit.testing import CountingDriver, FaultyDriver
 from tests.test_asgi import SlowDriver
 
+# Its name since Quart 0.23.
+Disconnected = getattr(connections, "WebsocketDisconnectError", None) or connections.WebsocketDisconnect
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 
@@ -187,7 +198,7 @@ def test_a_websocket_reads_and_changes_the_session(driver: CountingDriver) -> No
         async with client.websocket("/ws") as socket:
             assert await socket.receive() == "ada"
             await socket.send("from the socket")
-            with pytest.raises(WebsocketDisconnectError):
+            with pytest.raises(Disconnected):
                 await socket.receive()
         assert await (await client.get("/read")).json == {"value": "from the socket"}
 
@@ -245,7 +256,7 @@ def test_a_websocket_that_fails_has_changed_nothing(driver: CountingDriver) -> N
         app = make_app(driver)
         client = app.test_client()
         await client.get("/write/ada")
-        with pytest.raises(WebsocketDisconnectError):
+        with pytest.raises(Disconnected):
             async with client.websocket("/chat") as socket:
                 await socket.send("eve")
                 assert await socket.receive() == "ok"
@@ -383,5 +394,115 @@ def test_the_store_is_closed_with_the_application(monkeypatch: pytest.MonkeyPatc
         async with app.test_app():
             assert closed == []
         assert closed == [app.extensions["session_kit"].store.driver]
+
+    play(steps)
+
+
+# --- Flask's habits, which are Quart's ---
+
+
+def test_a_login_ends_with_the_browser_unless_it_is_permanent(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.get("/permanent")
+        async def permanent() -> str:
+            session.permanent = True
+            return "ok"
+
+        client = app.test_client()
+        assert "Max-Age" not in (await client.get("/write/ada")).headers["Set-Cookie"]
+        assert "Max-Age" in (await client.get("/permanent")).headers["Set-Cookie"]
+
+    play(steps)
+
+
+def test_modified_false_saves_nothing_of_what_came_before(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.get("/unsaved")
+        async def unsaved() -> str:
+            session["user"] = "eve"
+            session.modified = False
+            return str(session["user"])
+
+        client = app.test_client()
+        await client.get("/write/ada")
+        assert await (await client.get("/unsaved")).get_data(as_text=True) == "eve"
+        assert await (await client.get("/read")).json == {"value": "ada"}
+
+    play(steps)
+
+
+def test_an_error_handler_may_flash_and_what_the_failed_view_changed_is_dropped(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.errorhandler(RuntimeError)
+        async def explain(error: Exception) -> Any:
+            await flash("that did not work")
+            return redirect("/read")
+
+        client = app.test_client()
+        await client.get("/write/ada")
+        assert (await client.get("/fail")).status_code == 302
+        assert await (await client.get("/read")).json == {"value": "ada"}
+        assert await (await client.get("/flashed")).json == [["message", "that did not work"]]
+
+    play(steps)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_the_page_of_a_500_changes_counts_by_its_status(driver: CountingDriver, status: int) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.errorhandler(500)
+        async def explain(error: Exception) -> Any:
+            await flash("that did not work")
+            return "sorry", status
+
+        client = app.test_client()
+        await client.get("/write/ada")
+        assert (await client.get("/fail")).status_code == status
+        assert await (await client.get("/read")).json == {"value": "ada"}
+        assert len(await (await client.get("/flashed")).json) == (1 if status == 200 else 0)
+
+    play(steps)
+
+
+def test_a_template_never_shows_the_secret_id(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.get("/page")
+        async def page() -> str:
+            return await render_template_string(
+                "{{ session.id }}{{ session.data }}{{ session.created }}{{ session.user }}"
+            )
+
+        client = app.test_client()
+        await client.get("/write/ada")
+        assert await (await client.get("/page")).get_data(as_text=True) == "ada"
+
+    play(steps)
+
+
+def test_the_first_test_with_a_test_client_keeps_its_session(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = Quart("test")
+        app.secret_key, app.testing = SECRET, True
+        SessionKit(app, UnstorageSessionStore(driver))
+
+        @app.get("/")
+        async def visits() -> str:
+            session.update(lambda data: {"visits": data.get("visits", 0) + 1})
+            return str(session["visits"])
+
+        client = app.test_client()
+        assert [await (await client.get("/")).get_data(as_text=True) for _ in range(2)] == ["1", "2"]
+        app.testing = False
+        assert "Secure" in (await app.test_client().get("/")).headers["Set-Cookie"]
 
     play(steps)

@@ -15,7 +15,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from inspect import isawaitable
+from functools import partial
+from inspect import isawaitable, signature
 from typing import Any, cast
 
 import quart
@@ -23,12 +24,19 @@ from quart import Quart, Response, Websocket
 from quart.sessions import SessionInterface
 from quart.signals import got_request_exception, got_websocket_exception
 from quart.wrappers.response import IterableBody, ResponseBody
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from session_kit.errors import STORE_DOWN, DriverUnavailable
 from session_kit.integrations import flask
-from session_kit.integrations.flask.extension import add_headers, replace
-from session_kit.integrations.flask.sessions import FlaskSession, session_class
+from session_kit.integrations.flask.extension import (
+    add_headers,
+    plain_host,
+    renewed,
+    replace,
+    settle,
+    show_in_templates,
+)
+from session_kit.integrations.flask.sessions import FlaskSession
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 from session_kit.state import Phase
@@ -51,45 +59,61 @@ class SessionKit(flask.SessionKit):
 class QuartSessions(SessionInterface):
     """What Quart asks for sessions."""
 
-    def __init__(self, app: Quart, manager: SessionManager) -> None:
+    def __init__(self, app: Any, manager: SessionManager) -> None:
         async def unavailable(error: Exception) -> Any:
-            await self._revert(app)
-            return await app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
+            return await app.handle_http_exception(*self._context(), ServiceUnavailable(STORE_DOWN))
+
+        handle = app.handle_user_exception
+
+        async def handle_reverted(*context_and_error: Any) -> Any:
+            if not isinstance(context_and_error[-1], HTTPException):
+                await self._revert(app)
+            return await handle(*context_and_error)
 
         self._manager = manager
-        self._class = session_class(manager)
+        self._takes_context = "ctx" in signature(handle).parameters
         app.register_error_handler(DriverUnavailable, unavailable)
+        app.handle_user_exception = handle_reverted
         app.teardown_websocket(self._finish)
         app.after_serving(manager.aclose)
         got_request_exception.connect(self._revert, app)
         got_websocket_exception.connect(self._revert, app)
+        show_in_templates(app, quart.session)
 
     async def open_session(self, app: Quart, request: Any) -> FlaskSession:  # type: ignore[override]  # no dict
         cookies = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
-        session = self._manager.open(cookies, asynchronous=True, session_class=self._class)
+        session = self._manager.open(cookies, asynchronous=True, session_class=FlaskSession)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
         if isinstance(request, Websocket):
             session.lifecycle.phase = Phase.BEGUN
         await self._manager.apreload(session)
         return session
 
-    async def save_session(self, app: Quart, session: Any, response: Response | None) -> None:  # type: ignore[override]  # no dict
+    async def save_session(self, app: Any, session: Any, response: Response | None) -> None:  # type: ignore[override]  # no dict
         if session.lifecycle.phase is not Phase.AHEAD or response is None:
             return  # a WebSocket's, or what the error handlers make of an outage
+        host = partial(plain_host, app, quart.request)
+        unrenewed = settle(app, session)
         try:
-            headers = await self._manager.acommit(session, response.status_code)
+            headers = await self._manager.acommit(session, response.status_code, host)
         except DriverUnavailable as error:
-            headers = self._manager.refuse(session)
-            refused = await app.process_response(await app.make_response(await app.handle_user_exception(error)))
+            headers = self._manager.refuse(session, host)
+            context = self._context()
+            answer = await app.make_response(await app.handle_user_exception(*context, error))
+            refused = await app.process_response(*context, answer)
             body: Any = refused.get_data()
             replace(response, refused, await body if isawaitable(body) else body)
             add_headers(response, headers)
             return
-        add_headers(response, headers)
+        add_headers(response, renewed(headers, session, unrenewed))
         if isinstance(response.response, IterableBody):
             response.response = _Finishing(response.response, self._manager, session)
         else:
             await self._manager.afinish(session)
+
+    def _context(self) -> tuple[Any, ...]:
+        """What the methods of the application take first, since Quart 0.23."""
+        return (cast(Any, quart.globals.app_ctx)._get_current_object(),) if self._takes_context else ()
 
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""

@@ -8,14 +8,15 @@ from typing import Any, Unpack, cast
 import flask
 from flask import Flask, Request, Response, got_request_exception
 from flask.sessions import SessionInterface
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from session_kit.cookie import CookieOptions
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
-from session_kit.integrations.flask.sessions import FlaskSession, session_class
+from session_kit.integrations.flask.sessions import FlaskSession, TemplateSession
 from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
 from session_kit.state import Phase
 from session_kit.store import SessionStore, UnstorageSessionStore, with_ttl
+from session_kit.wsgi import FinishingBody
 
 
 class SessionKit:
@@ -28,11 +29,17 @@ class SessionKit:
     manager: a ready `SessionManager` in place of these, to share one among several applications.
     options: as for `SessionManager`. `name` and `cookie` default to the settings `SESSION_COOKIE_*`, but the cookie is
         `Secure` and `SameSite=Lax` although Flask's defaults are not: for plain http say
-        `cookie=CookieOptions(secure=False)`.
+        `cookie=CookieOptions(secure=False)`. While `app.testing` is set, it goes without `Secure` over plain http.
 
-    The manager is `app.extensions["session_kit"]`. A view that raises has changed nothing. A store that does not answer
-    is a 503, for which the application may have an error handler. What is changed while a response is streamed is saved
-    at its end, if the client already has the id; otherwise `SessionError` is raised.
+    The cookie ends with the browser's session until `session.permanent` is set, whatever `CookieOptions.persistent`
+    says; its lifetime is then renewed by use, at most every `touch_after` seconds, or, without
+    `SESSION_REFRESH_EACH_REQUEST`, by changes alone.
+
+    The manager is `app.extensions["session_kit"]`. A view that raises has changed nothing; what an error handler
+    changes counts by the status that it answers with: 5xx keeps nothing. A store that does not answer is a 503, for
+    which the application may have an error handler. What is changed while a response is streamed is saved at its end,
+    before the client sees it, if the client already has the id; otherwise `SessionError` is raised. Templates see the
+    keys of the session alone, so that `{{ session.id }}` shows what the application keeps under `id`, never the id.
     Raises `ConfigError` for anything that cannot work.
     """
 
@@ -66,40 +73,95 @@ class SessionKit:
 class FlaskSessions(SessionInterface):
     """What Flask asks for sessions."""
 
-    def __init__(self, app: Flask, manager: SessionManager) -> None:
+    def __init__(self, app: Any, manager: SessionManager) -> None:
         def unavailable(error: Exception) -> Any:
-            self._revert(app)
             return app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
 
+        handle = app.handle_user_exception
+
+        def handle_reverted(error: Exception) -> Any:
+            if not isinstance(error, HTTPException):
+                self._revert(app)
+            return handle(error)
+
         self._manager = manager
-        self._class = session_class(manager)
         app.register_error_handler(DriverUnavailable, unavailable)
+        app.handle_user_exception = handle_reverted
         got_request_exception.connect(self._revert, app)
+        show_in_templates(app, flask.session)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # type: ignore[override]  # no dict
         cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
-        return self._manager.open(cookies, session_class=self._class)
+        return self._manager.open(cookies, session_class=FlaskSession)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         if session.lifecycle.phase is Phase.REPLACED:
             return  # what the error handlers make of an outage
+        host = partial(plain_host, app, flask.request)
+        unrenewed = settle(app, session)
         try:
-            headers = self._manager.commit(session, response.status_code)
+            headers = self._manager.commit(session, response.status_code, host)
         except DriverUnavailable as error:
-            headers = self._manager.refuse(session)
+            headers = self._manager.refuse(session, host)
             refused = app.process_response(app.make_response(app.handle_user_exception(error)))
             replace(response, refused, refused.get_data())
             add_headers(response, headers)
             return
-        add_headers(response, headers)
-        if response.is_streamed:
-            response.call_on_close(partial(self._manager.finish, session))
+        add_headers(response, renewed(headers, session, unrenewed))
+        # A file may be sent by the server itself: no code of the application runs after it.
+        if response.is_streamed and not response.direct_passthrough:
+            response.response = FinishingBody(cast(Any, response.response), self._manager, session)
         else:
             self._manager.finish(session)
 
     def _revert(self, sender: object, **_: object) -> None:
         """A view has raised."""
         self._manager.revert(cast(Any, flask.session)._get_current_object())
+
+
+def show_in_templates(app: Any, session: Any) -> None:
+    """Let the templates of an application see the keys of the session, and nothing else of it."""
+    shown = {"session": TemplateSession(session)}
+    make = app.create_jinja_environment
+
+    def create() -> Any:
+        environment = make()
+        environment.globals.update(shown)  # for macros, which are imported without a context
+        return environment
+
+    app.create_jinja_environment = create
+    if "jinja_env" in vars(app):
+        app.jinja_env.globals.update(shown)
+    app.context_processor(lambda: shown)
+
+
+def plain_host(app: Any, request: Any) -> str | None:
+    """The host that a request asked for over plain http, else None. An application in testing is asked by tests."""
+    if request.scheme != "http":
+        return None
+    return "testserver" if app.testing else request.headers.get("Host", "")
+
+
+def settle(app: Any, session: FlaskSession) -> str | None:
+    """Before a session is committed, do what Flask's settings say.
+
+    Returns the id whose cookie is not to be renewed: without `SESSION_REFRESH_EACH_REQUEST`, a permanent session's
+    cookie counts from the last change.
+    """
+    session.leave_out()
+    lifecycle = session.lifecycle
+    if app.config["SESSION_REFRESH_EACH_REQUEST"] or lifecycle.draft is None or not session.permanent:
+        return None
+    if session.modified:
+        lifecycle.client_id = None  # the cookie is sent again
+    return lifecycle.client_id
+
+
+def renewed(headers: Headers, session: FlaskSession, unrenewed: str | None) -> Headers:
+    """The session's headers without a renewal that is not wanted. unrenewed: what `settle` has returned."""
+    if unrenewed is None or session.lifecycle.id != unrenewed:
+        return headers
+    return [header for header in headers if header[0] == "Vary"]
 
 
 def add_headers(response: Any, headers: Headers) -> None:

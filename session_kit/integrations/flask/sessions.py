@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 from markupsafe import Markup
 
-from session_kit.manager import SessionManager
+from session_kit.cookie import CookieHeaders
+from session_kit.draft import Draft
+from session_kit.policy import Policy
 from session_kit.session import Session
 
 FLASHES = "_flashes"
@@ -16,18 +19,19 @@ PERMANENT = "_permanent"
 class FlaskSession(Session[Any]):
     """A `Session` with what Flask's users know of theirs: `permanent`, `modified`, `new`, `accessed`, and `flash`."""
 
-    __slots__ = ()
+    __slots__ = ("_unsaved",)
 
-    _kept: ClassVar[bool] = True
+    def __init__(self, policy: Policy, cookies: CookieHeaders = (), *, asynchronous: bool = False) -> None:
+        super().__init__(policy, cookies, asynchronous=asynchronous)
+        self._unsaved: tuple[Draft, int] | None = None  # how many changes there were at `modified = False`
 
     @property
     def permanent(self) -> bool:
-        """Whether the cookie outlives the browser's session. Until it is set, what `CookieOptions.persistent` says."""
-        return bool(self.get(PERMANENT, self._kept))
+        """Whether the cookie outlives the browser's session. False until it is set."""
+        return bool(self.get(PERMANENT, False))
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
-        # Many applications set it before every request; that alone shall not make a session for every visitor.
         if bool(value) != self.permanent:
             self[PERMANENT] = bool(value)
             self.lifecycle.client_id = None  # the cookie is sent again
@@ -38,13 +42,19 @@ class FlaskSession(Session[Any]):
 
     @property
     def modified(self) -> bool:
-        """Whether something changed. Changes inside values are found without setting it."""
+        """Whether something changed, also inside values.
+
+        False leaves out of the session's record what has changed so far, unless more is changed afterwards.
+        """
         draft = self.loaded()
         draft.settle()
-        return draft.changed
+        return draft.changed and self._unsaved != (draft, len(draft.log))
 
     @modified.setter
-    def modified(self, value: bool) -> None: ...
+    def modified(self, value: bool) -> None:
+        draft = self.loaded()
+        draft.settle()
+        self._unsaved = None if value else (draft, len(draft.log))
 
     @property
     def new(self) -> bool:
@@ -59,6 +69,17 @@ class FlaskSession(Session[Any]):
     @accessed.setter
     def accessed(self, value: bool) -> None: ...  # Flask sets it whenever the proxy is touched
 
+    def leave_out(self) -> None:
+        """Before the session is committed, drop what is not to be saved."""
+        lifecycle, draft = self.lifecycle, self.lifecycle.draft
+        if draft is None:
+            return
+        if self._unsaved is not None and not self.modified:
+            lifecycle.revert()
+        # Many applications set it before every request; that alone shall not make a session for every visitor.
+        if PERMANENT in draft.fields and len(draft.fields) == 1 and (lifecycle.stored is None or lifecycle.fresh):
+            draft.drop(PERMANENT)
+
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, [_pack(*item) for item in value] if key == FLASHES else value)
 
@@ -67,17 +88,47 @@ class FlaskSession(Session[Any]):
         return [_unpack(*item) for item in value] if key == FLASHES else value
 
 
-class BriefSession(FlaskSession):
-    """What is made with `CookieOptions(persistent=False)`: it ends with the browser's, unless it is made permanent."""
+class TemplateSession(MutableMapping[str, Any]):
+    """The session as templates see it: `session.id` is what the application keeps under that key, never the secret id.
 
-    __slots__ = ()
+    session: `flask.session` or `quart.session`.
+    """
 
-    _kept = False
+    __slots__ = ("_session",)
 
+    def __init__(self, session: Any) -> None:
+        self._session = session
 
-def session_class(manager: SessionManager) -> type[FlaskSession]:
-    """Return the class of session whose `permanent` agrees with the cookie's options."""
-    return FlaskSession if manager.policy.cookie.options.persistent else BriefSession
+    @property
+    def permanent(self) -> bool:
+        """Whether the cookie outlives the browser's session."""
+        return bool(self._session.permanent)
+
+    @property
+    def new(self) -> bool:
+        """Whether the session is not in the store yet."""
+        return bool(self._session.new)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._session[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._session[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._session[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._session)
+
+    def __len__(self) -> int:
+        return len(self._session)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._session
+
+    def __repr__(self) -> str:
+        return repr(self._session)
 
 
 # Flask keeps flashed messages as tuples of category and message, which may be safe HTML. JSON knows neither.
