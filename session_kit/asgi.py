@@ -89,7 +89,7 @@ class SessionMiddleware:
         except DriverUnavailable:
             if lifecycle.phase is AHEAD:
                 await say_unavailable(kind, send, self.manager.refuse(session, partial(_plain_host, scope)))
-            elif lifecycle.phase is BEGUN:
+            elif lifecycle.phase is not REPLACED:
                 raise
             return
         if not lifecycle.touched:

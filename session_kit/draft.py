@@ -89,6 +89,9 @@ class Replace(NamedTuple):
         draft.fields = dict(self.fields)
 
 
+Change = Put | Default | Drop | Edit | Apply | Replace
+
+
 class Draft:
     """The fields of one record under edit.
 
@@ -111,7 +114,7 @@ class Draft:
         self._frozen = fields  # somebody else has these too: the next change copies them
         self._held = 0  # so many entries of the log may be in a write that is under way
         self.values: dict[str, Any] = {}
-        self.log: list[Put | Default | Drop | Edit | Apply | Replace] = []
+        self.log: list[Change] = []
 
     # --- reading ---
 
@@ -211,14 +214,22 @@ class Draft:
 
     def rebase(self, fields: dict[str, Raw]) -> None:
         """Start again from a newer record and replay the changes on it."""
-        mine = self.fields
+        mine, before = self.fields, (self.stored, self.fields, self._frozen, self.values)
         values, self.values = self.values, {}
         self.stored = self.fields = self._frozen = fields
         last = max((at for at, change in enumerate(self.log) if type(change) is Replace), default=0)
-        for change in self.log[last:]:
-            change.replay(self)
+        try:
+            for change in self.log[last:]:
+                change.replay(self)
+            self.check()
+        except BaseException:  # an updater's own, or what does not fit: nothing has happened
+            self.stored, self.fields, self._frozen, self.values = before
+            raise
         # What the handler holds in its hands stays the value in the record wherever it still says the same.
         self.values = {key: values[key] for key in values if self.fields.get(key) == mine[key]}
+
+    def check(self) -> None:
+        """Raise `SessionError` if the fields do not fit the type of the data."""
 
     def revert(self) -> None:
         """Forget all changes since the record was loaded or saved."""
@@ -246,8 +257,20 @@ class Draft:
         for change in self.log:
             if type(change) is not Put or not names.isdisjoint(change.fields):
                 fields, stored = self.fields, self.stored
-                return any(fields[name] != stored.get(name) for name in names.intersection(fields))
+                return any(
+                    fields[name] != stored.get(name) and self._somebody(fields[name])
+                    for name in names.intersection(fields)
+                )
         return False  # the usual case: other keys were set
+
+    def knew(self, names: frozenset[str]) -> bool:
+        """Whether a value stood under one of `names` when the record was stored."""
+        return any(self._somebody(self.stored[name]) for name in names.intersection(self.stored))
+
+    def _somebody(self, raw: Raw) -> bool:
+        """Whether a value names somebody: an empty one says that nobody is logged in."""
+        value = self.codec.load(raw, object)
+        return value is not None and value is not False and value != ""
 
     # --- for the changes above ---
 

@@ -59,6 +59,7 @@ class Lifecycle:
     stored: Stored | None = None  # what stands in the store; None: a new session
     next_id: str | None = None  # a rotation that is due
     client_id: str | None = None  # the id whose cookie may stay as it is
+    outdated = False  # its cookie was signed with an old secret
     displaced: str | None = None  # the name of a session that is not this client's any more
     fresh = False  # `clear` was called
     destroyed = False  # the client's cookie is to be deleted
@@ -178,7 +179,6 @@ class Lifecycle:
     def _open(self, claim: Claim, stored: Stored, fields: dict[str, Raw]) -> Draft:
         """Be the session of a record that this claim opens."""
         policy = self.policy
-        self.claims.remove(claim)
         fields.pop(RESERVED, None)
         try:
             draft = self.draft = policy.draft(fields)
@@ -186,10 +186,11 @@ class Lifecycle:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
             policy.emit("misfit", stored.name)
             return self._begin()
+        self.claims.remove(claim)
         self.id, outdated = claim
-        self.stored = stored
-        if not outdated:
-            self.client_id = self.id
+        self.stored, self.client_id = stored, self.id
+        if outdated:
+            self.outdated = True
         if policy.on_event is not None:
             policy.emit("loaded", stored.name)
         return draft
@@ -283,7 +284,7 @@ class Lifecycle:
                 self.displaced = self.displaced or displaced
             return
         name = stored.name
-        found = await self._fetch(io, name)
+        found = await self._ask_again(io, name)
         self.next_id, self.fresh = None, False
         if found is None:
             self._block()
@@ -294,12 +295,19 @@ class Lifecycle:
             self.policy.emit("displaced", name)
             self._begin(name)
 
+    async def _ask_again(self, io: Any, name: str) -> Found | None:
+        try:
+            return await self._fetch(io, name)
+        except DriverUnavailable as error:
+            self.outage = error
+            raise
+
     async def still_valid(self, io: Any) -> bool:
         """Whether the id that this request holds would open the session now."""
         await self.load(io)
         if self.stored is None:
             return False
-        found = await self._fetch(io, self.stored.name)
+        found = await self._ask_again(io, self.stored.name)
         return found is not None and (found.stored.id == self.id or self._within_grace(found.stored))
 
     # --- what is due ---
@@ -323,11 +331,6 @@ class Lifecycle:
             if due:
                 self._need_cookie("a new session cannot be given to the client")
             return due
-        if changed and self.rotates and self.next_id is None and draft.gained(policy.rotate_on):
-            if self.phase is AHEAD:
-                self.rotate()
-            else:
-                log.warning("somebody logged in after the response had begun: the session keeps its id, do it earlier")
         if self.next_id is not None:
             self._need_cookie("a new id cannot be given to the client")
             return True
@@ -335,14 +338,21 @@ class Lifecycle:
 
     @property
     def ends_empty(self) -> bool:
-        """Whether `clear` was called and nothing came after it: that ends the session."""
-        return self.fresh and self.draft is not None and not self.draft.fields
+        """Whether `clear` was called and nothing came after it, or nothing that a displaced request may keep."""
+        draft, policy = self.draft, self.policy
+        if not self.fresh or draft is None:
+            return False
+        if self.displaced is not None:
+            return not draft.gained(policy.rotate_on)
+        return not draft.fields or (policy.schema is not None and draft.fields == policy.first())
 
     def _renewal_is_due(self, draft: Draft, now: float) -> bool:
         """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
         stored, policy = self.stored, self.policy
         if stored is None or stored.id != self.id or self.phase is not AHEAD:
             return False
+        if self.outdated:
+            return True  # it is signed anew, but only with a write that shows that nobody has rotated the id
         slack = policy.steady_slack
         if slack is None:
             ttl = policy.ttl_of(draft)
@@ -357,13 +367,17 @@ class Lifecycle:
         rotate_on = self.policy.rotate_on
         if self.phase is not AHEAD:
             return False  # no cookie can be sent any more
-        return draft.gained(rotate_on) or (self.next_id is not None and rotate_on.isdisjoint(draft.stored))
+        return draft.gained(rotate_on) or (self.next_id is not None and not draft.knew(rotate_on))
+
+    def _rotates_by_itself(self, draft: Draft) -> bool:
+        """Whether somebody has logged in without asking for a new id."""
+        return self.rotates and self.next_id is None and draft.gained(self.policy.rotate_on)
 
     def rotate(self, *, clear: bool = False) -> None:
         """Let the session get a new id when it is saved."""
         draft = self.loaded()
         if clear:
-            draft.replace({})
+            self._wipe(draft)
         if self.stored is None:
             self.id = self.policy.make_id()
             self.next_id = None if self.displaced is None else self.id
@@ -381,11 +395,14 @@ class Lifecycle:
 
     def clear(self) -> None:
         """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
-        draft = self.loaded()
-        draft.replace({})
+        self._wipe(self.loaded())
         self.fresh = True
-        if self.phase is AHEAD:
+        if self.phase is AHEAD and self.displaced is None:
             self.rotate()
+
+    def _wipe(self, draft: Draft) -> None:
+        schema = self.policy.schema
+        draft.replace({} if schema is None else schema.decode(self.policy.first()))
 
     # --- writing ---
 
@@ -393,6 +410,11 @@ class Lifecycle:
         """A write of `draft`, which is `seen`, the data of this request, or a merge for another holder."""
         policy, stored = self.policy, self.stored
         capabilities, now = policy.capabilities, policy.clock()
+        if stored is not None and stored.id == self.id and self._rotates_by_itself(seen):
+            if self.phase is AHEAD:
+                self.rotate()
+            else:
+                log.warning("somebody logged in after the response had begun: the session keeps its id, do it earlier")
         expect: object
         event: EventName
         if stored is None:
@@ -426,7 +448,7 @@ class Lifecycle:
         if before is None or before.id == self.id:
             self.id = attempt.id
             if before is not None and before.notes is not attempt.notes:
-                self.client_id = None
+                self.client_id, self.outdated = None, False
         if attempt.event != "saved":
             self.next_id = self.displaced = None
         if self.outage is not None:
@@ -466,7 +488,7 @@ class Lifecycle:
             self.policy.emit("store_error", self.id)
             if not self.policy.anonymous:
                 raise
-            self.unanswered, self.outage = True, None
+            self.unanswered, self.outage, self.next_id = True, None, None
             return None
 
     async def save(self, io: Any, answer: Failed | None = None) -> Written | None:
@@ -498,7 +520,8 @@ class Lifecycle:
             if answer is not None:
                 (attempt, failure), answer = answer, None
             else:
-                attempt, before = self._prepare(draft, seen), Written(self.stored, seen.stored)
+                attempt = self._prepare(draft, seen)
+                before = Written(self.stored, seen.stored, seen.log[:], self.id, attempt.id, self.displaced)
                 if attempt.ttl is not None and attempt.ttl <= 0:
                     await self._expire(io)
                     return None
@@ -516,7 +539,7 @@ class Lifecycle:
             if number >= PATIENT_ATTEMPTS:
                 longest = min(LONGEST_PAUSE, 0.0005 * 2 ** (number - PATIENT_ATTEMPTS))
                 await io.pause(random.random() * longest)  # noqa: S311  # no secret
-            before = Written(self.stored, seen.stored)
+            before = Written(self.stored, seen.stored, seen.log[:], self.id, attempt.id, self.displaced)
             draft = await self._after(io, attempt, failure, number)
             if attempt.event != "saved" and self.id == attempt.id and self.stored is not before.stored:
                 replaced = before  # it has landed
@@ -553,6 +576,7 @@ class Lifecycle:
         draft, before, policy = self.loaded(), self.stored, self.policy
         assert before is not None  # noqa: S101
         name = before.name
+        draft.settle()  # what another task has changed in place meanwhile
         if found is None:
             if self._logs_in(draft):
                 await self._part(io, None)
@@ -561,21 +585,32 @@ class Lifecycle:
             return None
         if found.stored.id != self.id:
             if self._logs_in(draft):
-                await self._part(io, name if policy.rotate_on.isdisjoint(draft.stored) else None)
+                await self._part(io, None if draft.knew(policy.rotate_on) else name)
+                return None
+            if draft.gained(policy.rotate_on):  # a login that can send no cookie any more: not into another's session
+                policy.emit("displaced", name)
+                self._begin(name)
                 return None
             self.next_id = None  # the other request has done it
-        self.stored = found.stored
-        newest = policy.draft(found.fields)
-        if found.stored.version != before.version:
-            policy.emit("merged", name)
+        try:
+            newest = policy.draft(found.fields)
+        except CorruptEntry:  # left alone, as when a session is loaded
+            policy.emit("misfit", name)
+            self._begin(name)
+            return None
         if found.stored.id == self.id:
             draft.rebase(newest.fields)
             draft.stored = newest.stored
-            return draft
-        # Another holder's session by now: the changes belong there, but what it holds is not for this request to see.
-        newest.log = list(draft.log)
-        newest.rebase(newest.fields)
-        return newest
+            merged = draft
+        else:
+            # Another holder's session by now: the changes belong there, but what it holds is not for this one to see.
+            newest.log = list(draft.log)
+            newest.rebase(newest.fields)
+            merged = newest
+        self.stored = found.stored
+        if found.stored.version != before.version:
+            policy.emit("merged", name)
+        return merged
 
     def _create_again(self, number: int) -> Draft:
         """The new id is taken by another session, with which it is never shared."""
@@ -640,9 +675,9 @@ class Lifecycle:
         displaced = None
         if self.stored is not None:
             name = self.stored.name
-            await self.policy.store.destroy_by(io, name)
+            was_there = await self.policy.store.destroy_by(io, name)
             self.policy.emit("expired", name)
-            if self._over(self.stored.notes):
+            if self._over(self.stored.notes) or not was_there:
                 displaced = name  # the browser may hold a newer cookie by now
             else:
                 self.destroyed = True
@@ -665,14 +700,16 @@ class Lifecycle:
                     continue
                 names.append(name)
                 own = own or found.stored.id == claim[0]
+            was_there = False
             for name in names:
-                await self.policy.store.destroy_by(io, name)
+                was_there = await self.policy.store.destroy_by(io, name) or was_there
                 self.policy.emit("destroyed", name)
         except DriverUnavailable as error:
             self.outage = error
             raise
         self.claims, self.unanswered = [], False
-        # Who was displaced sends no cookie: the browser may hold a newer one.
+        # A displaced request sends no cookie, nor one that came after another logout: the browser may hold a newer one.
+        own = own and was_there
         self.destroyed = self.destroyed or own
         self._begin(None if own or not names else names[0])
 
@@ -710,29 +747,46 @@ class Lifecycle:
             if waits and not self.due(ending=ending):
                 return
             writing = self.end(io) if ending else self.save(io)
-            if (self.stored is not None and self.next_id is None) or self.policy.capabilities.never_blocks:
+            policy = self.policy
+            plain = self.stored is not None and self.next_id is None and not self._rotates_by_itself(self.loaded())
+            if plain or policy.capabilities.never_blocks:
                 await writing
                 return
             before, cancelled = await run_to_end(writing)
             if cancelled is not None:
                 if before is not None:
-                    await run_to_end(self._take_back(io, before))
+                    try:
+                        await run_to_end(self._take_back(io, before))
+                    except DriverUnavailable:
+                        policy.emit("store_error", self.id)
                 raise cancelled
 
         await self.in_turn(step)
 
     async def _take_back(self, io: Any, before: Written) -> None:
-        """Undo a write whose new id cannot be sent any more, with its changes, as well as the store allows."""
+        """Undo a write whose new id nobody waits for any more, with its changes, as well as the store allows.
+
+        Then all is as it was before the write, and can be saved again.
+        """
+        if not await self._undo(io, before):
+            return
+        draft = self.loaded()
+        self.stored, self.id, self.displaced = before.stored, before.id, before.displaced
+        self.next_id = before.next_id if before.stored is not None else None
+        draft.stored, draft.log = before.fields, before.log + draft.log
+
+    async def _undo(self, io: Any, before: Written) -> bool:
+        """Put back what stood in the store. False if that cannot be: the new id stays then."""
         new, old, policy = self.stored, before.stored, self.policy
         if new is None or new == old:
-            return
+            return False
         store, name = policy.store, new.name
         if old is None or old.name != name:
             if old is not None:
                 record = {RESERVED: old.raw or policy.codec.encode(old.notes), **before.fields}
                 await store.set_by(io, old.name, record, ttl=self._ttl_left(old))
             await store.destroy_by(io, name)
-            return
+            return True
         written = self.loaded().stored
         changed = {key for key in {**written, **before.fields} if written.get(key) != before.fields.get(key)}
         newest, version = written, new.version
@@ -742,12 +796,13 @@ class Lifecycle:
             record = {RESERVED: old.raw or policy.codec.encode(old.notes), **kept, **restored}
             try:
                 await store.set_by(io, name, record, expect=version, ttl=self._ttl_left(old))
-                return
+                return True
             except Conflict:
                 found = await self._fetch(io, name)
                 if found is None or found.stored.id != new.id:
-                    return
+                    return False
                 newest, version = found.fields, found.stored.version
+        return False
 
     def _ttl_left(self, stored: Stored) -> float | None:
         return None if stored.expires_at is None else max(1.0, stored.expires_at - self.policy.clock())

@@ -17,7 +17,7 @@ from session_kit.policy import USER_KEYS, Event, OnError, Policy, log
 from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
-from session_kit.state import AHEAD, BEGUN, ENDED, Phase
+from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, Phase
 from session_kit.store import SessionStore, UnstorageSessionStore, open_store
 
 Secrets = str | bytes | Sequence[str | bytes]
@@ -195,14 +195,14 @@ class SessionManager:
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status) and lifecycle.due(ending=True):
             lifecycle.end_at_once()
-        return self._headers(lifecycle, session, plain_host)
+        return self._headers(lifecycle, session, plain_host, status)
 
     async def acommit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
         """Async twin of `commit`. If it is cancelled, a new id that nobody was sent is taken back."""
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status):
             await lifecycle.save_in_turn(ending=True)
-        return self._headers(lifecycle, session, plain_host)
+        return self._headers(lifecycle, session, plain_host, status)
 
     def finish(self, session: Session[Any]) -> None:
         """At the very end of a request, save what was changed after `commit`, while the response was on its way.
@@ -281,16 +281,18 @@ class SessionManager:
         lifecycle.revert()
         return False
 
-    def _headers(self, lifecycle: Lifecycle, session: Session[Any], plain_host: PlainHost | None) -> Headers:
+    def _headers(
+        self, lifecycle: Lifecycle, session: Session[Any], plain_host: PlainHost | None, status: int = 200
+    ) -> Headers:
         """What the response has to say of the session; from now on no cookie can be sent any more."""
-        lifecycle.phase = BEGUN
+        lifecycle.phase = BEGUN if status < 500 else FAILED
         if not lifecycle.touched:
             return []
         # The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1).
         headers = [("Vary", "Cookie")]
         cookie = self.policy.cookie
-        if lifecycle.cookie_is_due():
-            token = self.policy.signer.sign(lifecycle.current_id())
+        if lifecycle.stored is not None and lifecycle.cookie_is_due():
+            token = self.policy.signer.sign(lifecycle.stored.id)
             secure = plain_host is None or self._is_secure(plain_host())
             value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent, secure=secure)
             headers.append(("Set-Cookie", value))

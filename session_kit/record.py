@@ -35,6 +35,9 @@ class Notes(msgspec.Struct, omit_defaults=True, frozen=True):
     token: str = ""
     rotated: float = 0.0
 
+    def __repr__(self) -> str:
+        return "<Notes>"  # no token
+
 
 class Record(NamedTuple):
     """One stored session, as `store.read` returns it.

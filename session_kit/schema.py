@@ -205,6 +205,14 @@ class TypedDraft(Draft):
         super().rebase(fields)
         self._value = None
 
+    def check(self) -> None:
+        try:
+            self._schema.decode(self.fields)
+        except CorruptEntry as error:
+            raise SessionError(
+                f"another request has changed the session so that, with these changes, {error}"
+            ) from None
+
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change, or none at all if the data would not fit afterwards."""
         self.settle()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
+from session_kit.draft import Change
 from session_kit.policy import EventName
 from session_kit.record import Notes
 
@@ -17,12 +18,14 @@ class Phase(Enum):
 
     AHEAD = "no byte has left, a cookie can still be sent"
     BEGUN = "no cookie can be sent any more"
+    FAILED = "the answer is a 5xx: nothing more is saved"
     REPLACED = "the client was told that the store is down, in place of the application's answer"
     ENDED = "the request is over, nothing is saved any more"
 
 
 AHEAD = Phase.AHEAD
 BEGUN = Phase.BEGUN
+FAILED = Phase.FAILED
 REPLACED = Phase.REPLACED
 ENDED = Phase.ENDED
 
@@ -40,6 +43,9 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     expires_at: float | None
     notes: Notes
     raw: Raw | None
+
+    def __repr__(self) -> str:
+        return "<Stored>"  # no id, no token
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +69,9 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     mark: int
     event: EventName
 
+    def __repr__(self) -> str:
+        return f"<Attempt {self.event}>"
+
 
 class Found(NamedTuple):
     """A record that has been read and can be used."""
@@ -72,7 +81,14 @@ class Found(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What stood in the store before a write."""
+    """How a session stood before a write.
+
+    fields, log: what stood in the store, and the changes since. next_id: the id that the write has given it.
+    """
 
     stored: Stored | None
     fields: dict[str, Raw]
+    log: list[Change]
+    id: str | None
+    next_id: str
+    displaced: str | None

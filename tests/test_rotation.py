@@ -10,6 +10,7 @@ import pytest
 from session_kit import Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers import DriverUnavailable
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
+from tests.conftest import SECRET
 
 
 @pytest.fixture
@@ -466,3 +467,107 @@ def test_an_outage_in_the_middle_of_a_rotation_logs_nobody_out(
         ada.do(session, "regenerate")
     with ada.request() as session:
         assert session["user"] == "ada"
+
+
+# --- what an attacker's reading of the code found ---
+
+
+@pytest.mark.needs("swap")
+@pytest.mark.parametrize("nobody", [None, "", False])
+def test_an_empty_user_is_a_logout_and_no_login(visitor: Visitor, nobody: object) -> None:
+    with visitor.request() as session:
+        session["cart"] = [1]
+    old = rotate(visitor)
+    with visitor.request(old) as late:
+        late.setdefault("user_id", nobody)
+    assert visitor.headers == [("Vary", "Cookie")]
+
+
+@pytest.mark.needs("swap")
+def test_the_slower_of_two_logouts_leaves_the_cookie_of_a_login_in_between_alone(ada: Visitor) -> None:
+    with ada.request() as slow:
+        with ada.request() as fast:
+            ada.do(fast, "destroy")
+        with ada.request("other=1") as login:
+            login["user"] = "bob"
+        ada.do(slow, "destroy")
+    assert "Set-Cookie" not in dict(ada.headers)
+    with ada.request() as session:
+        assert session["user"] == "bob"
+
+
+@pytest.mark.needs("swap")
+def test_a_cookie_that_is_signed_anew_does_not_replace_that_of_a_login(
+    make_manager: Callable[..., SessionManager], ada: Visitor
+) -> None:
+    ada.manager = make_manager(secret=["N3w-secret-of-at-least-32-characters!", SECRET])
+    with ada.request() as slow:
+        assert slow["user"] == "ada"
+        with ada.request() as fast:
+            fast["user"] = "bob"
+    assert "Set-Cookie" not in dict(ada.headers)
+    with ada.request() as session:
+        assert session["user"] == "bob"
+
+
+@pytest.mark.needs("swap")
+def test_an_anonymous_outage_in_a_rotation_sends_no_id_that_leads_nowhere(
+    backend: FaultyDriver, make_manager: Callable[..., SessionManager], visitor: Visitor
+) -> None:
+    faulty = FaultyDriver(backend)
+    store = UnstorageSessionStore(faulty)
+    ada = Visitor(make_manager(store=store), visitor.runner)
+    with ada.request() as session:
+        session["cart"] = [1]
+    ada.manager = make_manager(
+        store=store, on_error="anonymous", secret=["N3w-secret-of-at-least-32-characters!", SECRET]
+    )
+    faulty.fail("set")
+    with ada.request() as session:
+        session["user"] = "ada"
+    faulty.heal()
+    with ada.request() as session:
+        assert dict(session) == {"cart": [1]}
+
+
+@pytest.mark.needs("swap")
+def test_a_save_that_ran_out_of_time_can_be_repeated_at_the_end(
+    make_manager: Callable[..., SessionManager], backend: FaultyDriver
+) -> None:
+    class Slow(CountingDriver):
+        seconds = 0.0
+
+        async def acall(self, name: str, *args: object, **kwargs: object) -> object:
+            await asyncio.sleep(self.seconds)
+            return await super().acall(name, *args, **kwargs)
+
+    async def main() -> None:
+        driver = Slow(backend)
+        manager = make_manager(store=UnstorageSessionStore(driver))
+        session = await manager.open(asynchronous=True).aload()
+        session["cart"] = [1]
+        cookie = dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+        session = await manager.open(cookie, asynchronous=True).aload()
+        session["user"] = "ada"
+        driver.seconds = 0.05
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.asave(), 0.01)
+        driver.seconds = 0.0
+        cookie = dict(await manager.acommit(session)).get("Set-Cookie", cookie).split(";")[0]
+        found = await manager.open(cookie, asynchronous=True).aload()
+        assert dict(found) == {"cart": [1], "user": "ada"}
+
+    asyncio.run(main())
+
+
+def test_an_updater_that_raises_in_a_merge_leaves_nothing_half_done(ada: Visitor) -> None:
+    with ada.request() as session:
+        session["n"] = 1
+    with pytest.raises(KeyError), ada.request() as slow:
+        slow["x"] = 1
+        slow.update(lambda data: {"n": data["n"] + 1})
+        slow["y"] = 1
+        with ada.request() as fast:
+            del fast["n"]
+    with ada.request() as session:
+        assert dict(session) == {"user": "ada"}

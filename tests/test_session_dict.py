@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from session_kit import Session, SessionError, SessionManager
 from session_kit.integrations.flask import FlaskSession
-from session_kit.integrations.flask.sessions import BriefSession
 from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import Visitor
 from tests.conftest import SECRET
@@ -98,7 +97,7 @@ def test_popitem_takes_what_came_last(ada: Visitor) -> None:
             session.popitem()
 
 
-@pytest.mark.parametrize("kind", [Session, FlaskSession, BriefSession, PyramidSession])
+@pytest.mark.parametrize("kind", [Session, FlaskSession, PyramidSession])
 def test_a_copy_is_a_plain_dict_of_the_data(kind: type[Session]) -> None:
     session = SessionManager("memory://", SECRET).open(session_class=kind)
     session["cart"] = [1]
@@ -114,7 +113,7 @@ def test_a_copy_is_a_plain_dict_of_the_data(kind: type[Session]) -> None:
         session | [("x", 1)]
 
 
-@pytest.mark.parametrize("kind", [Session, FlaskSession, BriefSession, PyramidSession])
+@pytest.mark.parametrize("kind", [Session, FlaskSession, PyramidSession])
 def test_a_name_that_a_session_does_not_know_is_not_taken_in_silence(kind: type[Session]) -> None:
     session: Any = SessionManager("memory://", SECRET).open(session_class=kind)
     with pytest.raises(AttributeError, match="no attribute 'max_age'"):
