@@ -6,41 +6,31 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django import conf
 from django.utils import timezone
-
-from session_kit.store import TTL
 
 EXPIRY = "_session_expiry"
 """The key under which Django keeps what `set_expiry` was given."""
-
-AS_DJANGO = "the ttl is SESSION_COOKIE_AGE, whatever it is at the time"
 
 
 class Lifetime:
     """The ttl of a session, as a function of its data.
 
-    usual: the ttl without `set_expiry`; `AS_DJANGO` for what the settings say.
+    usual: the ttl without `set_expiry`.
     touch_after: seconds between two renewals. The session layer stores a session for so much longer than its ttl, or
         for a tenth of the ttl if that is less. What `set_expiry` was given is kept to the second: it is taken off here.
     """
 
-    def __init__(self, usual: TTL, touch_after: float) -> None:
+    def __init__(self, usual: Any, touch_after: float) -> None:
         self.usual = usual
         self.touch_after = touch_after
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
         expiry = data.get(EXPIRY)
         if not expiry:
-            return self.of(data)
+            usual = self.usual
+            return usual(data) if callable(usual) else usual
         seconds = seconds_of(expiry)
         return seconds if seconds <= 0 else max(seconds / 1.1, seconds - self.touch_after) + 1e-6
-
-    def of(self, data: Mapping[str, Any]) -> Any:
-        """The ttl without `set_expiry`: seconds, or None for ever."""
-        if self.usual == AS_DJANGO:
-            return conf.settings.SESSION_COOKIE_AGE
-        return self.usual(data) if callable(self.usual) else self.usual
 
 
 def seconds_of(expiry: Any) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
@@ -15,9 +14,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
-from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
+from session_kit.errors import ConfigError, DriverUnavailable
 from session_kit.integrations.django.cookies import put_cookie
 from session_kit.integrations.django.engine import SessionStore
+from session_kit.integrations.django.requests import bare_key, plain_host_of, unavailable
 from session_kit.integrations.django.session import DjangoSession, open_session
 from session_kit.integrations.django.settings import is_told, manager
 from session_kit.manager import Headers
@@ -54,7 +54,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return cast(HttpResponse, response)
-        session, plain_host = store.session, functools.partial(_plain_host, request)
+        session, plain_host = store.session, functools.partial(plain_host_of, request)
         try:
             if self._is_another(request, store):
                 await store.aload()
@@ -77,7 +77,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         if not cookies and request.COOKIES:  # as tests put them there, without a header
             name = self.manager.policy.cookie.name
             cookies = f"{name}={request.COOKIES.get(name, '')}"
-        bare = _bare_key(request) if cookies else None
+        bare = bare_key(request) if cookies else None
         return open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
 
     def _is_another(self, request: HttpRequest, store: SessionStore) -> bool:
@@ -94,7 +94,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return response
-        session, plain_host = store.session, functools.partial(_plain_host, request)
+        session, plain_host = store.session, functools.partial(plain_host_of, request)
         try:
             if self._is_another(request, store):
                 store.load()
@@ -139,31 +139,3 @@ def engine() -> type[Any]:
         if is_told("SESSION_ENGINE")
         else SessionStore
     )
-
-
-def _bare_key(request: HttpRequest) -> str | None:
-    """The id that Django's test client puts into its cookie jar without a signature. Never taken outside of tests."""
-    if not in_tests():
-        return None
-    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    return key if key and manager().policy.signer.verify(key.encode()) is None else None
-
-
-def in_tests() -> bool:
-    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
-    utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")
-
-
-def _plain_host(request: HttpRequest) -> str | None:
-    """The host that was asked for over plain http, where the cookie may go without `Secure`; None: nowhere."""
-    if request.is_secure() or is_told("SESSION_COOKIE_SECURE"):
-        return None
-    if in_tests():
-        return "testserver"
-    return str(request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", ""))
-
-
-def unavailable() -> HttpResponse:
-    """What a client is told in an outage."""
-    return HttpResponse(STORE_DOWN, status=503, content_type="text/plain", headers={"Cache-Control": "no-store"})

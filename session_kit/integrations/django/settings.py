@@ -15,9 +15,9 @@ from session_kit.cookie import CookieOptions, check_secrets
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError
 from session_kit.integrations.django.codec import LenientCodec
-from session_kit.integrations.django.expiry import AS_DJANGO, Lifetime
+from session_kit.integrations.django.expiry import Lifetime
 from session_kit.manager import SessionManager, make_manager
-from session_kit.store import TTL, UnstorageSessionStore, open_store, with_ttl
+from session_kit.store import UnstorageSessionStore, open_store, with_ttl
 
 T = TypeVar("T")
 
@@ -39,30 +39,30 @@ def once(*settings: str) -> Callable[[Callable[[], T]], Callable[[], T]]:
 
 
 @once("SESSION_KIT")
-def given_store() -> tuple[UnstorageSessionStore, TTL]:
-    """The store of `SESSION_KIT`, and the ttl that it says."""
+def given_store() -> tuple[UnstorageSessionStore, bool]:
+    """The store of `SESSION_KIT`, and whether it says itself how long sessions live."""
     found = options().get("store")
     if found is None:
         raise ConfigError('SESSION_KIT needs a store: SESSION_KIT = {"store": "redis://..."}')
     if isinstance(found, str):
         opened = open_store(found, clock=options().get("clock", time.time))
-        return opened, opened.ttl if with_ttl(found, 1) == found else AS_DJANGO
+        return opened, with_ttl(found, 1) == found
     if not isinstance(found, UnstorageSessionStore):
         raise ConfigError(
             f"SESSION_KIT: the engine needs a URL or an UnstorageSessionStore, not {type(found).__name__}"
         )
-    return found, found.ttl
+    return found, True
 
 
 @once("SESSION_", "SECRET_KEY", "DEBUG")
 def manager() -> SessionManager:
     """The manager of `SESSION_KIT`, for both ways: its store keeps to `set_expiry`, and takes what Django takes."""
     given = dict(options())
-    under, ttl = given_store()
+    under, has_ttl = given_store()
     made = UnstorageSessionStore(
         under.driver,
         prefix=under.prefix,
-        ttl=Lifetime(ttl, _touch_after(given)),
+        ttl=Lifetime(under.ttl if has_ttl else conf.settings.SESSION_COOKIE_AGE, _touch_after(given)),
         hash_ids=under.hash_ids,
         codec=LenientCodec(under.codec),
         clock=under.clock,

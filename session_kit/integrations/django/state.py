@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -18,11 +19,9 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
     """Django's session over a `Session` of ours, without its I/O.
 
     Attributes:
-        session: our session.
         quiet: whether a logout or a rotation in another request goes without an error. Our middleware sets it.
     """
 
-    session: DjangoSession
     quiet = False
     _asked_key: str | None = None  # what the session was opened with
     _flag = False  # what `modified` was set to last
@@ -31,7 +30,13 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
     _clears = False  # `clear` was called where nothing could be loaded
 
     def __init__(self, session_key: str | None = None) -> None:
-        self._session_key = session_key
+        if session_key is not None:
+            self._session_key = session_key
+
+    @cached_property
+    def session(self) -> DjangoSession:
+        """Our session. Our middleware puts that of the request in its place."""
+        return open_session(self._asked_key)
 
     @property
     def serializer(self) -> Any:
@@ -52,7 +57,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
 
     def _set_key(self, key: str | None) -> None:
         self._asked_key = key if self._validate_session_key(key) else None
-        self.session = open_session(self._asked_key)
+        self.__dict__.pop("session", None)  # it is opened by the new key when somebody asks
         self._flag, self._seen, self._saved, self._clears = False, 0, False, False
 
     _session_key = property(lambda self: self.session_key, _set_key)
@@ -104,14 +109,13 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         """
         lifecycle = self.session.lifecycle
         every, draft = settings.SESSION_SAVE_EVERY_REQUEST, lifecycle.draft
-        if draft is not None:
-            if not self.modified:
-                if draft.log:
-                    lifecycle.revert()  # `modified` was set to False
+        asked = self._flag and not self._saved and (draft is None or not draft.log)
+        if draft is not None and draft.log:
+            if 0 < self._seen >= len(draft.log) and not self.modified:
+                lifecycle.revert()  # `modified` was set to False
             elif draft.fields.get(EXPIRY) != draft.stored.get(EXPIRY):
                 lifecycle.client_id = None  # the cookie says how long it lives
-            every = every or (self._flag and not self._saved and not draft.log)
-        return bool((every or (self._flag and draft is None)) and not self.is_empty() and not lifecycle.unanswered)
+        return bool((every or asked) and not self.is_empty() and not lifecycle.unanswered)
 
     # --- the data ---
 

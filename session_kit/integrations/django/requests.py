@@ -1,0 +1,39 @@
+"""What the middleware asks of a request: whether a test client made it, and how; and what it answers in an outage."""
+
+from __future__ import annotations
+
+import sys
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from session_kit.errors import STORE_DOWN
+from session_kit.integrations.django.settings import is_told, manager
+
+
+def bare_key(request: HttpRequest) -> str | None:
+    """The id that Django's test client puts into its cookie jar without a signature. Never taken outside of tests."""
+    if not in_tests():
+        return None
+    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    return key if key and manager().policy.signer.verify(key.encode()) is None else None
+
+
+def in_tests() -> bool:
+    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
+
+
+def plain_host_of(request: HttpRequest) -> str | None:
+    """The host that was asked for over plain http, where the cookie may go without `Secure`; None: nowhere."""
+    if request.is_secure() or is_told("SESSION_COOKIE_SECURE"):
+        return None
+    if in_tests():
+        return "testserver"
+    return str(request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", ""))
+
+
+def unavailable() -> HttpResponse:
+    """What a client is told in an outage."""
+    return HttpResponse(STORE_DOWN, status=503, content_type="text/plain", headers={"Cache-Control": "no-store"})
