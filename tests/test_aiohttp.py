@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.errors import STORE_DOWN
 from session_kit.integrations.aiohttp import get_session, setup
 from session_kit.testing import CountingDriver, FaultyDriver
 
@@ -189,3 +190,109 @@ def test_a_missing_or_doubled_setup_says_what_to_do() -> None:
             setup(web.Application())
 
     asyncio.run(steps())
+
+
+# --- failures ---
+
+
+async def prepare_changed(request: web.Request) -> web.StreamResponse:
+    (await get_session(request))["user"] = "streamed"
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"one")
+    return response
+
+
+async def forget(request: web.Request) -> None:
+    (await get_session(request))["user"] = "eve"
+
+
+async def swallow(request: web.Request) -> web.Response:
+    try:
+        await (await get_session(request)).asave()
+    except Exception as error:
+        raise RuntimeError("something else") from error
+    return web.Response(text="ok")
+
+
+async def sorry(request: web.Request) -> web.Response:
+    (await get_session(request))["user"] = "eve"
+    return web.Response(status=502)
+
+
+async def sorry_raised(request: web.Request) -> web.Response:
+    (await get_session(request))["user"] = "eve"
+    raise web.HTTPBadGateway
+
+
+async def clear(request: web.Request) -> web.Response:
+    (await get_session(request)).clear()
+    return web.Response(text="ok")
+
+
+HANDLERS += (prepare_changed, forget, swallow, sorry, sorry_raised, clear)  # type: ignore[assignment]
+
+
+async def get_twice(client: TestClient[Any, Any], path: str) -> list[tuple[int, str]]:
+    """What comes over one connection that is kept open."""
+    answers = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    for target in (path, "/untouched"):
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)).decode().lower()
+        length = int(head.partition("content-length: ")[2].split("\r\n")[0])
+        answers.append((int(head.split()[1]), (await reader.readexactly(length)).decode()))
+    writer.close()
+    return answers
+
+
+@pytest.mark.parametrize("path", ["/redirect", "/prepare_changed", "/swallow", "/write"])
+def test_in_an_outage_every_kind_of_answer_is_a_clean_503(path: str) -> None:
+    faulty = FaultyDriver(MemoryDriver())
+
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        faulty.fail("set")
+        faulty.fail("read")
+        faulty.fail("renew")
+        if path == "/swallow":
+            response = await client.get(path)
+            assert (response.status, await response.text()) == (503, STORE_DOWN)
+        else:
+            client.session.cookie_jar.clear()
+            assert await get_twice(client, path) == [(503, STORE_DOWN), (200, "ok")]
+
+    play(steps, faulty)
+
+
+def test_a_handler_that_forgets_its_return_gets_aiohttps_own_message(
+    driver: CountingDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        response = await client.get("/forget")
+        assert response.status == 500
+        assert await (await client.get("/read")).json() == "ada"
+
+    play(steps, driver)
+    assert "Missing return statement" in caplog.text
+    assert "has no attribute 'status'" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/sorry", "/sorry_raised"])
+def test_an_answer_of_5xx_keeps_nothing(driver: CountingDriver, path: str) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        assert (await client.get(path)).status == 502
+        assert await (await client.get("/read")).json() == "ada"
+
+    play(steps, driver)
+
+
+def test_clear_is_a_logout(driver: CountingDriver) -> None:
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        assert "Max-Age=0" in (await client.get("/clear")).headers["Set-Cookie"]
+        assert await (await client.get("/read")).json() is None
+
+    play(steps, driver)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPFound
-from pyramid.interfaces import ISession
+from pyramid.interfaces import ISession, ISessionFactory
 from pyramid.response import Response
+from pyramid.testing import DummyRequest
 from zope.interface.verify import verifyObject
 
 from session_kit import ConfigError, SessionError, SessionManager, UnstorageSessionStore
@@ -41,6 +42,10 @@ def redirect(request: Any) -> Response:
 
 def fail(request: Any) -> Response:
     request.session["user"] = "eve"
+    raise RuntimeError("broken")
+
+
+def fail_early(request: Any) -> Response:
     raise RuntimeError("broken")
 
 
@@ -92,20 +97,20 @@ def download(request: Any) -> Response:
     return Response(app_iter=File())
 
 
-VIEWS = (untouched, read, write, redirect, fail, logout, stream, flash, flashed, token, download)
+VIEWS = (untouched, read, write, redirect, fail, fail_early, logout, stream, flash, flashed, token, download)
 
 
 class Site:
     """An application under a WSGI server, and a visitor who keeps the cookie."""
 
-    def __init__(self, driver: Any, error_page: bool = False, **options: Any) -> None:
+    def __init__(self, driver: Any, error_page: Any = None, **options: Any) -> None:
         with Configurator() as config:
             config.set_session_factory(session_factory(UnstorageSessionStore(driver), SECRET, **options))
             for view in VIEWS:
                 config.add_route(view.__name__, f"/{view.__name__}")
                 config.add_view(view, route_name=view.__name__)
             if error_page:
-                config.add_exception_view(lambda error, request: Response("sorry", status=500), context=RuntimeError)
+                config.add_exception_view(error_page, context=RuntimeError)
             self.server = Server(config.make_wsgi_app())
         self.cookie = ""
 
@@ -152,7 +157,7 @@ def test_flashed_messages_are_shown_once_and_the_token_stays(driver: CountingDri
 
 @pytest.mark.parametrize("error_page", [False, True])
 def test_a_redirect_is_an_answer_and_an_error_is_none(driver: CountingDriver, error_page: bool) -> None:
-    site = Site(driver, error_page)
+    site = Site(driver, error_page and (lambda error, request: Response("sorry", status=500)))
     assert site.get("redirect")[0] == "302"
     if error_page:
         assert site.get("fail")[0] == "500"
@@ -218,3 +223,80 @@ def test_impossible_settings_are_refused_at_start() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             includeme(Configurator(settings=settings))
+
+
+def site_with_settings(**options: str) -> Any:
+    settings = {f"session_kit.{name.replace('__', '.')}": value for name, value in options.items()}
+    config = Configurator(settings={"session_kit.store": "memory://", "session_kit.secret": SECRET, **settings})
+    config.include("session_kit.integrations.pyramid")
+    config.commit()
+    return config.registry.getUtility(ISessionFactory)
+
+
+def policy_of(factory: Any) -> Any:
+    return factory(DummyRequest()).lifecycle.policy
+
+
+def test_settings_are_text_and_mean_what_they_say() -> None:
+    policy = policy_of(
+        site_with_settings(
+            rotation_grace="0",
+            touch_after="30",
+            max_lifetime="7d",
+            save_uninitialized="false",
+            rotate_on="member\n  staff",
+            generate="tests.test_pyramid.first",
+        )
+    )
+    assert (policy.rotation_grace, policy.touch_after, policy.max_lifetime) == (0, 30, 7 * 86400)
+    assert policy.save_uninitialized is False
+    assert policy.rotate_on == {"member", "staff"}
+    assert policy.generate is first
+    assert policy_of(site_with_settings(save_uninitialized="true")).save_uninitialized is True
+
+
+def first() -> dict[str, Any]:
+    return {}
+
+
+def test_a_dummy_request_has_a_session_and_keeps_its_cookie() -> None:
+    factory = session_factory("memory://", SECRET)
+    request = DummyRequest()
+    request.session = factory(request)
+    write(request)
+    response = Response("ok")
+    request._process_response_callbacks(response)
+    name, value = response.headers["Set-Cookie"].split(";")[0].split("=", 1)
+    again = DummyRequest(cookies={name: value})
+    assert factory(again)["user"] == "ada"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_an_exception_view_changes_counts_by_its_status(driver: CountingDriver, status: int) -> None:
+    def explain(error: Exception, request: Any) -> Response:
+        assert request.session["user"] == "ada"  # not what the view that failed has changed
+        request.session.flash("that did not work")
+        return Response("sorry", status=status)
+
+    site = Site(driver, explain)
+    site.get("write")
+    assert site.get("fail")[0] == str(status)
+    assert site.get("read")[2] == "ada"
+    assert site.get("flashed")[2] == ("that did not work" if status == 200 else "")
+
+
+def test_a_late_first_look_in_an_exception_view_is_no_error(driver: CountingDriver) -> None:
+    def explain(error: Exception, request: Any) -> Response:
+        return Response(str(request.session.get("user")))
+
+    site = Site(driver, explain)
+    site.get("write")
+    assert site.get("fail_early")[2] == "ada"
+
+
+def test_webtest_keeps_its_session(driver: CountingDriver) -> None:
+    site = Site(driver)
+    environ = {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "PATH_INFO": "/write"}
+    assert "Secure" in site.server.get(**environ)[1]["Set-Cookie"]
+    testing: dict[str, Any] = {**environ, "paste.testing": True}  # as WebTest's TestApp says
+    assert "Secure" not in site.server.get(**testing)[1]["Set-Cookie"]

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Unpack
 
 from aiohttp import web
@@ -43,9 +44,16 @@ def setup(
     manager: a ready one in place of these; it is not closed when the application is cleaned up.
     Raises `ConfigError` for anything that cannot work.
 
-    A handler that raises has changed nothing; an `HTTPException` such as a redirect is an answer like any other. What
-    is changed after a streamed response or a WebSocket was prepared is saved at the end of the handler. A store that
-    does not answer is a 503.
+    A handler that raises has changed nothing; an `HTTPException` such as a redirect is an answer like any other; an
+    answer of 5xx keeps nothing. What is changed after a streamed response or a WebSocket was prepared is saved at the
+    end of the handler. A store that does not answer is a 503.
+
+    After one line the `SessionIdentityPolicy` of aiohttp-security works on these sessions, as does what else imports
+    `get_session` from aiohttp-session:
+    `aiohttp_security.session_identity.get_session = session_kit.integrations.aiohttp.get_session`.
+
+    aiohttp's test client asks 127.0.0.1 over plain http and needs `cookie=CookieOptions(secure=False)` here, and
+    `cookie_jar=CookieJar(unsafe=True)` there.
     """
     if MANAGER in app:
         raise ConfigError("setup was called twice on this application; keep one")
@@ -74,16 +82,25 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
     session = request[KEY] = manager.open(cookies, asynchronous=True)
     lifecycle = session.lifecycle
     try:
-        response = await handler(request)
-        if lifecycle.phase is Phase.AHEAD:
-            # Here and not when it is prepared, so that an outage can still become another answer.
-            await _add_headers(manager, session, response)
-        await manager.afinish(session)
+        try:
+            response = await handler(request)
+        except web.HTTPException as answer:
+            await _end(request, session, answer)
+            raise
+        except Exception:
+            if lifecycle.outage is not None:
+                raise lifecycle.outage from None  # whatever became of it on its way here
+            raise
+        if isinstance(response, web.StreamResponse):
+            await _end(request, session, response)
+        else:
+            manager.revert(session)  # aiohttp says what is wrong with it
         return response
     except DriverUnavailable:
         if lifecycle.phase is not Phase.AHEAD:
             raise
-        raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=manager.refuse(session)) from None
+        headers = manager.refuse(session, partial(_plain_host, request))
+        raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=headers) from None
     except web.HTTPException:
         raise
     except BaseException:  # the answer is aiohttp's 500
@@ -91,16 +108,36 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
         raise
 
 
+async def _end(request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
+    """The handler has answered."""
+    if session.lifecycle.phase is Phase.AHEAD:
+        # Here and not when it is prepared, so that an outage can still become another answer.
+        await _add_headers(request, session, response)
+    await request.config_dict[MANAGER].afinish(session)
+
+
 async def _commit(request: web.Request, response: web.StreamResponse) -> None:
-    """Before the first byte of a streamed response leaves, of a WebSocket, or of an `HTTPException`."""
+    """Before the first byte of a streamed response leaves, of a WebSocket, or of aiohttp's 500."""
     session = request.get(KEY)
     if session is not None and session.lifecycle.phase is Phase.AHEAD:
-        await _add_headers(request.config_dict[MANAGER], session, response)
+        try:
+            await _add_headers(request, session, response)
+        except DriverUnavailable:
+            # Another answer will be written in its place, whole.
+            writer: Any = request.writer
+            writer.chunked, writer.length = False, None
+            raise
 
 
-async def _add_headers(manager: SessionManager, session: Session[Any], response: web.StreamResponse) -> None:
-    for name, value in await manager.acommit(session, response.status):
+async def _add_headers(request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
+    manager = request.config_dict[MANAGER]
+    for name, value in await manager.acommit(session, response.status, partial(_plain_host, request)):
         response.headers.add(name, value)
+
+
+def _plain_host(request: web.Request) -> str | None:
+    """The host that was asked for if the request came over plain http, else None."""
+    return request.host if request.scheme == "http" else None
 
 
 async def _close(app: web.Application) -> None:

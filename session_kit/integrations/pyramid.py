@@ -15,9 +15,10 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
 from dataclasses import fields
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, Unpack
 
 from pyramid.httpexceptions import HTTPServiceUnavailable
@@ -28,7 +29,7 @@ from zope.interface import implementer
 from session_kit.cookie import CookieOptions
 from session_kit.draft import Draft
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager, plain_host_of
 from session_kit.session import Session
 from session_kit.store import SessionStore, UnstorageSessionStore
 from session_kit.wsgi import FinishingBody
@@ -36,6 +37,8 @@ from session_kit.wsgi import FinishingBody
 CSRF = "_csrft_"
 FLASH = "_f_"
 SETTINGS = "session_kit."
+ANSWER_ERROR = "invoke_exception_view"
+"""The method of a request with which Pyramid looks for an exception view."""
 T = TypeVar("T")
 
 
@@ -126,44 +129,75 @@ def session_factory(
     manager: a ready one in place of these.
     Raises `ConfigError` for anything that cannot work.
 
-    A view that raises has changed nothing; an HTTP exception such as a redirect is an answer like any other. A store
-    that does not answer is `HTTPServiceUnavailable`.
+    A view that raises has changed nothing; what an exception view changes counts by the status that it answers with:
+    5xx keeps nothing. An HTTP exception such as a redirect is an answer like any other. A store that does not answer is
+    `HTTPServiceUnavailable`. WebTest's `TestApp` gets the cookie without `Secure` over plain http.
     """
     chosen = choose_manager("session_factory", manager, store, secret, **options)
 
     def factory(request: Any) -> PyramidSession:
-        cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
-        session = chosen.open(cookies, session_class=PyramidSession)
+        session = chosen.open(_cookies(request), session_class=PyramidSession)
+        host = partial(_plain_host, request.environ)
 
         def commit(request: Any, response: Any) -> None:
-            failed = request.exception is not None and not IResponse.providedBy(request.exception)
+            vars(request).pop(ANSWER_ERROR, None)
             try:
-                response.headerlist.extend(chosen.commit(session, 500 if failed else response.status_code))
+                response.headerlist.extend(chosen.commit(session, response.status_code, host))
             except DriverUnavailable:
                 response.status_code = 503
-                response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session)]
+                response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session, host)]
                 response.text = STORE_DOWN
             if not isinstance(response.app_iter, (list, tuple)):
                 response.app_iter = FinishingBody(response.app_iter, chosen, session)
             else:
                 chosen.finish(session)
 
+        answer_error: Any = getattr(request, ANSWER_ERROR, None)
+
+        def answer_reverted(exc_info: Any = None, *args: Any, **kwargs: Any) -> Any:
+            exc_info = exc_info or sys.exc_info()
+            if not IResponse.providedBy(exc_info[1]):
+                chosen.revert(session)
+            return answer_error(exc_info, *args, **kwargs)
+
+        if answer_error is not None:
+            setattr(request, ANSWER_ERROR, answer_reverted)
         request.add_response_callback(commit)
         return session
 
     return factory
 
 
+def _cookies(request: Any) -> bytes:
+    """The `Cookie` header of a request; of a `DummyRequest`, which has none, made of its cookies."""
+    header = request.environ.get("HTTP_COOKIE")
+    if header is None and "REQUEST_METHOD" not in request.environ:
+        header = "; ".join(f"{name}={value}" for name, value in request.cookies.items())
+    return (header or "").encode("latin-1", "replace")
+
+
+def _plain_host(environ: dict[str, Any]) -> str | None:
+    host = plain_host_of(environ)
+    return host if host is None or "paste.testing" not in environ else "testserver"  # WebTest says so
+
+
 def includeme(config: Any) -> None:
     """`config.include("session_kit.integrations.pyramid")`: sessions by settings.
 
     `session_kit.store` (a URL) and `session_kit.secret` (newest first, separated by white space) are required; the
-    options of `SessionManager` that are texts or times and `session_kit.cookie.<option>` may follow.
+    options of `SessionManager` and `session_kit.cookie.<option>` may follow: `save_uninitialized = true`,
+    `rotation_grace = 0`, `rotate_on` as names separated by white space, functions and types as dotted names.
     """
     texts = {
         name.removeprefix(SETTINGS): value for name, value in config.get_settings().items() if name.startswith(SETTINGS)
     }
-    options: dict[str, Any] = {name: value for name, value in texts.items() if not name.startswith("cookie.")}
+    options: dict[str, Any] = {
+        name: READERS[name](value) if name in READERS else value
+        for name, value in texts.items()
+        if not name.startswith("cookie.")
+    }
+    for name in DOTTED & options.keys():
+        options[name] = config.maybe_dotted(options[name])
     cookie = {name.removeprefix("cookie."): value for name, value in texts.items() if name.startswith("cookie.")}
     known = {field.name: field.type for field in fields(CookieOptions)}
     for name in cookie:
@@ -172,5 +206,25 @@ def includeme(config: Any) -> None:
     if cookie:
         flags = {name: asbool(value) if known[name] == "bool" else value for name, value in cookie.items()}
         options["cookie"] = CookieOptions(**flags)
-    secret = aslist(options.pop("secret", ""))
+    secret = options.pop("secret", [])
     config.set_session_factory(session_factory(options.pop("store", None), secret, **options))
+
+
+def _time(value: Any) -> Any:
+    """Seconds may come as text; `12h` and the like are read later."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value.strip()
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "secret": aslist,
+    "rotate_on": aslist,
+    "save_uninitialized": asbool,
+    "touch_after": _time,
+    "max_lifetime": _time,
+    "rotation_grace": _time,
+}
+"""How the options that are no text are read from a settings file."""
+DOTTED = {"generate", "generate_id", "on_event", "data_type", "upgrade", "clock"}

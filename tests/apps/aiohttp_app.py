@@ -71,6 +71,17 @@ async def slow(request: web.Request) -> web.Response:
     return web.json_response({"ok": True})
 
 
+async def clear(request: web.Request) -> web.Response:
+    (await get_session(request)).clear()
+    return web.json_response({"ok": True})
+
+
+async def sorry(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session[request.query["key"]] = request.query["value"]
+    return web.json_response({"ok": False}, status=503)
+
+
 async def fail(request: web.Request) -> web.Response:
     session = await get_session(request)
     session[request.query["key"]] = request.query["value"]
@@ -97,7 +108,7 @@ def make_app(**options: Any) -> web.Application:
     app = web.Application()
     for view in (untouched, read, flashed, stream, unavailable):
         app.router.add_get(f"/{view.__name__}", view)
-    for view in (write, count, cart, rotate, logout, flash, slow, fail):
+    for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry):
         app.router.add_post(f"/{view.__name__}", view)
     setup(app, **options)
     return app

@@ -76,6 +76,17 @@ async def slow(scope: Scope, query: Query) -> Any:
     return {"ok": True}
 
 
+async def clear(scope: Scope, query: Query) -> Any:
+    (await use_session(scope)).clear()
+    return {"ok": True}
+
+
+async def sorry(scope: Scope, query: Query) -> Any:
+    session = await use_session(scope)
+    session[query["key"]] = query["value"]
+    return {"ok": False}
+
+
 async def fail(scope: Scope, query: Query) -> Any:
     session = await use_session(scope)
     session[query["key"]] = query["value"]
@@ -98,7 +109,10 @@ async def stream(scope: Scope, query: Query, send: Send) -> None:
 
 VIEWS: dict[tuple[str, str], View] = {
     **{("GET", f"/{view.__name__}"): view for view in (untouched, read, flashed, unavailable)},
-    **{("POST", f"/{view.__name__}"): view for view in (write, count, cart, rotate, logout, flash, slow, fail)},
+    **{
+        ("POST", f"/{view.__name__}"): view
+        for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry)
+    },
 }
 
 
@@ -111,7 +125,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await stream(scope, query, send)
         return
     view = VIEWS.get((scope["method"], scope["path"]))
-    status, answer = (404, {"ok": False}) if view is None else (200, await view(scope, query))
+    status, answer = (404, {"ok": False}) if view is None else (503 if view is sorry else 200, await view(scope, query))
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bottle import Bottle, request
+from bottle import Bottle, request, response
 
 from session_kit import Session
 from session_kit.wsgi import SessionMiddleware, get_session
@@ -72,6 +72,17 @@ def slow() -> Any:
     return {"ok": True}
 
 
+def clear() -> Any:
+    the_session().clear()
+    return {"ok": True}
+
+
+def sorry() -> Any:
+    the_session()[request.query.key] = request.query.value
+    response.status = 503
+    return {"ok": False}
+
+
 def fail() -> Any:
     the_session()[request.query.key] = request.query.value
     raise RuntimeError("this view fails")
@@ -95,7 +106,7 @@ def make_app(**options: Any) -> Any:
     app = Bottle()
     for view in (untouched, read, flashed, stream, unavailable):
         app.get(f"/{view.__name__}", callback=view)
-    for view in (write, count, cart, rotate, logout, flash, slow, fail):
+    for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry):
         app.post(f"/{view.__name__}", callback=view)
     return SessionMiddleware(app, **options)
 

@@ -67,6 +67,16 @@ def slow(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"ok": True})
 
 
+def clear(request: HttpRequest) -> HttpResponse:
+    request.session.clear()
+    return JsonResponse({"ok": True})
+
+
+def sorry(request: HttpRequest) -> HttpResponse:
+    request.session[request.GET["key"]] = request.GET["value"]
+    return JsonResponse({"ok": False}, status=503)
+
+
 def fail(request: HttpRequest) -> HttpResponse:
     request.session[request.GET["key"]] = request.GET["value"]
     raise RuntimeError("this view fails")
@@ -89,7 +99,23 @@ def unavailable(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"unavailable": request.session.session.unavailable})
 
 
-VIEWS = (untouched, read, write, count, cart, rotate, logout, flash, flashed, slow, fail, stream, unavailable)
+VIEWS = (
+    untouched,
+    read,
+    write,
+    count,
+    cart,
+    rotate,
+    logout,
+    clear,
+    flash,
+    flashed,
+    slow,
+    fail,
+    sorry,
+    stream,
+    unavailable,
+)
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 
 

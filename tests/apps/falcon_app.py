@@ -67,6 +67,17 @@ def slow(req: falcon.Request, resp: falcon.Response) -> Any:
     return {"ok": True}
 
 
+def clear(req: falcon.Request, resp: falcon.Response) -> Any:
+    get_session(req.env).clear()
+    return {"ok": True}
+
+
+def sorry(req: falcon.Request, resp: falcon.Response) -> Any:
+    get_session(req.env)[req.params["key"]] = req.params["value"]
+    resp.status = falcon.HTTP_503
+    return {"ok": False}
+
+
 def fail(req: falcon.Request, resp: falcon.Response) -> Any:
     get_session(req.env)[req.params["key"]] = req.params["value"]
     raise RuntimeError("this responder fails")
@@ -104,7 +115,23 @@ class View:
 
 def make_app(**options: Any) -> Any:
     app = falcon.App()
-    views = (untouched, read, write, count, cart, rotate, logout, flash, flashed, slow, fail, stream, unavailable)
+    views = (
+        untouched,
+        read,
+        write,
+        count,
+        cart,
+        rotate,
+        logout,
+        clear,
+        flash,
+        flashed,
+        slow,
+        fail,
+        sorry,
+        stream,
+        unavailable,
+    )
     for view in views:
         app.add_route(f"/{view.__name__}", View(view))
     return SessionMiddleware(app, **options)

@@ -77,6 +77,18 @@ async def slow(key: str, value: str, gate: str, session: AnySession) -> dict[str
     return {"ok": True}
 
 
+@router.post("/clear")
+async def clear(session: AnySession) -> dict[str, bool]:
+    session.clear()
+    return {"ok": True}
+
+
+@router.post("/sorry", status_code=503)
+async def sorry(key: str, value: str, session: AnySession) -> dict[str, bool]:
+    session[key] = value
+    return {"ok": False}
+
+
 @router.post("/fail")
 async def fail(key: str, value: str, session: AnySession) -> None:
     session[key] = value

@@ -64,6 +64,16 @@ def slow() -> Any:
     return {"ok": True}
 
 
+def clear() -> Any:
+    session.clear()
+    return {"ok": True}
+
+
+def sorry() -> Any:
+    session[request.args["key"]] = request.args["value"]
+    return {"ok": False}, 503
+
+
 def fail() -> Any:
     session[request.args["key"]] = request.args["value"]
     raise RuntimeError("this view fails")
@@ -91,7 +101,7 @@ def make_app(**options: Any) -> Flask:
     app = Flask(__name__)
     for view in (untouched, read, flashed, stream, unavailable):
         app.get(f"/{view.__name__}")(view)
-    for view in (write, count, cart, rotate, logout, slow, fail):
+    for view in (write, count, cart, rotate, logout, clear, slow, fail, sorry):
         app.post(f"/{view.__name__}")(view)
     app.post("/flash")(flash_message)
     SessionKit(app, **options)

@@ -81,6 +81,18 @@ async def slow(request: AnyRequest, key: Text, value: Text, gate: Text) -> dict[
     return {"ok": True}
 
 
+@post("/clear", status_code=200)
+async def clear(session: AnySession) -> dict[str, bool]:
+    session.clear()
+    return {"ok": True}
+
+
+@post("/sorry", status_code=503)
+async def sorry(request: AnyRequest, key: Text, value: Text) -> dict[str, bool]:
+    request.session[key] = value
+    return {"ok": False}
+
+
 @post("/fail", status_code=200)
 async def fail(request: AnyRequest, key: Text, value: Text) -> None:
     request.session[key] = value
@@ -106,7 +118,23 @@ async def unavailable(session: AnySession) -> dict[str, bool]:
 
 def make_app(**options: Any) -> Litestar:
     return Litestar(
-        [untouched, read, write, count, cart, rotate, logout, flash, flashed, slow, fail, stream, unavailable],
+        [
+            untouched,
+            read,
+            write,
+            count,
+            cart,
+            rotate,
+            logout,
+            clear,
+            flash,
+            flashed,
+            slow,
+            fail,
+            sorry,
+            stream,
+            unavailable,
+        ],
         dependencies={"session": Provide(use_session)},
         plugins=[SessionKit(**options)],
         logging_config=None,

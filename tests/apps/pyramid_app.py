@@ -65,6 +65,17 @@ def slow(request: Any) -> Any:
     return {"ok": True}
 
 
+def clear(request: Any) -> Any:
+    request.session.clear()
+    return {"ok": True}
+
+
+def sorry(request: Any) -> Any:
+    request.session[request.GET["key"]] = request.GET["value"]
+    request.response.status_int = 503
+    return {"ok": False}
+
+
 def fail(request: Any) -> Any:
     request.session[request.GET["key"]] = request.GET["value"]
     raise RuntimeError("this view fails")
@@ -88,7 +99,23 @@ def unavailable(request: Any) -> Any:
 
 
 def make_app(**options: Any) -> Any:
-    views = (untouched, read, write, count, cart, rotate, logout, flash, flashed, slow, fail, stream, unavailable)
+    views = (
+        untouched,
+        read,
+        write,
+        count,
+        cart,
+        rotate,
+        logout,
+        clear,
+        flash,
+        flashed,
+        slow,
+        fail,
+        sorry,
+        stream,
+        unavailable,
+    )
     with Configurator() as config:
         config.set_session_factory(session_factory(**options))
         for view in views:

@@ -68,6 +68,16 @@ async def slow(request: Request) -> Response:
     return JSONResponse({"ok": True})
 
 
+async def clear(request: Request) -> Response:
+    request.session.clear()
+    return JSONResponse({"ok": True})
+
+
+async def sorry(request: Request) -> Response:
+    request.session[request.query_params["key"]] = request.query_params["value"]
+    return JSONResponse({"ok": False}, status_code=503)
+
+
 async def fail(request: Request) -> Response:
     request.session[request.query_params["key"]] = request.query_params["value"]
     raise RuntimeError("this handler fails")
@@ -96,7 +106,7 @@ def make_app(**options: Any) -> Starlette:
             *[Route(f"/{view.__name__}", view) for view in (untouched, read, flashed, stream, unavailable)],
             *[
                 Route(f"/{view.__name__}", view, methods=["POST"])
-                for view in (write, count, cart, rotate, logout, flash, slow, fail)
+                for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry)
             ],
         ]
     )

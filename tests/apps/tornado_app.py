@@ -21,7 +21,7 @@ class SessionHandler(RequestHandler):
         self.session: Session[Any] = manager.open(cookies, asynchronous=True)
 
     async def commit(self) -> None:
-        for name, value in await self.manager.acommit(self.session):
+        for name, value in await self.manager.acommit(self.session, self.get_status()):
             self.add_header(name, value)
 
     async def get(self) -> None:
@@ -112,6 +112,20 @@ class Slow(SessionHandler):
         return {"ok": True}
 
 
+class Clear(SessionHandler):
+    async def view(self, query: Any) -> Any:
+        (await self.session.aload()).clear()
+        return {"ok": True}
+
+
+class Sorry(SessionHandler):
+    async def view(self, query: Any) -> Any:
+        session = await self.session.aload()
+        session[query("key")] = query("value")
+        self.set_status(503)
+        return {"ok": False}
+
+
 class Fail(SessionHandler):
     async def view(self, query: Any) -> Any:
         session = await self.session.aload()
@@ -136,7 +150,23 @@ class Unavailable(SessionHandler):
         return {"unavailable": session.unavailable}
 
 
-VIEWS = (Untouched, Read, Write, Count, Cart, Rotate, Logout, Flash, Flashed, Slow, Fail, Stream, Unavailable)
+VIEWS = (
+    Untouched,
+    Read,
+    Write,
+    Count,
+    Cart,
+    Rotate,
+    Logout,
+    Flash,
+    Flashed,
+    Slow,
+    Fail,
+    Clear,
+    Sorry,
+    Stream,
+    Unavailable,
+)
 
 
 def make_app(*, manager: SessionManager | None = None, **options: Any) -> Application:
