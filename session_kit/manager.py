@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
+from session_kit.codec import Codec, CodecName, make_codec
 from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, is_test_host
 from session_kit.drivers.options import parse_duration
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
@@ -18,7 +19,7 @@ from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, Phase
-from session_kit.store import SessionStore, UnstorageSessionStore, open_store
+from session_kit.store import SessionStore, UnstorageSessionStore, chooses_codec, open_store
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
@@ -44,6 +45,7 @@ class ManagerOptions(TypedDict, total=False):
     on_event: Callable[[Event], None] | None
     data_type: type[Any] | None
     upgrade: Upgrade | None
+    codec: Codec | CodecName | None
     clock: Callable[[], float]
 
 
@@ -74,6 +76,8 @@ class SessionManager:
         when a session is loaded and at each change. A record that does not fit is left alone, and the visitor gets a
         fresh session, with the event `misfit`. Default None: any JSON object.
     upgrade: given the data of a record that does not fit (a dict), returns data that does. Default None.
+    codec: `"json"`, `"json-lenient"`, `"json-tagged"` or a `Codec`, as for `UnstorageSessionStore`, in place of the
+        store's. Default None: the store's, which refuses what JSON would change unless it is told otherwise.
     clock: Unix time in seconds, for tests.
 
     How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.
@@ -105,6 +109,7 @@ class SessionManager:
         on_event: Callable[[Event], None] | None = None,
         data_type: type[Any] | None = None,
         upgrade: Upgrade | None = None,
+        codec: Codec | CodecName | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         named = Cookie(name, cookie)
@@ -117,10 +122,13 @@ class SessionManager:
             raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
         if upgrade is not None and data_type is None:
             raise ConfigError("upgrade needs data_type=..., the type that it upgrades to")
+        chosen = None if codec is None else make_codec(codec)
         self._owns_store = isinstance(store, str)
         self._warned = False
         self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
-        plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
+        if chosen is not None and isinstance(self.store, UnstorageSessionStore):
+            self.store = self.store.with_codec(chosen)
+        plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store, chosen)
         self.policy = Policy(
             plain,
             cookie=named,
@@ -342,16 +350,26 @@ def choose_manager(
     return manager or make_manager(store, secret, "manager", *also, **options)
 
 
-def make_manager(store: Any, secret: Secrets, *also: str, **options: Unpack[ManagerOptions]) -> SessionManager:
+def make_manager(
+    store: Any,
+    secret: Secrets,
+    *also: str,
+    usual_codec: CodecName | None = None,
+    **options: Unpack[ManagerOptions],
+) -> SessionManager:
     """Make the manager of a middleware or an integration; a misspelt option gets one clear line.
 
     also: the options that the caller itself takes, for that line.
+    usual_codec: for a framework whose own sessions take more than JSON has: the codec if neither the options nor the
+        store or its URL choose one.
     """
     valid = ManagerOptions.__annotations__
     for name in options:
         if name not in valid:
             listed = ", ".join(["store", "secret", *also, *sorted(valid)])
             raise ConfigError(f"unknown option {name!r}. Valid options: {listed}.")
+    if usual_codec is not None and options.get("codec") is None and not chooses_codec(store):
+        options["codec"] = usual_codec
     return SessionManager(store, secret, **options)
 
 
