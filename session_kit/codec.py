@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, Protocol, TypeVar, cast
 from uuid import UUID
@@ -17,6 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
+from session_kit.drivers.options import guess
 from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
 T = TypeVar("T")
@@ -232,9 +232,7 @@ def make_codec(codec: Codec | str) -> Codec:
     if isinstance(codec, str):
         if codec in CODECS:
             return CODECS[codec]()
-        guess = get_close_matches(codec, CODECS, n=1)
-        meant = f"; did you mean {guess[0]!r}?" if guess else "."
-        raise ConfigError(f"codec: there is no {codec!r}{meant} There are {', '.join(CODECS)}")
+        raise ConfigError(f"codec: there is no {codec!r}{guess(codec, CODECS)} There are {', '.join(CODECS)}")
     if isinstance(codec, type) or not all(callable(getattr(codec, name, None)) for name in ("pack", "unpack", "dump")):
         raise ConfigError(f"codec must be one of {', '.join(CODECS)}, or an object with the methods of Codec")
     return codec

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.codec import Codec, CodecName, make_codec
 from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, is_test_host
-from session_kit.drivers.options import parse_duration
+from session_kit.drivers.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
@@ -27,6 +27,26 @@ Headers = list[tuple[str, str]]
 PlainHost = Callable[[], str | None]
 Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
+
+
+FROM_ELSEWHERE = {
+    **dict.fromkeys(
+        ["max_age", "ttl", "lifetime", "session_lifetime", "expire", "expires", "cookie_age", "timeout"],
+        """the store's ttl, as in store="redis://localhost?ttl=7d\"""",
+    ),
+    **dict.fromkeys(["prefix", "key_prefix"], """the store's prefix, as in store="redis://localhost?prefix=shop\""""),
+    **dict.fromkeys(["secret_key", "secrets", "secret_keys", "key"], "secret"),
+    **dict.fromkeys(["session_cookie", "cookie_name", "session_name"], "name"),
+    **dict.fromkeys(["backend", "session_store", "storage", "url", "redis_url"], "store"),
+    **dict.fromkeys(["https_only", "secure", "cookie_https_only", "cookie_secure"], "cookie=CookieOptions(secure=...)"),
+    **dict.fromkeys(["httponly", "http_only", "cookie_httponly"], "cookie=CookieOptions(httponly=...)"),
+    **dict.fromkeys(["same_site", "samesite", "cookie_samesite"], "cookie=CookieOptions(samesite=...)"),
+    **dict.fromkeys(["domain", "cookie_domain"], "cookie=CookieOptions(domain=...)"),
+    **dict.fromkeys(["path", "cookie_path"], "cookie=CookieOptions(path=...)"),
+    **dict.fromkeys(["rolling", "refresh"], "touch_after"),
+    **dict.fromkeys(["serializer", "encoding"], "codec"),
+}
+"""What people who come from elsewhere call the options, and what to write in place of it."""
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -114,6 +134,12 @@ class SessionManager:
     ) -> None:
         named = Cookie(name, cookie)
         signer = Signer(secret, name)
+        functions = {"generate": generate, "generate_id": generate_id, "on_event": on_event, "upgrade": upgrade}
+        for option, value in (functions | {"clock": clock}).items():
+            if value is not None and not callable(value):
+                raise ConfigError(f"{option} must be a function, not a {type(value).__name__}")
+        if not isinstance(save_uninitialized, bool):
+            raise ConfigError(f"save_uninitialized must be True or False, not {save_uninitialized!r}")
         check_id(generate_id())
         # Before the store is opened, so that nothing is made on disk for a setting that is wrong.
         idle, grace = _seconds("touch_after", touch_after), _seconds("rotation_grace", rotation_grace)
@@ -366,8 +392,7 @@ def make_manager(
     valid = ManagerOptions.__annotations__
     for name in options:
         if name not in valid:
-            listed = ", ".join(["store", "secret", *also, *sorted(valid)])
-            raise ConfigError(f"unknown option {name!r}. Valid options: {listed}.")
+            raise unknown_option(name, ["store", "secret", *also, *valid], known=FROM_ELSEWHERE.get(name))
     if usual_codec is not None and options.get("codec") is None and not chooses_codec(store):
         options["codec"] = usual_codec
     return SessionManager(store, secret, **options)
@@ -384,6 +409,6 @@ def _seconds(name: str, value: Seconds) -> float:
 
 
 def _names(option: str, names: Collection[str]) -> frozenset[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{option} must be a list of keys, not {names!r}")
     return frozenset(names)

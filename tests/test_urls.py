@@ -81,7 +81,7 @@ def error_of(url: Any, opener: Callable[[Any], object] = open_store) -> str:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("redos://host", "no driver for redos://; known: " + listed("options")),
+        ("redos://host", "no driver for redos://; did you mean redis://? Known: " + listed("options")),
         ("/var/lib/app", "a store URL needs a scheme, like memory:// or disk:///var/lib/app"),
         ("", "a store URL needs a scheme"),
         ("memory", "a store URL needs a scheme"),
@@ -96,6 +96,20 @@ def error_of(url: Any, opener: Callable[[Any], object] = open_store) -> str:
             "memory://?prefx=shop",
             "memory://: unknown option 'prefx'; did you mean 'prefix'? Valid options: codec, max_entries, prefix, ttl.",
         ),
+        ("redi://localhost", "no driver for redi://; did you mean redis://? Known: disk://, "),
+        ("memroy://", "did you mean memory://?"),
+        ("zzz://", "no driver for zzz://. Known: disk://, "),
+        ("redis://localhost:99999", "redis://localhost:99999: a port is a number up to 65535"),
+        ("redis+cluster://a:6379,b:70000", "a port is a number up to 65535"),
+        ("disk:///~/shop", f"'~' means nothing in a URL; write the path in full, as disk://{Path.home()}/shop"),
+        ("file:///~", f"'~' means nothing in a URL; write the path in full, as file://{Path.home()}"),
+        (
+            "memory://?codec=jsn",
+            "memory://: codec: there is no 'jsn'; did you mean 'json'? There are json, json-lenient, ",
+        ),
+        ("memory://?codec=pickle", "codec: there is no 'pickle'. There are json, json-lenient, json-tagged"),
+        ("memory://?max_age=5", "unknown option 'max_age'; did you mean 'ttl'? Valid"),
+        ("memory://?key_prefix=a", "unknown option 'key_prefix'; did you mean 'prefix'? Valid"),
         ("memory://?tll=7d", "did you mean 'ttl'? Valid options: codec, max_entries, prefix, ttl."),
         ("memory://?max_entrys=5", "did you mean 'max_entries'?"),
         ("memory://?zzz=5", "memory://: unknown option 'zzz'. Valid options: codec, max_entries, prefix, ttl."),
@@ -464,7 +478,7 @@ def test_an_installed_package_brings_its_driver_by_an_entry_point(tmp_path: Path
     assert printed == [
         "blue",
         "AcmeDriver",
-        "no driver for acne://; known: " + listed("acme", "acme-extra"),
+        "no driver for acne://; did you mean acme://? Known: " + listed("acme", "acme-extra"),
         "acme://: unknown option 'color'; did you mean 'colour'? Valid options: colour.",
     ]
 
