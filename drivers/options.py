@@ -28,6 +28,14 @@ _BYTES = {"": 1, "b": 1} | {
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
+FROM_ELSEWHERE = {
+    **dict.fromkeys(["max_age", "maxage", "lifetime", "expire", "expires", "expires_in", "expiry"], "ttl"),
+    **dict.fromkeys(["key_prefix", "keyprefix", "namespace"], "prefix"),
+    **dict.fromkeys(["serializer", "serialiser", "encoding"], "codec"),
+}
+"""What people who come from elsewhere call the options of a URL."""
+
+
 def parse_duration(value: str | float | timedelta) -> Duration:
     """Return `value` in seconds: a number, a `timedelta`, or text such as `"90"`, `"500ms"`, `"15m"`, `"7d"`.
 
@@ -148,9 +156,24 @@ def convert(
     return options
 
 
-def unknown_option(name: str, valid: Iterable[str], where: str) -> ConfigError:
-    """The error for an option that does not exist, with the valid ones and the one probably meant."""
+def unknown_option(name: str, valid: Iterable[str], where: str = "", known: str | None = None) -> ConfigError:
+    """The error for an option that does not exist, with the valid ones and the one probably meant.
+
+    where: begins the message. known: what to write in its place, if the name is known from elsewhere.
+    """
     names = sorted(valid)
-    guess = difflib.get_close_matches(name, names, n=1)
-    meant = f"; did you mean {guess[0]!r}?" if guess else "."
-    return ConfigError(f"{where}: unknown option {name!r}{meant} Valid options: {', '.join(names) or 'none'}.")
+    if known is None and FROM_ELSEWHERE.get(name) in names:
+        known = repr(FROM_ELSEWHERE[name])
+    meant = f"; did you mean {known}?" if known else guess(name, names)
+    begin = f"{where}: " if where else ""
+    return ConfigError(f"{begin}unknown option {name!r}{meant} Valid options: {', '.join(names) or 'none'}.")
+
+
+def guess(name: str, names: Iterable[str], form: str = "{!r}") -> str:
+    """How a message goes on that has named what does not exist: with the name that was probably meant, or a full stop.
+
+    >>> guess("tll", ["prefix", "ttl"]), guess("zzz", ["prefix", "ttl"])
+    ("; did you mean 'ttl'?", '.')
+    """
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {form.format(close[0])}?" if close else "."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
@@ -10,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from session_kit.drivers.base import Driver
 from session_kit.drivers.errors import ConfigError
-from session_kit.drivers.options import convert
+from session_kit.drivers.options import convert, guess
 
 Query = list[tuple[str, str]]
 
@@ -33,6 +35,8 @@ _builtin: dict[str, tuple[str, str | None]] = {
         ("session_kit.drivers.redis:RedisDriver", "redis"),
     ),
 }
+_PORTS = re.compile(r":([0-9]+)(?:,|$)")
+_HOME = re.compile(r"/~(?:/|$)")
 _registered: dict[str, type[Driver] | str] = {}
 
 
@@ -91,6 +95,10 @@ def split_url(url: str) -> tuple[SplitResult, Query]:
         raise ConfigError("a store URL needs a scheme, like memory:// or disk:///var/lib/app")
     if parts.fragment:
         raise ConfigError(f"{redact(parts)}: '#' starts a fragment, which means nothing here; write it as %23")
+    if any(int(port) > 65535 for port in _PORTS.findall(parts.netloc.rpartition("@")[2])):
+        raise ConfigError(f"{redact(parts)}: a port is a number up to 65535")
+    if not parts.netloc and _HOME.match(parts.path):
+        raise ConfigError(f"{redact(parts)}: '~' means nothing in a URL; write the path in full, as {_at_home(parts)}")
     query = parse_qsl(parts.query, keep_blank_values=True)
     if any("@" in name for name, _ in query):
         raise ConfigError(f"{redact(parts)}: no option has an '@' in its name; {ESCAPE}")
@@ -103,6 +111,10 @@ def redact(parts: SplitResult) -> str:
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return f"{parts.scheme}://..."
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _at_home(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{os.path.expanduser('~')}{parts.path[2:]}"
 
 
 def _fsspec_knows(scheme: str) -> bool:
@@ -130,8 +142,9 @@ def _driver_class(scheme: str) -> type[Driver]:
             target, extra = "session_kit.drivers.fsspec:FsspecDriver", "fsspec"
         if target is None:
             known = sorted({*_builtin, *_registered, *(entry_point.name.lower() for entry_point in found)})
+            names = ", ".join(f"{name}://" for name in known)
             raise ConfigError(
-                f"no driver for {scheme}://; known: {', '.join(f'{name}://' for name in known)}, and with the extra"
+                f"no driver for {scheme}://{guess(scheme, known, '{}://')} Known: {names}, and with the extra"
                 " 'fsspec' what fsspec knows (gs://, az://, sftp:// ...)"
             )
     cls: object = target

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 from msgspec import Raw
 
-from session_kit.errors import CorruptEntry, SessionError
+from session_kit.drivers.options import guess
+from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
 T = TypeVar("T")
 
@@ -119,6 +127,207 @@ class JSONCodec:
             raise CorruptEntry(f"a stored value does not fit: {error.__class__.__name__}") from None
 
 
+class LenientJSONCodec(JSONCodec):
+    """`"json-lenient"`: converts what has no form in JSON, as the serializers of Flask and Django do.
+
+    Tuples and sets become lists, dates and times ISO 8601, decimals and UUIDs text, bytes base64, subclasses of `str`,
+    `int` and `float` plain ones, and numbers as keys text. It happens when the data are written: another request sees
+    what JSON made of a value, this one what it put in. What has no usual form is refused as by `JSONCodec`.
+
+    >>> codec = LenientJSONCodec()
+    >>> bytes(codec.dump({"at": date(2026, 1, 31), 1: (Decimal("9.90"),)}, "cart"))
+    b'{"at":"2026-01-31","1":["9.90"]}'
+    """
+
+    def dump(self, value: object, where: str) -> Raw:
+        try:
+            return super().dump(value, where)
+        except SessionError as error:
+            try:
+                converted = self._convert(value)
+            except RecursionError:
+                raise error from None
+            return super().dump(converted, where)
+
+    def _convert(self, value: Any, depth: int = 0) -> Any:
+        """The value in JSON's own types, as far as there is a form for it."""
+        if type(value) in IMMUTABLE:
+            return value
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        if isinstance(value, dict):
+            return {_text_of(key): self._convert(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self._convert(item, depth + 1) for item in value]
+        for kind, write in _WRITERS.items():
+            if isinstance(value, kind):
+                return write(value)
+        return value
+
+
+class TaggedJSONCodec(LenientJSONCodec):
+    """`"json-tagged"`: Flask's tagged JSON, from which tuples, bytes, UUIDs, datetimes and `Markup` come back.
+
+    They are stored as objects with one key, a tag of Flask's: `{" t": [1, 2]}` for a tuple. Like Flask's, a datetime
+    comes back in UTC, and one without a time zone is taken for UTC; unlike Flask's it keeps its microseconds, as
+    ISO 8601. All else is converted as by `LenientJSONCodec`.
+
+    >>> codec = TaggedJSONCodec()
+    >>> raw = codec.dump({"size": (3, 4)}, "cart")
+    >>> bytes(raw), codec.load(raw, object)
+    (b'{"size":{" t":[3,4]}}', {'size': (3, 4)})
+    """
+
+    def dump(self, value: object, where: str) -> Raw:
+        with suppress(SessionError):
+            raw = JSONCodec.dump(self, value, where)
+            if not _may_be_tagged(raw):
+                return raw
+        try:
+            return JSONCodec.dump(self, self._convert(value), where)
+        except (SessionError, RecursionError):
+            LenientJSONCodec().dump(value, where)  # says where it lies without the tags
+            raise SessionError(too_deep(where)) from None
+
+    def same(self, value: object, raw: Raw) -> bool:
+        try:
+            return super().same(self._convert(value), raw)
+        except RecursionError:
+            return False
+
+    def load(self, raw: Raw, type: type[T]) -> T:
+        value = super().load(raw, type)
+        return _restore(value) if type is object and _may_be_tagged(raw) else value
+
+    def _convert(self, value: Any, depth: int = 0) -> Any:
+        if isinstance(value, tuple):
+            return {" t": super()._convert(value, depth + 1)}
+        if isinstance(value, dict) and len(value) == 1:
+            (key,) = value
+            if key in _TAGS:  # the application's own: Flask marks it so
+                return {" di": {f"{key}__": self._convert(value[key], depth + 2)}}
+        for kind, (tag, write) in _TAGGED.items():
+            if isinstance(value, kind):
+                return {tag: write(value)}
+        if type(value) not in IMMUTABLE and callable(getattr(value, "__html__", None)):
+            return {" m": str(value.__html__())}
+        return super()._convert(value, depth)
+
+
+CodecName = Literal["json", "json-lenient", "json-tagged"]
+CODECS: Final[Mapping[str, Callable[[], Codec]]] = {
+    "json": JSONCodec,
+    "json-lenient": LenientJSONCodec,
+    "json-tagged": TaggedJSONCodec,
+}
+
+
+def make_codec(codec: Codec | str) -> Codec:
+    """Return the codec of that name, or the codec that is given. `ConfigError` for anything else.
+
+    >>> make_codec("json-tagd")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    session_kit.drivers.errors.ConfigError: codec: there is no 'json-tagd'; did you mean 'json-tagged'? ...
+    """
+    if isinstance(codec, str):
+        if codec in CODECS:
+            return CODECS[codec]()
+        raise ConfigError(f"codec: there is no {codec!r}{guess(codec, CODECS)} There are {', '.join(CODECS)}")
+    if isinstance(codec, type) or not all(callable(getattr(codec, name, None)) for name in ("pack", "unpack", "dump")):
+        raise ConfigError(f"codec must be one of {', '.join(CODECS)}, or an object with the methods of Codec")
+    return codec
+
+
+def _text_of(key: Any) -> Any:
+    """A key as `json.dumps` writes it."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or isinstance(key, (bool, int, float)):
+        return json.dumps(key)
+    return key
+
+
+def _in_utc(at: datetime) -> str:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+_TAGGED: Final[dict[type, tuple[str, Callable[[Any], str]]]] = {
+    bytes: (" b", lambda value: b64encode(value).decode()),
+    UUID: (" u", lambda value: value.hex),
+    datetime: (" d", _in_utc),
+}
+"""What has a tag besides tuples, dicts that look like one, and `Markup`."""
+
+# The first that fits counts.
+_WRITERS: Final[dict[type, Callable[[Any], object]]] = {
+    str: str.__str__,
+    bool: bool,
+    int: int,
+    float: float,
+    bytes: lambda value: b64encode(value).decode(),
+    date: lambda value: value.isoformat(),
+    time: lambda value: value.isoformat(),
+    Decimal: str,
+    UUID: str,
+}
+
+
+def _list_of(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _read_datetime(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return parsedate_to_datetime(text)  # as Flask writes it
+
+
+def _read_markup(text: Any) -> Any:
+    try:
+        from markupsafe import Markup
+    except ImportError:
+        return text
+    return Markup(text)  # noqa: S704  # it was, when it was stored
+
+
+def _read_own(value: Any) -> Any:
+    ((key, item),) = value.items()
+    return {key.removesuffix("__"): item}
+
+
+_TAGS: Final[dict[str, Callable[[Any], Any]]] = {
+    " di": _read_own,
+    " t": lambda value: tuple(_list_of(value)),
+    " b": b64decode,
+    " m": _read_markup,
+    " u": UUID,
+    " d": _read_datetime,
+}
+"""What a value under a tag is read by."""
+
+
+def _may_be_tagged(raw: Raw) -> bool:
+    return b'" ' in bytes(raw)
+
+
+def _restore(value: Any) -> Any:
+    """What the tags in a value stand for; what is no tag's is left as it is."""
+    if isinstance(value, list):
+        return [_restore(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _restore(item) for key, item in value.items()}
+    if len(value) == 1:
+        ((key, item),) = value.items()
+        if key in _TAGS:
+            with suppress(TypeError, ValueError, AttributeError):
+                return _TAGS[key](item)
+    return value
+
+
 SCALARS = frozenset({str, int, bool, type(None)})
 """Types whose values JSON always keeps. (A float may be NaN, for which it has no form.)"""
 
@@ -182,7 +391,10 @@ def _explain(value: object, where: str) -> str:
         return f"{path}: {value} has no form in JSON"
     if type(value) is str:
         return f"{path}: the text holds a lone surrogate, which has no form in UTF-8"
-    return f"{path}: a {type(value).__name__} cannot be stored as JSON without changing it; convert it first"
+    kind = type(value).__name__
+    if hasattr(builtins, kind):  # that of numpy is called `bool` too
+        kind = f"{type(value).__module__}.{kind}".removeprefix("builtins.")
+    return f"{path}: a {kind} cannot be stored as JSON without changing it; convert it first"
 
 
 def _keeps(value: object) -> bool:

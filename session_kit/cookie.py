@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hmac import compare_digest
-from typing import Literal
+from typing import Any, Literal
 
 import itsdangerous
 
@@ -109,6 +109,11 @@ class Cookie:
     def __init__(self, name: str, options: CookieOptions) -> None:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ConfigError(f"cookie name {name!r}: only letters, digits and !#$%&'*+-.^_`|~ are allowed (RFC 6265)")
+        if not isinstance(options, CookieOptions):
+            known = {field.name for field in fields(CookieOptions)}
+            words = options if isinstance(options, dict) and options.keys() <= known else {"secure": False}
+            meant = ", ".join(f"{word}={value!r}" for word, value in words.items())
+            raise ConfigError(f"cookie takes CookieOptions({meant}), not a {type(options).__name__}")
         # Browsers compare the prefixes without regard to case (RFC 6265bis, section 4.1.3).
         lower = name.lower()
         if lower.startswith(("__host-", "__secure-")) and not options.secure:
@@ -259,7 +264,8 @@ class _SecretSigner(itsdangerous.Signer):
 
 def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | bytes]:
     """Return the secrets as a list, newest first, or raise `ConfigError` for one that is missing, short or made up."""
-    listed = [secrets] if isinstance(secrets, (str, bytes)) else list(secrets or ())
+    given = not isinstance(secrets, Iterable) or isinstance(secrets, (str, bytes))
+    listed: list[Any] = [secrets] if given and secrets is not None else list(secrets or ())
     if not listed:
         raise ConfigError(f"no secret given; {HOW_TO_MAKE_ONE}")
     for number, secret in enumerate(listed, start=1):

@@ -8,8 +8,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
+from session_kit.codec import Codec, CodecName, make_codec
 from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, is_test_host
-from session_kit.drivers.options import parse_duration
+from session_kit.drivers.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
@@ -18,7 +19,7 @@ from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, Phase
-from session_kit.store import SessionStore, UnstorageSessionStore, open_store
+from session_kit.store import SessionStore, UnstorageSessionStore, chooses_codec, open_store
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
@@ -26,6 +27,26 @@ Headers = list[tuple[str, str]]
 PlainHost = Callable[[], str | None]
 Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
+
+
+FROM_ELSEWHERE = {
+    **dict.fromkeys(
+        ["max_age", "ttl", "lifetime", "session_lifetime", "expire", "expires", "cookie_age", "timeout"],
+        """the store's ttl, as in store="redis://localhost?ttl=7d\"""",
+    ),
+    **dict.fromkeys(["prefix", "key_prefix"], """the store's prefix, as in store="redis://localhost?prefix=shop\""""),
+    **dict.fromkeys(["secret_key", "secrets", "secret_keys", "key"], "secret"),
+    **dict.fromkeys(["session_cookie", "cookie_name", "session_name"], "name"),
+    **dict.fromkeys(["backend", "session_store", "storage", "url", "redis_url"], "store"),
+    **dict.fromkeys(["https_only", "secure", "cookie_https_only", "cookie_secure"], "cookie=CookieOptions(secure=...)"),
+    **dict.fromkeys(["httponly", "http_only", "cookie_httponly"], "cookie=CookieOptions(httponly=...)"),
+    **dict.fromkeys(["same_site", "samesite", "cookie_samesite"], "cookie=CookieOptions(samesite=...)"),
+    **dict.fromkeys(["domain", "cookie_domain"], "cookie=CookieOptions(domain=...)"),
+    **dict.fromkeys(["path", "cookie_path"], "cookie=CookieOptions(path=...)"),
+    **dict.fromkeys(["rolling", "refresh"], "touch_after"),
+    **dict.fromkeys(["serializer", "encoding"], "codec"),
+}
+"""What people who come from elsewhere call the options, and what to write in place of it."""
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -44,6 +65,7 @@ class ManagerOptions(TypedDict, total=False):
     on_event: Callable[[Event], None] | None
     data_type: type[Any] | None
     upgrade: Upgrade | None
+    codec: Codec | CodecName | None
     clock: Callable[[], float]
 
 
@@ -74,6 +96,8 @@ class SessionManager:
         when a session is loaded and at each change. A record that does not fit is left alone, and the visitor gets a
         fresh session, with the event `misfit`. Default None: any JSON object.
     upgrade: given the data of a record that does not fit (a dict), returns data that does. Default None.
+    codec: `"json"`, `"json-lenient"`, `"json-tagged"` or a `Codec`, as for `UnstorageSessionStore`, in place of the
+        store's. Default None: the store's, which refuses what JSON would change unless it is told otherwise.
     clock: Unix time in seconds, for tests.
 
     How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.
@@ -105,10 +129,17 @@ class SessionManager:
         on_event: Callable[[Event], None] | None = None,
         data_type: type[Any] | None = None,
         upgrade: Upgrade | None = None,
+        codec: Codec | CodecName | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         named = Cookie(name, cookie)
         signer = Signer(secret, name)
+        functions = {"generate": generate, "generate_id": generate_id, "on_event": on_event, "upgrade": upgrade}
+        for option, value in (functions | {"clock": clock}).items():
+            if value is not None and not callable(value):
+                raise ConfigError(f"{option} must be a function, not a {type(value).__name__}")
+        if not isinstance(save_uninitialized, bool):
+            raise ConfigError(f"save_uninitialized must be True or False, not {save_uninitialized!r}")
         check_id(generate_id())
         # Before the store is opened, so that nothing is made on disk for a setting that is wrong.
         idle, grace = _seconds("touch_after", touch_after), _seconds("rotation_grace", rotation_grace)
@@ -117,10 +148,13 @@ class SessionManager:
             raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
         if upgrade is not None and data_type is None:
             raise ConfigError("upgrade needs data_type=..., the type that it upgrades to")
+        chosen = None if codec is None else make_codec(codec)
         self._owns_store = isinstance(store, str)
         self._warned = False
         self.store: Any = open_store(store, clock=clock) if isinstance(store, str) else store
-        plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store)
+        if chosen is not None and isinstance(self.store, UnstorageSessionStore):
+            self.store = self.store.with_codec(chosen)
+        plain = self.store if isinstance(self.store, UnstorageSessionStore) else PlainStore(self.store, chosen)
         self.policy = Policy(
             plain,
             cookie=named,
@@ -344,16 +378,25 @@ def choose_manager(
     return manager or make_manager(store, secret, "manager", *also, **options)
 
 
-def make_manager(store: Any, secret: Secrets, *also: str, **options: Unpack[ManagerOptions]) -> SessionManager:
+def make_manager(
+    store: Any,
+    secret: Secrets,
+    *also: str,
+    usual_codec: CodecName | None = None,
+    **options: Unpack[ManagerOptions],
+) -> SessionManager:
     """Make the manager of a middleware or an integration; a misspelt option gets one clear line.
 
     also: the options that the caller itself takes, for that line.
+    usual_codec: for a framework whose own sessions take more than JSON has: the codec if neither the options nor the
+        store or its URL choose one.
     """
     valid = ManagerOptions.__annotations__
     for name in options:
         if name not in valid:
-            listed = ", ".join(["store", "secret", *also, *sorted(valid)])
-            raise ConfigError(f"unknown option {name!r}. Valid options: {listed}.")
+            raise unknown_option(name, ["store", "secret", *also, *valid], known=FROM_ELSEWHERE.get(name))
+    if usual_codec is not None and options.get("codec") is None and not chooses_codec(store):
+        options["codec"] = usual_codec
     return SessionManager(store, secret, **options)
 
 
@@ -368,6 +411,6 @@ def _seconds(name: str, value: Seconds) -> float:
 
 
 def _names(option: str, names: Collection[str]) -> frozenset[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{option} must be a list of keys, not {names!r}")
     return frozenset(names)

@@ -23,11 +23,11 @@ class PlainStore:
     renews = False
     capabilities = Capabilities()
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, codec: Codec | None = None) -> None:
         missing = [name for name in ("get", "set", "touch", "destroy") if not callable(getattr(store, name, None))]
         if missing:
             raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
-        self.codec: Codec = JSONCodec()
+        self.codec: Codec = codec or JSONCodec()
         self._store = store
         self.blocking, self.native = Blocking(store), Native(store)
         ttl = getattr(store, "ttl", None)

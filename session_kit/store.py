@@ -6,13 +6,14 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from copy import copy
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from msgspec import Raw
 
-from session_kit.codec import Codec, JSONCodec
+from session_kit.codec import Codec, CodecName, JSONCodec, make_codec
 from session_kit.draft import check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities, Driver, Entry, open_driver
 from session_kit.drivers.base import check_key
@@ -21,6 +22,9 @@ from session_kit.drivers.registry import open_parts, redact, split_url
 from session_kit.drivers.twins import Blocking, Native, iterate, run
 from session_kit.errors import ConfigError, Conflict, CorruptEntry
 from session_kit.record import RESERVED, SEPARATOR, Notes, Record, hash_id, split_id
+
+if TYPE_CHECKING:
+    from typing import Self
 
 log = logging.getLogger("session_kit")
 
@@ -67,7 +71,9 @@ class UnstorageSessionStore:
         function of the data that returns seconds (0 or less destroys the session), or None for ever. Default one day.
     hash_ids: store under the SHA-256 of the name in the id, so that a leaked store holds no id that would open a
         session (OWASP Session Management Cheat Sheet). False stores plain names. Default True.
-    codec: default `JSONCodec()`.
+    codec: how data become bytes. `"json"` (default) refuses what JSON would change; `"json-lenient"` converts it, as
+        the serializers of Flask and Django do; from `"json-tagged"`, Flask's, tuples, bytes, UUIDs, datetimes and
+        `Markup` come back. All three read what the others have written. Or a `Codec` of your own.
     clock: Unix time in seconds, for the notes that `set` makes and for a driver that is opened here by URL.
 
     An id is `name~token`, as `session.id` has it, or any other text without a `~`. The name finds the record. A token
@@ -93,13 +99,13 @@ class UnstorageSessionStore:
         prefix: str = "sess",
         ttl: TTL = DAY,
         hash_ids: bool = True,
-        codec: Codec | None = None,
+        codec: Codec | CodecName = "json",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ttl = ttl if ttl is None or callable(ttl) else _duration(ttl)
         self.prefix = _prefix(prefix)
         self.hash_ids = hash_ids
-        self.codec: Codec = codec or JSONCodec()
+        self.codec: Codec = make_codec(codec)
         self.clock = clock
         self.owns_driver = isinstance(driver, str)
         self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
@@ -232,6 +238,12 @@ class UnstorageSessionStore:
     def key(self, sid: str) -> str:
         """The driver's key for a session id; the token in it does not matter."""
         return self._key(split_id(sid)[0])
+
+    def with_codec(self, codec: Codec | CodecName) -> Self:
+        """Return this store with another codec, on the same driver."""
+        other = copy(self)
+        other.codec = make_codec(codec)
+        return other
 
     # --- for the session layer, which checks tokens itself ---
 
@@ -403,7 +415,7 @@ def _unescape(name: str) -> str:
 
 
 def open_store(url: str, *, clock: Callable[[], float] = time.time) -> UnstorageSessionStore:
-    """Open a session store by URL: `prefix` and `ttl` are the store's options, the rest are the driver's.
+    """Open a session store by URL: `prefix`, `ttl` and `codec` are the store's options, the rest are the driver's.
 
     Raises `ConfigError` for anything that is wrong with the URL.
 
@@ -413,7 +425,7 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
     parts, query = split_url(url)
     own = {name: text for name, text in query if name in OWN_OPTIONS}
     if len(own) < sum(name in own for name, _ in query):
-        raise ConfigError(f"{redact(parts)}: prefix and ttl may be given once each")
+        raise ConfigError(f"{redact(parts)}: {', '.join(OWN_OPTIONS)} may be given once each")
     # Checked before the driver opens, so that nothing is made on disk for a URL that is wrong.
     try:
         options: dict[str, Any] = {name: OWN_OPTIONS[name](text) for name, text in own.items()}
@@ -433,6 +445,13 @@ def with_ttl(url: str, ttl: float) -> str:
     return f"{url}{'&' if '?' in url else '?'}ttl={ttl}"
 
 
+def chooses_codec(store: object) -> bool:
+    """Whether a store, or the URL of one, names a codec: then an integration leaves it at that."""
+    if isinstance(store, str):
+        return any(name == "codec" for name, _ in split_url(store)[1])
+    return isinstance(store, UnstorageSessionStore) and type(store.codec) is not JSONCodec
+
+
 def _prefix(prefix: str) -> str:
     if not isinstance(prefix, str) or not prefix:
         raise ConfigError("prefix must be a text of at least one character; it keeps applications apart")
@@ -450,5 +469,9 @@ def _duration(value: str | float | timedelta) -> float:
         raise ConfigError(f"ttl: {error}") from None
 
 
-OWN_OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {"prefix": _prefix, "ttl": _duration}
+OWN_OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {
+    "prefix": _prefix,
+    "ttl": _duration,
+    "codec": make_codec,
+}
 """The options that a URL gives to the store; the rest are its driver's."""

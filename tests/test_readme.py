@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -87,6 +88,16 @@ async def play():
 asyncio.run(play())
 """,
     "Pyramid": WSGI,
+    "Testing your application": """
+if __name__ == "__main__":
+    import sys
+    from importlib.metadata import entry_points
+
+    import pytest
+
+    plugin = [] if entry_points(group="pytest11", name="session_kit") else ["-p", "session_kit.pytest_plugin"]
+    sys.exit(pytest.main([__file__, "-c", "/dev/null", "-p", "no:cacheprovider", *plugin]))
+""",
     "Falcon, Bottle, and any WSGI application": WSGI,
     "Tornado, and anything else": """
 import asyncio
@@ -151,6 +162,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Future[subpr
 def test_each_example_runs(runs: list[Future[subprocess.CompletedProcess[str]]], number: int) -> None:
     result = runs[number].result()
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_a_strict_type_checker_accepts_each_example_as_printed(
+    tmp_path_factory: pytest.TempPathFactory, checker: str
+) -> None:
+    folder = tmp_path_factory.mktemp("typed")
+    for number, (title, code) in enumerate(examples()):
+        if (checker, title) != ("pyright", "Pyramid"):  # it has no types, and pyright reads its code in their place
+            (folder / f"example{number}.py").write_text(code)
+    cache = tmp_path_factory.getbasetemp() / "mypy"  # one for all that run mypy
+    options = {
+        "mypy": ["--strict", "--config-file=", "--disable-error-code=import-untyped", f"--cache-dir={cache}", "."],
+        "pyright": ["--pythonpath", sys.executable],
+    }
+    # Tornado's types say `dict`, and not of what.
+    settings = {"extraPaths": [str(README.parent)], "typeCheckingMode": "strict", "reportUnknownMemberType": False}
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    result = subprocess.run(
+        [sys.executable, "-m", checker, *options[checker]],
+        env={**os.environ, "MYPYPATH": str(README.parent), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_framework_has_an_example() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_kit.testing.clock import ManualClock
+from session_kit.testing.cookies import session_cookies
 from session_kit.testing.face import Face
 from session_kit.testing.faults import CountingDriver, FaultyDriver, WrappedDriver
 from session_kit.testing.schedule import Schedule, SteppedDriver, explore, replay
@@ -28,6 +29,7 @@ __all__ = [
     "WrappedDriver",
     "explore",
     "replay",
+    "session_cookies",
 ]
 
 
