@@ -21,6 +21,7 @@ from urllib.parse import SplitResult
 
 from session_kit.drivers.errors import Conflict, Unsupported
 from session_kit.drivers.options import Parser, options_of
+from session_kit.drivers.twins import pause
 
 if TYPE_CHECKING:
     from typing import Self
@@ -276,7 +277,7 @@ class Driver:
         while batch := await self._call(_take, keys):
             for key in batch:
                 yield key
-            await asyncio.sleep(0)
+            await pause()
 
     async def aget(self, key: str) -> bytes | None:
         """Async twin of `get`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import math
@@ -26,6 +25,7 @@ from session_kit.drivers.base import (
 )
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.registry import redact
+from session_kit.drivers.twins import pause
 
 if TYPE_CHECKING:
     from typing import Self
@@ -167,7 +167,7 @@ class MemoryDriver(Driver):
         count = 0
         for freed in self._freed():
             count += freed
-            await asyncio.sleep(0)
+            await pause()
         return count
 
     async def aclear(self, prefix: str = "") -> int:

@@ -8,6 +8,7 @@ without an event loop.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -58,7 +59,7 @@ class Native:
 
     async def pause(self, seconds: float) -> None:
         """Wait, and let other tasks run meanwhile."""
-        await asyncio.sleep(seconds)
+        await pause(seconds)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -85,6 +86,14 @@ def iterate(items: AsyncIterator[T]) -> Iterator[T]:
             yield run(items.__anext__())  # type: ignore[arg-type]  # of an async generator it is a coroutine in all but name
         except StopAsyncIteration:
             return
+
+
+async def pause(seconds: float = 0) -> None:
+    """Wait, and let other tasks run meanwhile, under trio too."""
+    sleep: Any = asyncio.sleep
+    if not on_event_loop() and "trio" in sys.modules:
+        sleep = sys.modules["trio"].sleep
+    await sleep(seconds)
 
 
 async def run_to_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.CancelledError | None]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from typing import Any, Literal, Unpack
 
+from session_kit.drivers.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
@@ -19,8 +20,12 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEY = "session"
+"""Where frameworks look for a session; another middleware may put its own there."""
+OURS = "session_kit.session"
+"""Where `use_session` looks."""
 VARY = (b"vary", b"Cookie")
 RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+OTHER_NAME = "give this one another cookie name (name=...), or take the other away to share this session"
 HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..., secret=...)"
 
 
@@ -38,6 +43,11 @@ class SessionMiddleware:
     A handler that raises, or answers with 5xx, has changed nothing, unless it saved explicitly. What is changed after
     the response has begun is saved when the handler ends, if the client already has the id; otherwise `SessionError` is
     raised.
+
+    Several session middlewares, ours or others', work one inside the other, as in mounted applications, if the names of
+    their cookies differ: `request.session` is that of the innermost. With the same name, `ConfigError` is raised.
+
+    Under trio `memory://` works; with any other store a request raises `ConfigError`.
 
     >>> async def app(scope, receive, send): ...
     >>> app = SessionMiddleware(app, store="memory://", secret="N3w-secret-of-at-least-32-characters!")
@@ -66,16 +76,21 @@ class SessionMiddleware:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, self._closing(send) if kind == "lifespan" else send)
             return
-        if KEY in scope and isinstance(scope[KEY], Session):
-            raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
+        if not self._instant and not on_event_loop():
+            raise ConfigError(f"under trio only memory:// works: {self.manager.store!r} needs asyncio")
+        if KEY in scope:
+            self._check_outer(scope)
+            scope = dict(scope)  # what lies outside keeps its own
 
         session: Session[Any] = Session(self._policy, scope["headers"], asynchronous=True)
-        scope[KEY] = session
+        scope[KEY] = scope[OURS] = session
 
         lifecycle = session.lifecycle
 
         def send_with_session(message: Message) -> Awaitable[None]:
             if lifecycle.phase is AHEAD and message["type"] in RESPONSE_STARTS:
+                if scope.get(KEY) is not session:
+                    self._check_inner(message)
                 if lifecycle.touched:
                     return self._begin(session, message, scope, send)
                 lifecycle.phase = BEGUN
@@ -115,6 +130,31 @@ class SessionMiddleware:
             message = {**message, "headers": [*message.get("headers", ()), *map(_encode, headers)]}
         await send(message)
 
+    def _check_outer(self, scope: Scope) -> None:
+        """Refuse to work inside a session middleware whose cookie has the same name."""
+        name = self._policy.cookie.name
+        outer = scope.get(OURS)
+        if outer is not None and outer.lifecycle.policy.cookie.name == name:
+            raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
+        if not isinstance(scope[KEY], Session) and self._outer_cookie(scope) == name:
+            raise ConfigError(f"another session middleware around this one uses the same cookie {name!r}; {OTHER_NAME}")
+
+    def _outer_cookie(self, scope: Scope) -> str:
+        """The cookie of another's middleware around this one: what Starlette's shows, else the name that most have."""
+        layer: Any = getattr(scope.get("app"), "middleware_stack", None)
+        while layer is not None and layer is not self:
+            if isinstance(shown := getattr(layer, "session_cookie", None), str):
+                return shown
+            layer = getattr(layer, "app", None)
+        return "session"
+
+    def _check_inner(self, message: Message) -> None:
+        """Refuse an answer in which a session middleware inside this one has set a cookie of the same name."""
+        name = self._policy.cookie.name
+        ours = name.encode() + b"="
+        if any(key.lower() == b"set-cookie" and value.startswith(ours) for key, value in message.get("headers", ())):
+            raise ConfigError(f"another session middleware inside this one sets the same cookie {name!r}; {OTHER_NAME}")
+
     def _closing(self, send: Send) -> Send:
         async def send_after_closing(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
@@ -130,10 +170,11 @@ async def use_session(request: Any) -> Session[Any]:
     request: an ASGI scope, or an object with one in `.scope`, such as the requests and WebSockets of Starlette, FastAPI
         and Litestar.
     A dependency of FastAPI that gives the data a type is `session_kit.integrations.fastapi.use_session`.
+    It is ours even where a mounted application has put another middleware's session in `request.session`.
     Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
     """
-    session = getattr(request, "scope", request).get(KEY)
-    if not isinstance(session, Session):
+    session: Session[Any] | None = getattr(request, "scope", request).get(OURS)
+    if session is None:
         raise SessionError(f"this request has no session; {HOW_TO_ADD}")
     return await session.aload()
 

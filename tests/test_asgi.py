@@ -183,7 +183,7 @@ def test_a_write_after_the_response_began_raises_if_the_client_cannot_get_the_id
 def test_the_middleware_twice_is_refused() -> None:
     store = UnstorageSessionStore("memory://")
     app = SessionMiddleware(SessionMiddleware(bare(put), store, SECRET), store, SECRET)
-    with pytest.raises(ConfigError, match="installed twice"):
+    with pytest.raises(ConfigError, match="installed twice for the cookie 'session'"):
         asyncio.run(call(app))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.templating import Jinja2Templates
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -159,6 +161,23 @@ def test_a_part_of_an_application_may_have_sessions_alone() -> None:
         client.get("/shop/write?user=ada")
         assert client.get("/shop/read").json() == {"user": "ada"}
         assert client.get("/untouched").status_code == 200
+
+
+def test_a_template_shows_what_was_stored_as_id_and_never_the_secret_one(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("{{ session.id }}|{{ session.data }}|{{ session['created'] }}")
+    templates = Jinja2Templates(tmp_path, context_processors=[lambda request: {"session": dict(request.session)}])
+
+    async def page(request: Request) -> Response:
+        return templates.TemplateResponse(request, "page.html")
+
+    async def keep(request: Request) -> Response:
+        request.session["id"] = 7
+        return Response()
+
+    with TestClient(make_app(routes=[Route("/page", page), Route("/keep", keep)])) as client:
+        assert client.get("/page").text == "||"
+        client.get("/keep")
+        assert client.get("/page").text == "7||"
 
 
 def test_a_missing_middleware_is_named_with_the_line_to_add() -> None:
