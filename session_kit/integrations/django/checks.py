@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
+from django import conf
 from django.core.checks import Error, Tags, Warning, register
 
 from session_kit.errors import ConfigError
@@ -31,15 +31,15 @@ def check_settings(**_: Any) -> list[Any]:
     except ConfigError as error:
         return [Error(str(error), obj="SESSION_KIT", id="session_kit.E001")]
     found: list[Any] = []
-    shared = OURS in settings.MIDDLEWARE
-    if shared and THEIRS in settings.MIDDLEWARE:
+    shared = OURS in conf.settings.MIDDLEWARE
+    if shared and THEIRS in conf.settings.MIDDLEWARE:
         found.append(
             Error("two session middlewares", hint=f"Remove {THEIRS}.", obj="MIDDLEWARE", id="session_kit.E002")
         )
     if shared and not (is_told("SESSION_ENGINE") and issubclass(engine(), SessionStore)):
         hint = f'The test client, clearsessions and Channels go by it: SESSION_ENGINE = "{ENGINE}".'
         found.append(Warning("SESSION_ENGINE is not ours", hint=hint, obj="SESSION_ENGINE", id="session_kit.W001"))
-    if shared and made.policy.cookie.name != settings.SESSION_COOKIE_NAME:
+    if shared and made.policy.cookie.name != conf.settings.SESSION_COOKIE_NAME:
         hint = "Django's test client and packages go by SESSION_COOKIE_NAME: set that instead."
         found.append(Warning("the cookie has two names", hint=hint, obj="SESSION_KIT", id="session_kit.W002"))
     if len(made.policy.make_id()) > DJANGO_COLUMN:
@@ -50,9 +50,9 @@ def check_settings(**_: Any) -> list[Any]:
 
 def check_secret(**_: Any) -> list[Any]:
     """Whether `SECRET_KEY` is fit to sign cookies, if it does."""
-    if not isinstance(getattr(settings, "SESSION_KIT", None), dict) or options().get("secret"):
+    if not isinstance(getattr(conf.settings, "SESSION_KIT", None), dict) or options().get("secret"):
         return []
-    found = weakness(settings.SECRET_KEY)
+    found = weakness(conf.settings.SECRET_KEY)
     if found is None:
         return []
     hint = "It signs the cookies of this project, but other frameworks would refuse it, so none can be shared."

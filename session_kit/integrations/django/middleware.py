@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
 
-from django.conf import settings
+from django import conf
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_cache_control, patch_vary_headers
@@ -35,7 +35,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         MiddlewareMixin.__init__(self, get_response)  # Django's own imports the engine, by default that of its database
-        if THEIRS in settings.MIDDLEWARE:
+        if THEIRS in conf.settings.MIDDLEWARE:
             raise ConfigError("MIDDLEWARE has two session middlewares: keep session_kit's and remove Django's")
         found = engine()
         self.SessionStore = found if issubclass(found, SessionStore) else SessionStore  # a system check warns
@@ -135,7 +135,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
 def engine() -> type[Any]:
     """The class that `SESSION_ENGINE` names; ours if nobody has set it, as Django's default needs its database."""
     return (
-        cast("type[Any]", import_module(settings.SESSION_ENGINE).SessionStore)
+        cast("type[Any]", import_module(conf.settings.SESSION_ENGINE).SessionStore)
         if is_told("SESSION_ENGINE")
         else SessionStore
     )

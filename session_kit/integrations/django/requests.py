@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from django.conf import settings
+from django import conf
 from django.http import HttpRequest, HttpResponse
 
 from session_kit.errors import STORE_DOWN
@@ -15,7 +15,7 @@ def bare_key(request: HttpRequest) -> str | None:
     """The id that Django's test client puts into its cookie jar without a signature. Never taken outside of tests."""
     if not in_tests():
         return None
-    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    key = request.COOKIES.get(conf.settings.SESSION_COOKIE_NAME)
     return key if key and manager().policy.signer.verify(key.encode()) is None else None
 
 

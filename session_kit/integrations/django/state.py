@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from django.conf import settings
+from django import conf
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import SynchronousOnlyOperation
 from django.utils.module_loading import import_string
@@ -41,7 +41,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
     @property
     def serializer(self) -> Any:
         """What `encode` and `decode` use."""
-        return import_string(settings.SESSION_SERIALIZER)
+        return import_string(conf.settings.SESSION_SERIALIZER)
 
     # --- the key ---
 
@@ -108,7 +108,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         Returns whether the session is to be written and its cookie sent, though nothing may have changed.
         """
         lifecycle = self.session.lifecycle
-        every, draft = settings.SESSION_SAVE_EVERY_REQUEST, lifecycle.draft
+        every, draft = conf.settings.SESSION_SAVE_EVERY_REQUEST, lifecycle.draft
         asked = self._flag and not self._saved and (draft is None or not draft.log)
         if draft is not None and draft.log:
             if 0 < self._seen >= len(draft.log) and not self.modified:
