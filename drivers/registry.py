@@ -96,7 +96,7 @@ def split_url(url: str) -> tuple[SplitResult, Query]:
     if parts.fragment:
         raise ConfigError(f"{redact(parts)}: '#' starts a fragment, which means nothing here; write it as %23")
     if any(int(port) > 65535 for port in _PORTS.findall(parts.netloc.rpartition("@")[2])):
-        raise ConfigError(f"{redact(parts)}: a port is a number up to 65535")
+        raise ConfigError(f"{redact(parts)}: that is not a host with a port: a port is a number up to 65535")
     if not parts.netloc and _HOME.match(parts.path):
         raise ConfigError(f"{redact(parts)}: '~' means nothing in a URL; write the path in full, as {_at_home(parts)}")
     query = parse_qsl(parts.query, keep_blank_values=True)

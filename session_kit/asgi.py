@@ -173,8 +173,9 @@ async def use_session(request: Any) -> Session[Any]:
     It is ours even where a mounted application has put another middleware's session in `request.session`.
     Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
     """
-    session: Session[Any] | None = getattr(request, "scope", request).get(OURS)
-    if session is None:
+    scope = getattr(request, "scope", request)
+    session = scope.get(OURS, scope.get(KEY))
+    if not isinstance(session, Session):
         raise SessionError(f"this request has no session; {HOW_TO_ADD}")
     return await session.aload()
 

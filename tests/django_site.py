@@ -27,6 +27,7 @@ if not settings.configured:
         SESSION_ENGINE=OURS,
         SESSION_KIT={"store": "memory://"},
         SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_NAME="session",
         USE_TZ=True,
     )
     django.setup()

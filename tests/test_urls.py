@@ -99,7 +99,10 @@ def error_of(url: Any, opener: Callable[[Any], object] = open_store) -> str:
         ("redi://localhost", "no driver for redi://; did you mean redis://? Known: disk://, "),
         ("memroy://", "did you mean memory://?"),
         ("zzz://", "no driver for zzz://. Known: disk://, "),
-        ("redis://localhost:99999", "redis://localhost:99999: a port is a number up to 65535"),
+        (
+            "redis://localhost:99999",
+            "redis://localhost:99999: that is not a host with a port: a port is a number up to 65535",
+        ),
         ("redis+cluster://a:6379,b:70000", "a port is a number up to 65535"),
         ("disk:///~/shop", f"'~' means nothing in a URL; write the path in full, as disk://{Path.home()}/shop"),
         ("file:///~", f"'~' means nothing in a URL; write the path in full, as file://{Path.home()}"),
@@ -520,4 +523,4 @@ def test_a_password_with_a_slash_is_in_no_error(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_driver(url)
     assert "hunter2" not in str(caught.value)
-    assert "%2F" in str(caught.value) or "another package" in str(caught.value)
+    assert str(caught.value).count("\n") == 0

@@ -124,7 +124,6 @@ def make_app(**options: Any) -> Any:
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         SECRET_KEY=options["secret"],
-        SESSION_COOKIE_NAME="session",
         SESSION_KIT=options,
         MIDDLEWARE=[
             "session_kit.integrations.django.SessionMiddleware",

