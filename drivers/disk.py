@@ -15,6 +15,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 from urllib.parse import SplitResult, unquote
@@ -75,6 +76,54 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type 
 
     def remove(self, file_path: str) -> None:
         """Leave it: no file is ours, and a planted name may point anywhere."""
+
+
+class Connection(sqlite3.Connection):
+    """Ends with its thread without a warning."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it could not be opened
+            self.close()
+
+
+class Cache(diskcache.Cache):  # type: ignore[misc]
+    """Closes the connections of all threads; diskcache keeps one for each, and closes that of the caller alone."""
+
+    def __init__(self, directory: str, **settings: Any) -> None:
+        self.connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        super().__init__(directory, **settings)
+
+    @property
+    def _con(self) -> Any:
+        con = getattr(self._local, "con", None)
+        return self._connect() if con is None else con
+
+    def _connect(self) -> Connection:
+        con = self._local.con = sqlite3.connect(
+            os.path.join(self._directory, DATABASE),
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=Connection,
+        )
+        self.connections.add(con)
+        # Each connection has to be told of the pragmas; a new database has no settings yet.
+        with contextlib.suppress(sqlite3.OperationalError):
+            for key, value in con.execute("SELECT key, value FROM Settings").fetchall():
+                if key.startswith("sqlite_"):
+                    self.reset(key, value, update=False)
+        return con
+
+    def close(self) -> None:
+        self._local = threading.local()
+        with contextlib.suppress(KeyError):  # there is none left
+            while True:
+                self.connections.pop().close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone."""
+        self._local = threading.local()
+        self.connections = weakref.WeakSet()
 
 
 class Deadline(float):
@@ -172,7 +221,7 @@ class DiskDriver(Driver):
     @_translated
     def _open(self, size_limit: int | None) -> Any:
         make_private(self.path, "disk", DATABASE)
-        return diskcache.Cache(
+        return Cache(
             str(self.path),
             timeout=self.timeout,
             disk=BytesDisk,
@@ -279,6 +328,7 @@ class DiskDriver(Driver):
     def after_fork(self) -> None:
         super().after_fork()
         self._turn = threading.RLock()
+        self._cache.after_fork()
 
     def _deadline(self, ttl: float | None) -> Deadline | None:
         expires_at = self.expires_at(ttl)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -256,3 +258,43 @@ def test_a_lock_held_by_another_process_raises_within_the_timeout(tmp_path: Path
         with pytest.raises(DriverUnavailable, match=r"timeout=0\.1 s"):
             driver.set("key", b"other")
         assert driver.get("key") == b"value"
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+
+
+@needs_proc
+def test_close_leaves_no_connection_of_any_thread_open(tmp_path: Path) -> None:
+    driver = DiskDriver(tmp_path / "store")
+    with ThreadPoolExecutor(4) as pool:
+        gate = threading.Barrier(5)
+        jobs = [
+            pool.submit(lambda number=number: (driver.set(f"key{number}", b""), gate.wait())) for number in range(4)
+        ]
+        gate.wait()
+        assert open_files(tmp_path) >= 5
+        driver.close()
+        assert open_files(tmp_path) == 0
+        for job in jobs:
+            job.result()
+        # It opens again by itself for who goes on, in whatever thread.
+        assert pool.submit(driver.get, "key1").result() == driver.get("key1") == b""
+    driver.close()
+
+
+@needs_proc
+def test_threads_that_end_do_not_pile_up_connections(tmp_path: Path) -> None:
+    with contextlib.closing(DiskDriver(tmp_path / "store")) as driver:
+        before = open_files(tmp_path)
+        for _ in range(10):
+            thread = threading.Thread(target=driver.set, args=("key", b""))
+            thread.start()
+            thread.join()
+            # From Python 3.13 on a connection that nobody closed warns here, and a warning is an error in these tests.
+            gc.collect()
+        assert open_files(tmp_path) <= 2 * before  # SQLite keeps the last file for the next connection
+
+
+def open_files(folder: Path) -> int:
+    """How many files in a folder this process has open, counted by their descriptors."""
+    return sum(str(folder) in os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())

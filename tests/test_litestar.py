@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar import Litestar, Request, Response, Router, WebSocket, get, post, websocket
+from litestar import Litestar, Request, Response, Router, WebSocket, asgi, get, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import LitestarException, NotAuthorizedException
@@ -24,10 +24,17 @@ from litestar.params import FromQuery
 from litestar.plugins.flash import FlashConfig, FlashPlugin, flash
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.response import Stream, Template
+from litestar.security.session_auth import SessionAuth
 from litestar.stores.base import NamespacedStore
 from litestar.stores.registry import StoreRegistry
 from litestar.template import TemplateConfig
 from litestar.testing import TestClient
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from session_kit import ConfigError, CookieOptions, CorruptEntry, Driver, SessionManager, UnstorageSessionStore
 from session_kit.drivers import Capabilities, register_driver
@@ -383,6 +390,171 @@ def test_the_store_is_closed_with_the_application() -> None:
     with TestClient(make_app(store="watched-by-litestar://")):
         assert closed == []
     assert closed == [True]
+
+
+# --- what Litestar brings around sessions ---
+
+
+@dataclass
+class User:
+    name: str
+
+
+async def find_user(session: dict[str, Any], connection: Any) -> User | None:
+    return User(session["user"]) if session.get("user") != "nobody" else None
+
+
+def auth_app(sessions: SessionKit, **options: Any) -> Litestar:
+    @get("/me")
+    async def me(request: Request[User, dict[str, Any], Any]) -> str:
+        return request.user.name
+
+    @post("/login", exclude_from_auth=True, status_code=200)
+    async def log_in(request: AnyRequest, user: FromQuery[str]) -> None:
+        request.set_session({"user": user})
+
+    auth = SessionAuth[User, Any](retrieve_user_handler=find_user, session_backend_config=sessions.config)
+    settings: dict[str, Any] = {"plugins": [sessions], "on_app_init": [auth.on_app_init], "logging_config": None}
+    return Litestar([me, log_in, clear], **(settings | options))
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_session_auth_lets_in_who_is_logged_in_and_no_other(waits: bool) -> None:
+    driver = SlowDriver(MemoryDriver()) if waits else MemoryDriver()
+    sessions = SessionKit(store=UnstorageSessionStore(driver), secret=SECRET)
+    with TestClient(auth_app(sessions)) as client:
+        assert client.get("/me").status_code == 401
+        client.post("/login?user=ada")
+        assert client.get("/me").text == "ada"
+        client.post("/clear")
+        assert client.get("/me").status_code == 401
+        client.post("/login?user=nobody")
+        assert client.get("/me").status_code == 401
+    assert list(driver.keys()) == []
+
+
+def test_session_auth_in_an_outage_is_a_503_and_logs_nobody_out() -> None:
+    driver = SlowDriver(MemoryDriver())
+    with TestClient(auth_app(SessionKit(store=UnstorageSessionStore(driver), secret=SECRET))) as client:
+        client.post("/login?user=ada")
+        driver.break_down()
+        assert client.get("/me").status_code == 503
+        driver.heal()
+        assert client.get("/me").text == "ada"
+
+
+def test_session_auth_names_our_cookie_in_the_openapi_schema() -> None:
+    app = auth_app(SessionKit(store="memory://", secret=SECRET, name="sid"))
+    schemes = app.openapi_schema.to_schema()["components"]["securitySchemes"]
+    assert schemes["sessionCookie"]["name"] == "sid"
+
+
+@pytest.mark.parametrize("cookie", [CookieOptions(), PLAIN_HTTP])
+def test_the_test_client_sets_and_gets_the_session(cookie: CookieOptions) -> None:
+    sessions = SessionKit(store="memory://", secret=SECRET, cookie=cookie)
+    app = Litestar([read, write], plugins=[sessions], logging_config=None)
+    with TestClient(app, session_config=sessions.config) as client:
+        assert client.get_session_data() == {}
+        for user in ("ada", "bob"):
+            client.set_session_data({"user": user})
+            assert client.get("/read").json() == {"user": user}
+        client.post("/write?user=eve")
+        assert client.get_session_data() == {"user": "eve"}
+
+
+def test_a_request_and_a_websocket_know_the_id_of_their_session() -> None:
+    @get("/id")
+    async def show(request: AnyRequest) -> list[Any]:
+        before = request.get_session_id()
+        request.clear_session()
+        return [before, request.get_session_id()]
+
+    @websocket("/id")
+    async def show_there(socket: Socket) -> None:
+        await socket.accept()
+        await socket.send_json([socket.get_session_id(), socket.session.id])  # type: ignore[attr-defined]
+        await socket.close()
+
+    sessions = SessionKit(store="memory://", secret=SECRET, cookie=PLAIN_HTTP)
+    app = Litestar([write, show, show_there, untouched], plugins=[sessions], logging_config=None)
+    with TestClient(app) as client:
+        login(client)
+        with client.websocket_connect("/id") as socket:
+            one, other = socket.receive_json()
+        assert one == other == client.cookies["session"].partition(".")[0]
+        assert client.get("/id").json() == [one, None]
+
+
+def test_a_handler_that_returns_the_session_returns_its_data_and_never_its_id() -> None:
+    @get("/session")
+    async def show(request: AnyRequest) -> Session[Any]:
+        return request.session  # type: ignore[return-value]
+
+    @get("/dict")
+    async def show_dict(request: AnyRequest) -> dict[str, Any]:
+        return request.session
+
+    @get("/within")
+    async def within(request: AnyRequest) -> dict[str, Any]:
+        return {"session": request.session}
+
+    app = make_app([write, show, show_dict, within])
+    with TestClient(app) as client:
+        login(client)
+        assert client.get("/session").json() == client.get("/dict").json() == {"user": "ada"}
+        assert client.get("/within").json() == {"session": {"user": "ada"}}
+    assert app.openapi_schema.to_schema()["paths"]["/session"]
+
+
+@pytest.mark.parametrize("copy_scope", [True, False])
+def test_a_mounted_application_of_another_framework_does_not_overwrite_the_session(copy_scope: bool) -> None:
+    async def mark(request: StarletteRequest) -> JSONResponse:
+        request.session["admin"] = True
+        return JSONResponse(dict(request.session))
+
+    admin = Starlette(
+        routes=[Route("/{path:path}", mark)],
+        middleware=[Middleware(StarlettesMiddleware, secret_key="of-starlette", session_cookie="admin")],
+    )
+    with TestClient(make_app([read, write, asgi("/admin", is_mount=True, copy_scope=copy_scope)(admin)])) as client:
+        login(client)
+        assert client.get("/admin/mark").json() == {"admin": True}
+        assert client.get("/read").json() == {"user": "ada"}
+
+
+def test_a_mounted_application_that_would_overwrite_our_cookie_is_one_clear_error() -> None:
+    async def mark(request: StarletteRequest) -> JSONResponse:
+        request.session["admin"] = True
+        return JSONResponse({})
+
+    admin = Starlette(
+        routes=[Route("/{path:path}", mark)],
+        middleware=[Middleware(StarlettesMiddleware, secret_key="of-starlette")],
+    )
+    app = make_app([write, asgi("/admin", is_mount=True, copy_scope=False)(admin)])
+    with TestClient(app) as client, pytest.raises(LitestarException) as caught:
+        client.get("/admin/mark")
+    assert "inside this one sets the same cookie 'session'" in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_mounted_application_without_sessions_of_its_own_shares_ours() -> None:
+    async def mark(request: StarletteRequest) -> JSONResponse:
+        request.session["admin"] = True
+        return JSONResponse(dict(request.session))
+
+    admin = Starlette(routes=[Route("/{path:path}", mark)])
+    with TestClient(make_app([read, write, asgi("/admin", is_mount=True, copy_scope=True)(admin)])) as client:
+        login(client)
+        client.get("/admin/mark")
+        assert client.get("/read").json() == {"user": "ada", "admin": True}
+
+
+def test_the_memory_driver_works_under_trio() -> None:
+    with TestClient(make_app([read, write, clear]), backend="trio") as client:
+        login(client)
+        assert client.get("/read").json() == {"user": "ada"}
+        client.post("/clear")
+        assert client.get("/read").json() == {}
 
 
 # --- an outage ---

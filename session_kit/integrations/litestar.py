@@ -14,8 +14,9 @@ from litestar.middleware.session import SessionMiddleware as LitestarSessionMidd
 from litestar.plugins import InitPlugin
 
 from session_kit import asgi
-from session_kit.asgi import KEY, RESPONSE_STARTS, App, Message, Receive, Scope, Send
+from session_kit.asgi import KEY, OURS, RESPONSE_STARTS, App, Message, Receive, Scope, Send
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.integrations.litestar_backend import SessionConfig, SessionRequest, SessionWebSocket
 from session_kit.integrations.litestar_store import KeyValueStore
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
@@ -36,8 +37,9 @@ class SessionKit(InitPlugin):
     load: as for `session_kit.asgi.SessionMiddleware`.
 
     `request.set_session(...)` replaces the data, `request.clear_session()` destroys the session, both when the response
-    begins. An answer with status 500 stores nothing. A store that does not answer is a 503, for which an application
-    may have its own handler of `DriverUnavailable`.
+    begins; `request.get_session_id()` is its id, unless the application has a `request_class` of its own. A handler
+    that returns the session returns its data. An answer with status 500 stores nothing. A store that does not answer is
+    a 503, for which an application may have its own handler of `DriverUnavailable`.
 
     >>> from litestar import Litestar, Request, get
     >>> @get("/")
@@ -61,6 +63,14 @@ class SessionKit(InitPlugin):
         self.load = load
 
     @property
+    def config(self) -> SessionConfig:
+        """What Litestar's `SessionAuth` (beside the plugin) and its test client take as a session configuration.
+
+        `SessionAuth(session_backend_config=sessions.config, ...)`, `TestClient(app, session_config=sessions.config)`.
+        """
+        return SessionConfig(self.manager)
+
+    @property
     def middleware(self) -> DefineMiddleware:
         """The middleware by itself, for a part of an application: `Router("/shop", middleware=[sessions.middleware])`.
 
@@ -69,8 +79,11 @@ class SessionKit(InitPlugin):
         return _SharedMiddleware(SessionMiddleware, manager=self.manager, load=self.load)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Add the middleware as the outermost, and close the store with the application."""
+        """Add the middleware as the outermost, tell Litestar how to treat sessions, and close the store at the end."""
         app_config.middleware.insert(0, self.middleware)
+        app_config.type_encoders = {Session: dict, **(app_config.type_encoders or {})}
+        app_config.request_class = app_config.request_class or SessionRequest
+        app_config.websocket_class = app_config.websocket_class or SessionWebSocket
         app_config.exception_handlers.setdefault(DriverUnavailable, _say_unavailable)
         app_config.on_shutdown.append(self.manager.aclose)
         return app_config
@@ -138,7 +151,7 @@ def _in_litestars_way(app: App) -> App:
     """Stands between Litestar and the middleware, which learns from it what Litestar did to the session."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        session: Session[Any] = scope[KEY]
+        session: Session[Any] = scope[OURS]
         refused = False
 
         async def send_settled(message: Message) -> None:
@@ -163,7 +176,11 @@ def _in_litestars_way(app: App) -> App:
 
 async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) -> None:
     """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
-    left, scope[KEY] = scope[KEY], session
+    left = scope[KEY]
+    if getattr(scope["route_handler"], "is_mount", False) and left is not types.Empty:
+        left = session  # a mounted application may have put another middleware's session there
+    else:
+        scope[KEY] = session
     lifecycle = session.lifecycle
     if failed:
         if lifecycle.outage is not None:

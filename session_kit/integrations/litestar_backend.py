@@ -1,0 +1,76 @@
+"""What Litestar's `SessionAuth`, its test client and `request.get_session_id()` ask of a session backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, WebSocket, types
+from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
+from litestar.middleware import DefineMiddleware
+from litestar.middleware.session.base import BaseBackendConfig, BaseSessionBackend
+
+from session_kit.asgi import KEY, OURS
+from session_kit.manager import SessionManager
+from session_kit.session import Session
+
+TEST_HOST = "testserver.local"
+"""What Litestar's test client calls itself: its cookie goes without `Secure`."""
+
+
+class SessionBackend(BaseSessionBackend["SessionConfig"]):
+    """Sets and gets the session of a test client. In an application the plugin does all of this."""
+
+    def get_session_id(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+        return None
+
+    async def load_from_connection(self, connection: ASGIConnection[Any, Any, Any, Any]) -> dict[str, Any]:
+        return dict(await self._open(connection).aload())
+
+    async def store_in_message(
+        self, scope_session: Any, message: types.Message, connection: ASGIConnection[Any, Any, Any, Any]
+    ) -> None:
+        session = await self._open(connection).aload()
+        session.set(scope_session)
+        headers = MutableScopeHeaders.from_message(message)
+        for name, value in await self.config.manager.acommit(session, plain_host=lambda: TEST_HOST):
+            headers.add(name, value)
+
+    def _open(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Session[Any]:
+        cookie = f"{self.config.key}={connection.cookies.get(self.config.key, '')}"
+        return self.config.manager.open(cookie, asynchronous=True)
+
+
+class SessionConfig(BaseBackendConfig[SessionBackend]):
+    """The sessions of a plugin, for what takes a configuration: `SessionKit(...).config`."""
+
+    _backend_class = SessionBackend
+    exclude = None
+    exclude_opt_key = "skip_session"
+
+    def __init__(self, manager: SessionManager) -> None:
+        self.manager = manager
+        self.key = manager.policy.cookie.name
+
+    @property
+    def middleware(self) -> DefineMiddleware:
+        """None: the plugin brings the sessions, and stands outside."""
+        return DefineMiddleware(lambda app, backend=None: app)
+
+
+class _WithId:
+    """A connection that knows the id of its session, and looks at it only when it is asked for."""
+
+    scope: Any
+
+    def get_session_id(self) -> str | None:
+        left = self.scope.get(KEY)
+        return None if left is None or left is types.Empty else str(self.scope[OURS].id)
+
+
+class SessionRequest(_WithId, Request[Any, Any, Any]):
+    """The request class of an application with the plugin, unless it has one of its own."""
+
+
+class SessionWebSocket(_WithId, WebSocket[Any, Any, Any]):
+    """The same for WebSockets."""
