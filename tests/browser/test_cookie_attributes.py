@@ -52,9 +52,9 @@ def test_a_secure_cookie_is_refused_over_http_elsewhere(
     page: Page, visitor: BrowserContext, make_site: MakeSite
 ) -> None:
     site = make_site(tls=False)
-    page.goto(site.url("/login?user=ada"))
+    page.goto(site.url("/login?user=ada", "shop.example"))  # not under .test, to which it goes without `Secure`
     assert visitor.cookies() == []
-    assert who(page, site) == "nobody"
+    assert who(page, site, "shop.example") == "nobody"
 
 
 def test_a_cookie_from_https_does_not_travel_over_http(page: Page, make_site: MakeSite) -> None:

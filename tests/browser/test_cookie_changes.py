@@ -74,7 +74,7 @@ def test_after_the_grace_a_rotated_cookie_is_dead(
     thief.add_cookies(visitor.cookies())  # type: ignore[arg-type]  # what it returns, it takes
     tab = thief.new_page()
     page.goto(site.url("/rotate"))
-    assert who(tab, site) == "ada"
+    assert who(tab, site) == "nobody"
     assert thief.cookies() != visitor.cookies()
     clock.advance(11)
     assert who(tab, site) == "nobody"
