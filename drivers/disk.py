@@ -86,7 +86,7 @@ class Connection(sqlite3.Connection):
             self.close()
 
 
-class Cache(diskcache.Cache):  # type: ignore[misc]
+class Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type hints
     """Closes the connections of all threads; diskcache keeps one for each, and closes that of the caller alone."""
 
     def __init__(self, directory: str, **settings: Any) -> None:
