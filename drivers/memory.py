@@ -110,7 +110,7 @@ class MemoryDriver(Driver):
             if stored is None:
                 return None
             value, version, _ = stored
-            return tuple.__new__(Entry, self._put(key, value, version, now + ttl))
+            return tuple.__new__(Entry, self._put(key, (value, version, now + ttl), stored))
 
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
@@ -121,7 +121,7 @@ class MemoryDriver(Driver):
             if stored is None:
                 return False
             value, version, _ = stored
-            self._put(key, value, version, None if ttl is None else now + ttl)
+            self._put(key, (value, version, None if ttl is None else now + ttl), stored)
             return True
 
     def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
@@ -132,9 +132,11 @@ class MemoryDriver(Driver):
         with self._lock:
             if self._seconds and self._seconds[0] <= now:
                 self._free(FREED_PER_WRITE, now, now)
-            self._check(key, expect, now)
+            old = self._entries.get(key)
+            if expect is not ANY:
+                _check(old, expect, now)
             version = next(self._versions)
-            self._put(key, value, version, None if ttl is None else now + ttl)
+            self._put(key, (value, version, None if ttl is None else now + ttl), old)
             if self.max_entries is not None and len(self._entries) > self.max_entries:
                 self._entries.pop(next(iter(self._entries)))
             return version
@@ -143,11 +145,14 @@ class MemoryDriver(Driver):
         check_key(key)
         now = self.clock()
         with self._lock:
-            self._check(key, expect, now)
-            live = self._live(key, now) is not None
-            if self._entries.pop(key, None) is not None:
-                self._removed += 1
-            return live
+            stored = self._entries.get(key)
+            if expect is not ANY:
+                _check(stored, expect, now)
+            if stored is None:
+                return False
+            del self._entries[key]
+            self._removed += 1
+            return _is_live(stored, now)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         for page in self._pages():
@@ -183,22 +188,13 @@ class MemoryDriver(Driver):
 
     def _live(self, key: str, now: float) -> Stored | None:
         stored = self._entries.get(key)
-        if stored is None:
-            return None
-        expires_at = stored[2]
-        return None if expires_at is not None and expires_at <= now else stored
+        return stored if stored is not None and _is_live(stored, now) else None
 
-    def _check(self, key: str, expect: object, now: float) -> None:
-        if expect is ANY:
-            return
-        stored = self._live(key, now)
-        if (expect is not ABSENT) if stored is None else (stored[1] != expect):
-            raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
-
-    def _put(self, key: str, value: bytes, version: object, expires_at: float | None) -> Stored:
-        entries = self._entries
-        old = entries.get(key) if self.max_entries is None else entries.pop(key, None)
-        stored = entries[key] = (value, version, expires_at)
+    def _put(self, key: str, stored: Stored, old: Stored | None) -> Stored:
+        entries, expires_at = self._entries, stored[2]
+        if self.max_entries is not None:
+            entries.pop(key, None)  # it is the last that goes now
+        entries[key] = stored
         # A key that comes up too early is filed again by _free; only one that would come up too late has to be now.
         if expires_at is not None and (old is None or old[2] is None or expires_at < old[2]):
             self._file(key, expires_at)
@@ -289,6 +285,16 @@ class MemoryDriver(Driver):
         stored = self._entries.get(key)
         if stored is not None and stored[2] is not None:
             self._file(key, stored[2])
+
+
+def _is_live(stored: Stored, now: float) -> bool:
+    expires_at = stored[2]
+    return expires_at is None or expires_at > now
+
+
+def _check(stored: Stored | None, expect: object, now: float) -> None:
+    if (expect is not ABSENT) if stored is None or not _is_live(stored, now) else (stored[1] != expect):
+        raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
 
 
 _shared: dict[str, MemoryDriver] = {}

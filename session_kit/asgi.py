@@ -8,7 +8,8 @@ from typing import Any, Literal, Unpack
 
 from session_kit.drivers.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
+from session_kit.lifecycle import Lifecycle
+from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, REPLACED
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -23,7 +24,8 @@ KEY = "session"
 """Where frameworks look for a session; another middleware may put its own there."""
 OURS = "session_kit.session"
 """Where `use_session` looks."""
-VARY = (b"vary", b"Cookie")
+CACHING = {VARY: (b"vary", b"Cookie"), NO_SHARED_COOKIE: (b"cache-control", NO_SHARED_COOKIE[1].encode())}
+"""What almost every answer says, encoded."""
 RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 OTHER_NAME = "give this one another cookie name (name=...), or take the other away to share this session"
 HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..., secret=...)"
@@ -82,20 +84,23 @@ class SessionMiddleware:
             self._check_outer(scope)
             scope = dict(scope)  # what lies outside keeps its own
 
-        session: Session[Any] = Session(self._policy, scope["headers"], asynchronous=True)
+        lifecycle = Lifecycle(self._policy, scope["headers"], True)
+        session: Session[Any] = Session(lifecycle)
         scope[KEY] = scope[OURS] = session
 
-        lifecycle = session.lifecycle
-
         def send_with_session(message: Message) -> Awaitable[None]:
-            if lifecycle.phase is AHEAD and message["type"] in RESPONSE_STARTS:
-                if scope.get(KEY) is not session:
-                    self._check_inner(message)
-                if lifecycle.touched:
-                    return self._begin(session, message, scope, send)
-                lifecycle.phase = BEGUN
-            # After a 503 in its place, nothing of the application's answer is sent.
-            return send(message) if lifecycle.phase is not REPLACED else _ignore()
+            phase = lifecycle.phase
+            if phase is AHEAD:
+                if message["type"] in RESPONSE_STARTS:
+                    if scope.get(KEY) is not session:
+                        self._check_inner(message)
+                    if lifecycle.touched:
+                        begin = self._begin if self._instant else self._abegin
+                        return begin(session, message, scope, send)
+                    lifecycle.phase = BEGUN
+            elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
+                return _ignore()
+            return send(message)
 
         try:
             if self._eager:
@@ -103,32 +108,40 @@ class SessionMiddleware:
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
             if lifecycle.phase is AHEAD:
-                await say_unavailable(kind, send, self.manager.refuse(session, partial(_plain_host, scope)))
+                await self._refuse(session, scope, send)
             elif lifecycle.phase is not REPLACED:
                 raise
             return
         if not lifecycle.touched:
             lifecycle.phase = ENDED
-        elif self._instant:
+            return
+        if kind == "websocket" and lifecycle.phase is AHEAD:  # refused, and the server answers
+            lifecycle.phase = BEGUN
+        if self._instant:
             self.manager.finish(session)
         else:
             await self.manager.afinish(session)
 
-    async def _begin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> None:
+    def _begin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> Awaitable[None]:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
-        status, plain_host = message.get("status", 200), partial(_plain_host, scope)
         try:
-            if self._instant:
-                headers = self.manager.commit(session, status, plain_host)
-            else:
-                headers = await self.manager.acommit(session, status, plain_host)
+            headers = self.manager.commit(session, message.get("status", 200), partial(_plain_host, scope))
         except DriverUnavailable:
-            await say_unavailable(scope["type"], send, self.manager.refuse(session, plain_host))
-            return
-        if headers:
-            # A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie.
-            message = {**message, "headers": [*message.get("headers", ()), *map(_encode, headers)]}
-        await send(message)
+            return self._refuse(session, scope, send)
+        return send(_with_headers(message, headers))
+
+    async def _abegin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> None:
+        """`_begin` with a store that is waited for."""
+        try:
+            headers = await self.manager.acommit(session, message.get("status", 200), partial(_plain_host, scope))
+        except DriverUnavailable:
+            await self._refuse(session, scope, send)
+        else:
+            await send(_with_headers(message, headers))
+
+    def _refuse(self, session: Session[Any], scope: Scope, send: Send) -> Awaitable[None]:
+        """Answer that the store is down, in place of the application."""
+        return say_unavailable(scope["type"], send, self.manager.refuse(session, partial(_plain_host, scope)))
 
     def _check_outer(self, scope: Scope) -> None:
         """Refuse to work inside a session middleware whose cookie has the same name."""
@@ -184,7 +197,10 @@ def _plain_host(scope: Scope) -> str | None:
     """The host that was asked for if the request came over plain http, else None."""
     if scope.get("scheme", "http") not in ("http", "ws"):
         return None
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return str(value, "latin-1")
+    return ""
 
 
 async def _ignore() -> None:
@@ -202,6 +218,12 @@ async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple
     await send({"type": "http.response.body", "body": STORE_DOWN.encode()})
 
 
+def _with_headers(message: Message, headers: Headers) -> Message:
+    """A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie."""
+    encoded = [CACHING.get(header) or _encode(header) for header in headers]
+    return {**message, "headers": [*message.get("headers", ()), *encoded]}
+
+
 def _encode(header: tuple[str, str]) -> tuple[bytes, bytes]:
     name, value = header
-    return VARY if name == "Vary" else (name.lower().encode("latin-1"), value.encode("latin-1"))
+    return name.lower().encode("latin-1"), value.encode("latin-1")

@@ -232,15 +232,21 @@ class Draft:
         """Raise `SessionError` if the fields do not fit the type of the data."""
 
     def revert(self) -> None:
-        """Forget all changes since the record was loaded or saved."""
-        self.fields = self._frozen = self.stored
-        self.values, self.log, self._held = {}, [], 0
+        """Forget all changes since the record was loaded or saved; what a write that is under way holds stays."""
+        if not self._held:
+            self._frozen = self.stored
+        self.fields, self.values = self._frozen, {}
+        del self.log[self._held :]
 
     def freeze(self) -> dict[str, Raw]:
         """Return the fields for a write that holds all of the log; no later change touches them."""
         self._held = len(self.log)
-        self._frozen = self.fields
-        return self.fields
+        fields = self._frozen = self.fields
+        return fields
+
+    def thaw(self) -> None:
+        """A write has ended: no change is in its hands any more."""
+        self._held = 0
 
     def saved(self, mark: int | None = None, fields: dict[str, Raw] | None = None) -> None:
         """A write has succeeded: the first `mark` changes of the log, and `fields`, now stand in the store.

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.codec import Codec, CodecName, make_codec
-from session_kit.cookie import Cookie, CookieOptions, Signer, check_id, is_test_host
+from session_kit.cookie import Cookie, CookieHeaders, CookieOptions, Signer, check_id, is_test_host
 from session_kit.drivers.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
@@ -28,6 +28,11 @@ PlainHost = Callable[[], str | None]
 Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
+
+VARY = ("Vary", "Cookie")
+"""The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1)."""
+NO_SHARED_COOKIE = ("Cache-Control", 'no-cache="Set-Cookie"')
+"""A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4)."""
 
 FROM_ELSEWHERE = {
     **dict.fromkeys(
@@ -211,9 +216,12 @@ class SessionManager:
         """
         if isinstance(cookies, str):
             cookies = cookies.encode(errors="replace")  # a cookie of ours is plain ASCII
-        listed = [cookies] if isinstance(cookies, bytes) else cookies
-        headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in listed]
-        return session_class(self.policy, headers, asynchronous=asynchronous)
+        headers: CookieHeaders
+        if isinstance(cookies, bytes):
+            headers = ((b"cookie", cookies),)
+        else:
+            headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in cookies]
+        return session_class(Lifecycle(self.policy, headers, asynchronous))
 
     def commit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
@@ -322,8 +330,7 @@ class SessionManager:
         lifecycle.phase = BEGUN if status < 500 else FAILED
         if not lifecycle.touched:
             return []
-        # The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1).
-        headers = [("Vary", "Cookie")]
+        headers = [VARY]
         cookie = self.policy.cookie
         if lifecycle.stored is not None and lifecycle.cookie_is_due():
             token = self.policy.signer.sign(lifecycle.stored.id)
@@ -334,17 +341,16 @@ class SessionManager:
             secure = plain_host is None or self._is_secure(plain_host())
             headers.append(("Set-Cookie", cookie.delete_header(secure=secure)))
         if len(headers) > 1:
-            # A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4).
-            headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
+            headers.append(NO_SHARED_COOKIE)
         return headers
 
     def _is_secure(self, plain_host: str | None) -> bool:
         """Whether the cookie is to be sent with `Secure`, if the options say so."""
-        if plain_host is None or not self.policy.cookie.options.secure:
+        if plain_host is None:
             return True
         if is_test_host(plain_host):
             return False
-        if not self._warned:
+        if not self._warned and self.policy.cookie.options.secure:
             self._warned = True
             log.warning(
                 "the session cookie is Secure, but a request came over plain http: browsers send it back to localhost "

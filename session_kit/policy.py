@@ -12,7 +12,7 @@ from msgspec import Raw
 from session_kit.codec import Codec
 from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
-from session_kit.drivers import Capabilities
+from session_kit.drivers import ABSENT, ANY, Capabilities
 from session_kit.plain_store import PlainStore
 from session_kit.record import hash_id, join_id, random_id, random_name, random_token
 from session_kit.schema import Schema, TypedDraft
@@ -92,7 +92,7 @@ class Policy:
         self.touch_after = touch_after
         self.store = store
         self.codec: Codec = store.codec
-        self.capabilities: Capabilities = store.capabilities
+        self._learn()
         self.renews = store.renews
         self.prepared = False
         self.cookie = cookie
@@ -132,8 +132,15 @@ class Policy:
     async def prepare(self, io: Any) -> None:
         """Before the first write, let the driver find out what its backend can do."""
         await self.store.prepare_by(io)
-        self.capabilities = self.store.capabilities
+        self._learn()
         self.prepared = True
+
+    def _learn(self) -> None:
+        """Take over what the store says that it can do."""
+        self.capabilities: Capabilities = self.store.capabilities
+        self.swaps = self.capabilities.swap
+        self.absent: object = ABSENT if self.capabilities.create else ANY
+        """What a write expects that makes a new record."""
 
     def emit(self, name: EventName, sid: str | None) -> None:
         """Tell the application. A callback that fails must not take the request with it."""

@@ -21,7 +21,7 @@ SEPARATOR = "~"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-class Notes(msgspec.Struct, omit_defaults=True, frozen=True):
+class Notes(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """What the library keeps about a session, inside its record, under the key `"$"`.
 
     created: Unix time at which the session was first stored; it survives rotation.
@@ -133,4 +133,4 @@ def write_bits(bits: bytes) -> bytes:
     >>> write_bits(bytes(3))
     b'AAAA'
     """
-    return b2a_base64(bits, newline=False).translate(_URL_SAFE).rstrip(b"=")
+    return b2a_base64(bits, newline=False).translate(_URL_SAFE, b"=")

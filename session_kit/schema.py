@@ -199,7 +199,7 @@ class TypedDraft(Draft):
 
     def revert(self) -> None:
         super().revert()
-        self.fields, self._value = self._schema.fit(self.stored), None
+        self.fields, self._value = self._schema.fit(self.fields), None
 
     def rebase(self, fields: dict[str, Raw]) -> None:
         super().rebase(fields)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
-from session_kit.cookie import CookieHeaders
 from session_kit.draft import DictHabits, Draft, Updater
 from session_kit.drivers.twins import on_event_loop, run
 from session_kit.errors import SessionError
 from session_kit.lifecycle import Lifecycle
-from session_kit.policy import Policy
 from session_kit.state import ENDED
 
 if TYPE_CHECKING:
@@ -45,8 +43,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     __slots__ = ("lifecycle",)
 
-    def __init__(self, policy: Policy, cookies: CookieHeaders = (), *, asynchronous: bool = False) -> None:
-        self.lifecycle = Lifecycle(policy, cookies, asynchronous)
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self.lifecycle = lifecycle
 
     def loaded(self) -> Draft:
         """The data under edit, loaded first where that takes no waiting. For integrations."""
@@ -200,10 +198,11 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
         What is set afterwards is kept under a new id. A session that is still empty at the end of the request is
         destroyed, and its cookie deleted. Applications that were written for the cookie sessions of Starlette or Flask
-        log in and out with it, and count on that.
+        log in and out with it, and count on that. So it raises `DriverUnavailable` if the store did not answer when the
+        session was to be loaded, also with `on_error="anonymous"`: nobody is told of a logout that did not happen.
         """
         self._changing()
-        self.lifecycle.clear()
+        self._answered().clear()
 
     # --- I/O, and its async twins ---
 
@@ -231,13 +230,13 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         one that cannot be stored; `Conflict` if others were faster a hundred times in a row.
         """
         self._check_colour("save")
-        lifecycle = self._saving()
+        lifecycle = self._answered()
         if lifecycle.due(ending=False):
             run(lifecycle.save(lifecycle.policy.store.blocking))
 
     async def asave(self) -> None:
         """Async twin of `save`. Saves of several tasks queue up; what changes meanwhile is left to the next one."""
-        await self._saving().save_in_turn(ending=False)
+        await self._answered().save_in_turn(ending=False)
 
     def reload(self) -> Self:
         """Drop what was not saved, read the session again and return it."""
@@ -275,16 +274,12 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         Raises `SessionError` if the response has begun, so that no cookie can be sent.
         """
         self._check_colour("regenerate")
-        self._changing()
-        self.lifecycle.rotate(clear=clear)
-        return self
+        return self._rotate(clear=clear)
 
     async def aregenerate(self, *, clear: bool = False) -> Self:
         """Async twin of `regenerate`."""
         await self.aload()
-        self._changing()
-        self.lifecycle.rotate(clear=clear)
-        return self
+        return self._rotate(clear=clear)
 
     async def still_valid(self) -> bool:
         """Ask the store whether the session still lives: not destroyed, expired or rotated elsewhere.
@@ -297,13 +292,20 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         self.lifecycle.touched = True
         return await self.lifecycle.in_turn(self.lifecycle.still_valid)
 
+    def _rotate(self, *, clear: bool) -> Self:
+        self._changing()
+        if clear:
+            self.lifecycle.wipe()
+        self.lifecycle.rotate()
+        return self
+
     # --- guards ---
 
     def _check_colour(self, name: str) -> None:
         if self.lifecycle.asynchronous and on_event_loop():
             raise SessionError(f"this session belongs to an async request: use `await session.a{name}()`")
 
-    def _saving(self) -> Lifecycle:
+    def _answered(self) -> Lifecycle:
         if self.lifecycle.unanswered:
             raise self.lifecycle.no_answer()
         return self.lifecycle

@@ -1,16 +1,28 @@
-"""What a lifecycle works with: what stands in the store, a write that is prepared, how far the response is."""
+"""What is known of a session during one request, and what follows from it. No I/O."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from enum import Enum
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 
-from session_kit.draft import Change
-from session_kit.policy import EventName
-from session_kit.record import Notes
+from session_kit.cookie import Claim, CookieHeaders
+from session_kit.draft import Change, Draft
+from session_kit.drivers import ANY, CorruptEntry, DriverUnavailable
+from session_kit.errors import SessionError
+from session_kit.policy import EventName, Policy
+from session_kit.record import RESERVED, SEPARATOR, Notes, Record, join_id, name_of, random_token
+
+log = logging.getLogger("session_kit")
+
+LONG_AGO = 1.0
+"""Unix time."""
+MAX_TAKEN = 2
+"""How often a new session whose id is taken gets another one."""
 
 
 class Phase(Enum):
@@ -30,10 +42,11 @@ REPLACED = Phase.REPLACED
 ENDED = Phase.ENDED
 
 
-class Stored(msgspec.Struct, frozen=True, gc=False):
+class Stored(msgspec.Struct, gc=False):
     """What stands in the store, as far as this request knows.
 
     name: finds the record. id: name and token.
+    version: None in a write that is prepared.
     raw: the notes as they are encoded; None in a record that another program wrote.
     """
 
@@ -51,19 +64,16 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 class Attempt(msgspec.Struct, frozen=True, gc=False):
     """A write that is prepared.
 
-    name, id: the session's afterwards.
+    stored: what will stand in the store.
     record: what is written, the notes included.
     fields: the data of this request as it is now; in a merge for another holder of the session not what is written.
     mark: how many entries of the draft's log it holds.
     event: `"created"`, `"rotated"` or `"saved"`.
     """
 
-    name: str
-    id: str
+    stored: Stored
     record: dict[str, Raw]
-    notes: Notes
     ttl: float | None
-    expires_at: float | None
     expect: object
     fields: dict[str, Raw]
     mark: int
@@ -92,3 +102,324 @@ class Written(NamedTuple):
     id: str | None
     next_id: str
     displaced: str | None
+
+
+class State(msgspec.Struct, eq=False):
+    """One session's state during one request, and the decisions that depend on it alone."""
+
+    # A `Struct`, because every request makes one, also those that never touch their session.
+    policy: Policy
+    cookies: CookieHeaders | None  # until they are looked at
+    asynchronous: bool
+    claims: list[Claim] = []  # the ids that came with a good signature and have not been looked up, or were displaced
+    draft: Draft | None = None  # the data, once loaded
+    id: str | None = None  # the id that this request holds or has made
+    stored: Stored | None = None  # what stands in the store; None: a new session
+    next_id: str | None = None  # a rotation that is due
+    client_id: str | None = None  # the id whose cookie may stay as it is
+    outdated: bool = False  # its cookie was signed with an old secret
+    displaced: str | None = None  # the name of a session that is not this client's any more
+    fresh: bool = False  # `clear` was called
+    destroyed: bool = False  # the client's cookie is to be deleted
+    unanswered: bool = False  # the store did not answer when the session was to be loaded
+    outage: DriverUnavailable | None = None  # that the application was told of
+    phase: Phase = AHEAD
+    rotates: bool = True  # by itself, when a key of `rotate_on` changes; False where nobody can send the new id
+    touched: bool = False  # the application has looked at it
+    turn: asyncio.Lock | None = None  # the tasks of one request take turns
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle {self.phase.name}>"  # no id, no data
+
+    @property
+    def data(self) -> Draft:
+        """The draft of a session that is loaded."""
+        assert self.draft is not None  # noqa: S101
+        return self.draft
+
+    # --- what the request and the store say ---
+
+    def claim(self, sid: str) -> None:
+        """Look for the session of this id, in place of those of cookies; for ids that need no signature."""
+        self.cookies, self.claims = None, [(sid, False)]
+
+    def claimed_id(self) -> str | None:
+        """The id that a cookie with a good signature claims, or None. Nobody has looked it up yet."""
+        claims = self.find_claims()
+        return claims[0][0] if claims else None
+
+    def find_claims(self) -> list[Claim]:
+        """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
+        if self.cookies is not None:
+            policy = self.policy
+            values, self.claims = policy.cookie.find(self.cookies), []
+            self.cookies = None
+            for value in values:
+                claim = policy.signer.verify(value)
+                if claim is not None:
+                    self.claims.append(claim)
+            if values and not self.claims:
+                policy.emit("bad_signature", None)
+        return self.claims
+
+    def open_record(self, claim: Claim, stored: Stored, fields: dict[str, Raw]) -> Draft:
+        """Be the session of a record that this claim opens."""
+        policy = self.policy
+        fields.pop(RESERVED, None)
+        try:
+            draft = self.draft = policy.draft(fields)
+        except CorruptEntry:
+            # Left alone: an application that was rolled back, or another one, may be able to read it.
+            policy.emit("misfit", stored.name)
+            return self.begin()
+        self.claims.remove(claim)
+        self.id, outdated = claim
+        self.stored, self.client_id = stored, self.id
+        if outdated:
+            self.outdated = True
+        if policy.on_event is not None:
+            policy.emit("loaded", stored.name)
+        return draft
+
+    def stored_as(self, name: str, record: Record) -> Stored:
+        """What the notes in a record say of its session."""
+        raw = record.fields.get(RESERVED)
+        # A record that another program wrote has no notes; its life begins when we first see it.
+        notes = Notes(self.policy.clock(), LONG_AGO) if raw is None else self.policy.codec.load(raw, Notes)
+        sid = f"{name}{SEPARATOR}{notes.token}" if notes.token else name
+        return Stored(name, sid, record.version, record.expires_at, notes, raw)
+
+    def is_over(self, notes: Notes) -> bool:
+        """Whether the session has reached its absolute limit."""
+        limit = self.policy.max_lifetime
+        return limit is not None and notes.created + limit <= self.policy.clock()
+
+    def accepts(self, stored: Stored, sid: str) -> bool:
+        """Whether that id is the session's, or was until a moment ago."""
+        return stored.id == sid or self.within_grace(stored)
+
+    def within_grace(self, stored: Stored) -> bool:
+        """Whether the last rotation is so recent that an older id may be that of a late request."""
+        return self.policy.clock() < stored.notes.rotated + self.policy.rotation_grace
+
+    def begin(self, displaced: str | None = None) -> Draft:
+        """Become a new session, with what `generate` puts into one.
+
+        displaced: the name of the session that this one is in place of; it is never stored then, unless by a login.
+        """
+        draft = self.draft = self.policy.draft(self.policy.first())
+        self.id = self.stored = self.next_id = None
+        self.displaced = displaced
+        self.fresh = False
+        return draft
+
+    def block(self) -> None:
+        """Another request destroyed the session while this one ran: it stays destroyed, and no cookie is sent."""
+        assert self.stored is not None  # noqa: S101
+        name = self.stored.name
+        self.policy.emit("revival_blocked", name)
+        self.begin(name)
+
+    # --- what is due ---
+
+    def due(self, *, ending: bool) -> bool:
+        """Whether something has to be done in the store. ending: also what is due for renewal, or ends empty."""
+        draft = self.draft
+        if draft is None or self.unanswered:
+            return False
+        draft.settle()
+        changed = draft.changed
+        if ending:
+            if self.fresh and self.ends_empty:
+                return True
+            ending = self.phase is AHEAD
+        stored = self.stored
+        if stored is None:
+            policy = self.policy
+            if self.displaced is None:
+                due = changed or (ending and policy.save_uninitialized)
+            else:
+                due = changed and (self.next_id is not None or draft.gained(policy.rotate_on))
+            if due and self.phase is not AHEAD:
+                raise _too_late("a new session")
+            return due
+        if self.next_id is not None:
+            if self.phase is not AHEAD:
+                raise _too_late("a new id")
+            return True
+        return changed or (ending and self._renewal_is_due(stored, draft, self.policy.clock()))
+
+    @property
+    def ends_empty(self) -> bool:
+        """Whether `clear` was called and nothing came after it, or nothing that a displaced request may keep."""
+        draft, policy = self.draft, self.policy
+        if not self.fresh or draft is None:
+            return False
+        if self.displaced is not None:
+            return not draft.gained(policy.rotate_on)
+        return not draft.fields or (policy.schema is not None and draft.fields == policy.first())
+
+    def _renewal_is_due(self, stored: Stored, draft: Draft, now: float) -> bool:
+        """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
+        if self.phase is not AHEAD or stored.id != self.id:
+            return False
+        if self.outdated:
+            return True  # it is signed anew, but only with a write that shows that nobody has rotated the id
+        policy = self.policy
+        slack = policy.steady_slack
+        if slack is None:
+            ttl = policy.ttl_of(draft)
+            if draft.changed and ttl != policy.ttl_of(policy.draft(draft.stored)):
+                return True  # the cookie says how long the session lives
+            slack = policy.slack(ttl)
+        notes = stored.notes
+        # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
+        return not 0 <= now - (notes.renewed or notes.created) < slack
+
+    def logs_in(self, draft: Draft) -> bool:
+        """Whether this request raises what the session may do, so that it must not depend on what others do to it."""
+        rotate_on = self.policy.rotate_on
+        if self.phase is not AHEAD:
+            return False  # no cookie can be sent any more
+        return draft.gained(rotate_on) or (self.next_id is not None and not draft.knew(rotate_on))
+
+    def rotates_by_itself(self, draft: Draft) -> bool:
+        """Whether somebody has logged in without asking for a new id."""
+        return self.rotates and draft.gained(self.policy.rotate_on)
+
+    def rotate(self) -> None:
+        """Let the session, which is loaded, get a new id when it is saved."""
+        if self.stored is None:
+            self.id = self.policy.make_id()
+            self.next_id = None if self.displaced is None else self.id
+        elif self.next_id is None:
+            if self.phase is not AHEAD:
+                raise _too_late("a new id")
+            name = self.stored.name
+            self.next_id = join_id(name, random_token()) if self.policy.swaps else self.policy.make_id()
+
+    def rename(self) -> None:
+        """Make the id of a rotation anew if it was made before anybody knew that the backend cannot swap."""
+        stored, swaps = self.stored, self.policy.swaps
+        if self.next_id is not None and stored is not None and not swaps and name_of(self.next_id) == stored.name:
+            self.next_id = self.policy.make_id()
+
+    def clear(self) -> None:
+        """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
+        self.wipe()
+        self.fresh = True
+        if self.phase is AHEAD and self.displaced is None:
+            self.rotate()
+
+    def wipe(self) -> None:
+        """Drop the data."""
+        schema = self.policy.schema
+        self.data.replace({} if schema is None else schema.decode(self.policy.first()))
+
+    # --- a write ---
+
+    def reads_first(self) -> bool:
+        """Whether a write cannot go by what was loaded: others cannot be noticed, or have rotated the id."""
+        stored = self.stored
+        return stored is not None and (stored.id != self.id or not self.policy.swaps)
+
+    def prepare(self, draft: Draft, seen: Draft) -> Attempt:
+        """A write of `draft`, which is `seen`, the data of this request, or a merge for another holder."""
+        policy, before = self.policy, self.stored
+        now = policy.clock()
+        raw: Raw | None = None
+        event: EventName
+        if before is None:
+            sid = self.id = self.id or policy.make_id()
+            name, _, token = sid.partition(SEPARATOR)
+            notes, expect, event = Notes(now, token=token), policy.absent, "created"
+        else:
+            notes, expect = before.notes, before.version if policy.swaps else ANY
+            if self.next_id is None and before.id == self.id and self.rotates_by_itself(seen):
+                self._rotate_late()
+            if self.next_id is not None:
+                sid, event = self.next_id, "rotated"
+                name, _, token = sid.partition(SEPARATOR)
+                notes = Notes(notes.created, now, token, now)
+                if not policy.swaps:
+                    expect = policy.absent
+            else:
+                name, sid, event = before.name, before.id, "saved"
+                if self._renewal_is_due(before, seen, now):
+                    notes = Notes(notes.created, now, notes.token, notes.rotated)
+                else:
+                    raw = before.raw
+        if raw is None:
+            raw = policy.codec.encode(notes)
+        ttl = policy.lifetime(draft, notes.created, stored=True)
+        stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
+        return Attempt(stored, {RESERVED: raw, **draft.fields}, ttl, expect, seen.freeze(), len(seen.log), event)
+
+    def _rotate_late(self) -> None:
+        """Rotate because somebody has logged in, unless the new id cannot be sent any more."""
+        if self.phase is AHEAD:
+            self.rotate()
+        else:
+            log.warning("somebody logged in after the response had begun: the session keeps its id, do it earlier")
+
+    def succeed(self, draft: Draft, attempt: Attempt, version: object) -> None:
+        """Take over what has been written."""
+        policy, before, stored = self.policy, self.stored, attempt.stored
+        stored.version = version
+        self.stored = stored
+        if before is None:
+            self.id = stored.id
+        elif before.id == self.id:
+            self.id = stored.id
+            if before.notes is not stored.notes:
+                self.client_id, self.outdated = None, False
+        if attempt.event != "saved":
+            self.next_id = self.displaced = None
+        if self.outage is not None:
+            self.outage = None
+        draft.saved(attempt.mark, attempt.fields)
+        if policy.on_event is not None:
+            policy.emit(attempt.event, stored.name)
+
+    def create_again(self, number: int) -> Draft:
+        """The new id is taken by another session, with which it is never shared."""
+        if number >= MAX_TAKEN:
+            raise SessionError("generate_id returned ids that exist already, three times in a row; it must be random")
+        self.id = self.policy.make_id()
+        if self.next_id is not None:
+            self.next_id = self.id
+        return self.data
+
+    def ttl_left(self, stored: Stored) -> float | None:
+        """The seconds that a record has to live."""
+        return None if stored.expires_at is None else max(1.0, stored.expires_at - self.policy.clock())
+
+    # --- at the end ---
+
+    def revert(self) -> None:
+        """Forget what was changed and not saved. Where the store did not answer, an empty session stands in."""
+        if self.draft is not None:
+            self.draft.revert()
+        elif self.unanswered:
+            self.begin()
+        self.next_id, self.fresh = None, False
+
+    def cookie_is_due(self) -> bool:
+        """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
+        return self.id != self.client_id and self.stored is not None and self.stored.id == self.id
+
+    def cookie_lifetime(self) -> float | None:
+        """Seconds that the cookie lives; None for ever."""
+        assert self.stored is not None  # noqa: S101
+        return self.policy.lifetime(self.data, self.stored.notes.created, stored=False)
+
+    def no_answer(self) -> DriverUnavailable:
+        """What is raised when the session is asked for again in an outage."""
+        return DriverUnavailable("the store did not answer when the session was loaded; `reload` tries again")
+
+
+def _too_late(what: str) -> SessionError:
+    return SessionError(
+        f"{what} cannot be given to the client: the response has begun, and no cookie can be sent any more; "
+        "do it earlier"
+    )

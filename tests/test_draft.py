@@ -487,11 +487,23 @@ def test_of_two_writes_that_began_the_older_takes_its_own_changes_alone_with_it(
 def test_after_a_write_that_failed_and_a_step_back_what_is_stored_is_left_alone() -> None:
     draft = draft_of({"a": 1}, put("b", 2))
     stored, fields = draft.stored, draft.freeze()
+    draft.thaw()
     draft.revert()
+    assert not draft.changed
     draft.put("c", 3)
     assert stored == packed({"a": 1})
     assert fields == packed({"a": 1, "b": 2})
-    assert draft.changed
+    assert shown(draft) == text({"a": 1, "c": 3})
+
+
+def test_a_step_back_during_a_write_leaves_what_the_write_holds_and_drops_the_rest() -> None:
+    draft = draft_of({"a": 1}, put("b", 2))
+    fields, mark = draft.freeze(), len(draft.log)
+    draft.put("c", 3)
+    draft.revert()
+    assert shown(draft) == text({"a": 1, "b": 2})
+    draft.saved(mark, fields)
+    assert not draft.changed
 
 
 @pytest.mark.parametrize(

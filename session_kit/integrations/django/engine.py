@@ -148,11 +148,14 @@ class SessionStore(SessionState):
 
     def cycle_key(self) -> None:
         """Give the session a new key; it keeps its data. The old key ends when the session is saved."""
-        self._get_session().lifecycle.rotate()
-        self.modified = True
+        self._rotate(self._get_session())
 
     async def acycle_key(self) -> None:
-        (await self._aget_session()).lifecycle.rotate()
+        self._rotate(await self._aget_session())
+
+    def _rotate(self, session: DjangoSession) -> None:
+        session.loaded()
+        session.lifecycle.rotate()
         self.modified = True
 
     # --- deleting ---

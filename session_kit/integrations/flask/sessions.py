@@ -7,9 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from session_kit.cookie import CookieHeaders
 from session_kit.draft import Draft
-from session_kit.policy import Policy
+from session_kit.lifecycle import Lifecycle
 from session_kit.session import Session
 
 FLASHES = "_flashes"
@@ -21,8 +20,8 @@ class FlaskSession(Session[Any]):
 
     __slots__ = ("_unsaved",)
 
-    def __init__(self, policy: Policy, cookies: CookieHeaders = (), *, asynchronous: bool = False) -> None:
-        super().__init__(policy, cookies, asynchronous=asynchronous)
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        super().__init__(lifecycle)
         self._unsaved: tuple[Draft, int] | None = None  # how many changes there were at `modified = False`
 
     @property
