@@ -164,7 +164,8 @@ class FileDriver(Driver):
 
     def _load(self, path: Path, size: int = -1) -> bytes | None:
         try:
-            if path.parent != self.path and path.parent.resolve() != path.parent:
+            inside = path.parent.relative_to(self.path)
+            if inside.parts and path.parent.resolve() != self.path.resolve() / inside:
                 raise CorruptEntry(f"{self!r} holds a link that leads elsewhere; it was not followed")
             with open(path, "rb", opener=_open_no_link) as file:
                 return file.read(size)

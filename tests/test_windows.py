@@ -51,6 +51,17 @@ for url in sys.argv[1:]:
 """
 
 
+REFUSED = """
+import socket
+del socket.AF_UNIX  # here asyncio needs it
+from session_kit import ConfigError, open_driver
+try:
+    open_driver("unix:///run/valkey.sock")
+except ConfigError as error:
+    print(error)
+"""
+
+
 def python(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -67,3 +78,7 @@ def test_every_driver_of_the_machine_works_and_files_without_locks_refuse_condit
     schemes = {"memory": "True", "sqlite": "True", "disk": "True", "file": "False"}
     urls = [f"{scheme}://{'' if scheme == 'memory' else tmp_path / scheme}" for scheme in schemes]
     assert python(LIKE_WINDOWS + USE, *urls).split() == list(schemes.values())
+
+
+def test_a_unix_socket_is_refused_in_one_line() -> None:
+    assert python(LIKE_WINDOWS + REFUSED).startswith("unix:///run/valkey.sock: Python knows no Unix sockets")
