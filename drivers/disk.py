@@ -18,13 +18,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult
 
 import diskcache
 
 from session_kit.drivers.base import ABSENT, ANY, LIST_BATCH, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.folder import expanded, make_private
+from session_kit.drivers.folder import expanded, make_private, named_in
 from session_kit.drivers.options import Duration, Size
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class DiskDriver(Driver):
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
         if url.netloc or not url.path.strip("/"):
             raise ConfigError("disk:// needs an absolute path, with three slashes in all: disk:///var/lib/app")
-        return cls(unquote(url.path), **options)
+        return cls(named_in(url.path), **options)
 
     def __repr__(self) -> str:
         return f"DiskDriver({str(self.path)!r})"

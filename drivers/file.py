@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult
 
 from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.envelope import HEADER, seal, unseal, unseal_header
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.folder import expanded, make_private
+from session_kit.drivers.folder import expanded, make_private, named_in
 from session_kit.drivers.names import FOLDER_END, key_of, parts_of
 from session_kit.drivers.options import Duration
 
@@ -76,7 +76,7 @@ class FileDriver(Driver):
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
         if url.netloc or not url.path.strip("/"):
             raise ConfigError("file:// needs an absolute path, with three slashes in all: file:///var/lib/app")
-        return cls(unquote(url.path), **options)
+        return cls(named_in(url.path), **options)
 
     def __repr__(self) -> str:
         return f"FileDriver({str(self.path)!r})"
@@ -164,7 +164,8 @@ class FileDriver(Driver):
 
     def _load(self, path: Path, size: int = -1) -> bytes | None:
         try:
-            if path.parent != self.path and path.parent.resolve() != path.parent:
+            inside = path.parent.relative_to(self.path)
+            if inside.parts and path.parent.resolve() != self.path.resolve() / inside:
                 raise CorruptEntry(f"{self!r} holds a link that leads elsewhere; it was not followed")
             with open(path, "rb", opener=_open_no_link) as file:
                 return file.read(size)

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
+from urllib.parse import quote, unquote
 
 from session_kit.drivers.errors import ConfigError
+
+
+def named_in(url_path: str, *, windows: bool = os.name == "nt") -> str:
+    """The file or folder that the path of a URL names: on Windows `/C:/data` is `C:/data`."""
+    path = unquote(url_path)
+    return path[1:] if windows and PureWindowsPath(path[1:]).is_absolute() else path
+
+
+def url_of(scheme: str, path: PurePath) -> str:
+    """The URL that names `path`.
+
+    >>> url_of("disk", PureWindowsPath("C:/Users/Ada")), url_of("disk", PurePath("/srv/a b"))
+    ('disk:///C:/Users/Ada', 'disk:///srv/a%20b')
+    """
+    return f"{scheme}:///{quote(path.as_posix().lstrip('/'), safe='/:')}"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

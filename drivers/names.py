@@ -1,8 +1,8 @@
 """Keys as names of files and objects: reversible, safe in any path, and prefixes stay prefixes.
 
 A name holds only lowercase letters, digits and `-_!$'()@,=~`: no separator, no dot, nothing that a file system that
-folds case or normalises Unicode could confuse. It has at most 901 characters, so that a key of 512 bytes fits into an
-S3 object name (1,024) with room for a folder before it.
+folds case or normalises Unicode could confuse, and no part of it is one that Windows keeps for a device. It has at most
+901 characters, so that a key of 512 bytes fits into an S3 object name (1,024) with room for a folder before it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ REST: Final = "~"
 PART_LENGTH: Final = 200
 FOLDER_END: Final = ".d"
 HEAD_BYTES: Final = 200
+DEVICES: Final = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""On Windows no folder can have a file of such a name."""
 
 _NAMES: Final = [chr(byte) if byte in PLAIN else HIGH[byte >> 5] + LOW[byte & 31] for byte in range(256)]
 
@@ -24,13 +26,16 @@ _NAMES: Final = [chr(byte) if byte in PLAIN else HIGH[byte >> 5] + LOW[byte & 31
 def name_of(key: str) -> str:
     """Return the name for `key`: its first 200 UTF-8 bytes escaped one by one, what follows packed in base 32.
 
+    A `~` ends a name that would otherwise name a device.
+
     >>> name_of("sess:Ada"), name_of("../x")
     ("sess$q'1da", '$e$e$fx')
     """
     data = key.encode()
     head = "".join([_NAMES[byte] for byte in data[:HEAD_BYTES]])
     rest = data[HEAD_BYTES:]
-    return head + REST + base64.b32hexencode(rest).decode().rstrip("=").lower() if rest else head
+    name = head + REST + base64.b32hexencode(rest).decode().rstrip("=").lower() if rest else head
+    return name + REST if _parts(name)[-1] in DEVICES else name
 
 
 def key_of(name: str) -> str | None:
@@ -39,7 +44,7 @@ def key_of(name: str) -> str | None:
     >>> key_of("sess$q'1da")
     'sess:Ada'
     """
-    head, _, rest = name.partition(REST)
+    head, _, rest = name.removesuffix(REST).partition(REST)
     try:
         key = (_unescape(head) + base64.b32hexdecode(rest.upper() + "=" * (-len(rest) % 8))).decode()
     except ValueError:
@@ -53,8 +58,7 @@ def parts_of(key: str) -> list[str]:
     >>> parts_of("sess:Ada")
     ["sess$q'1da"]
     """
-    name = name_of(key)
-    parts = [name[start : start + PART_LENGTH] for start in range(0, len(name), PART_LENGTH)]
+    parts = _parts(name_of(key))
     return [*(part + FOLDER_END for part in parts[:-1]), parts[-1]]
 
 
@@ -80,6 +84,10 @@ def stem_of(prefix: str) -> str:
     Others may begin with it too: compare the key.
     """
     return "".join([_NAMES[byte] for byte in prefix.encode()[:HEAD_BYTES]])[:PART_LENGTH]
+
+
+def _parts(name: str) -> list[str]:
+    return [name[start : start + PART_LENGTH] for start in range(0, len(name), PART_LENGTH)]
 
 
 def _unescape(head: str) -> bytes:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,8 @@ class Endpoint:
         if match["unix"]:
             if not path.strip("/") or address:
                 raise ConfigError(f"{where}: a Unix socket needs an absolute path: unix:///run/valkey.sock")
+            if not hasattr(socket, "AF_UNIX"):
+                raise ConfigError(f"{where}: Python knows no Unix sockets on this system; use redis://127.0.0.1:6379")
         else:
             hosts = _hosts(address, 26379 if kind == "sentinel" else 6379, where)
         if kind == "server" and len(hosts) > 1:

@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from pathlib import PurePath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from session_kit.drivers.base import Driver
 from session_kit.drivers.errors import ConfigError
+from session_kit.drivers.folder import url_of
 from session_kit.drivers.options import convert, guess
 
 Query = list[tuple[str, str]]
@@ -114,7 +116,7 @@ def redact(parts: SplitResult) -> str:
 
 
 def _at_home(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{os.path.expanduser('~')}{parts.path[2:]}"
+    return url_of(parts.scheme, PurePath(os.path.expanduser("~"))) + parts.path[2:]
 
 
 def _fsspec_knows(scheme: str) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult
 
 from session_kit.drivers.base import (
     ABSENT,
@@ -27,7 +27,7 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.folder import expanded
+from session_kit.drivers.folder import expanded, named_in
 from session_kit.drivers.options import Duration
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class SQLiteDriver(Driver):
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
         if url.netloc or not url.path.strip("/"):
             raise ConfigError("sqlite:// needs an absolute path, with three slashes in all: sqlite:///var/lib/app/s.db")
-        return cls(unquote(url.path), **options)
+        return cls(named_in(url.path), **options)
 
     def __repr__(self) -> str:
         return f"SQLiteDriver({str(self.path)!r})"

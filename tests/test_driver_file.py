@@ -97,6 +97,15 @@ def test_no_reader_ever_sees_a_torn_value(driver: FileDriver) -> None:
     assert all(seen)
 
 
+def test_a_folder_that_is_reached_by_a_link_keeps_long_keys(tmp_path: Path) -> None:
+    """The folders of temporary files are reached so on macOS, and by short names on Windows."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    driver = FileDriver(tmp_path / "link" / "store")
+    driver.set("k" * 512, b"value")
+    assert driver.get("k" * 512) == b"value"
+
+
 def test_a_planted_link_is_not_followed(driver: FileDriver, tmp_path: Path) -> None:
     driver.set("key", b"value")
     outside = FileDriver(tmp_path / "outside")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_kit.drivers.names import key_of, key_of_path, name_of, path_of, stem_of
+from session_kit.drivers.names import DEVICES, PART_LENGTH, key_of, key_of_path, name_of, parts_of, path_of, stem_of
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda key: len(key.encode()) <= 512)
 SAFE = re.compile(r"[a-z0-9\-_!$'()@,=~]+")
@@ -32,6 +32,18 @@ def test_the_longest_keys_fit_into_an_object_name(key: str) -> None:
 @given(KEYS)
 def test_a_path_gives_its_key_back(key: str) -> None:
     assert key_of_path(path_of(key)) == key
+
+
+AT_THE_END = [(f"////{'k' * (PART_LENGTH - 8)}{device}", device) for device in sorted(DEVICES)]
+PACKED = [("//" + "k" * 198 + "\0" * 122 + "\x003\x17", "con"), ("//" + "k" * 198 + "\0" * 122 + "\0gw", "prn")]
+
+
+@pytest.mark.parametrize(("key", "device"), [*((device, device) for device in sorted(DEVICES)), *AT_THE_END, *PACKED])
+def test_no_file_is_called_like_a_device_of_windows(key: str, device: str) -> None:
+    assert parts_of(key)[-1] == f"{device}~"
+    assert key_of(name_of(key)) == key_of_path(path_of(key)) == key
+    assert name_of(key).startswith(stem_of(key))
+    assert key_of(name_of(key).removesuffix("~")) is None
 
 
 @pytest.mark.parametrize("path", ["a.d/b", "/", "", "a/b", "../a", "k" * 201, "k" * 200 + ".d/"])

@@ -96,6 +96,18 @@ def test_a_wheel_made_from_the_sdist_is_the_same(sdist: Path, wheel: Path, tmp_p
     assert contents(tmp_path / "built" / wheel.name) == contents(wheel)
 
 
+def test_a_clone_without_symbolic_links_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
+    """On Windows git leaves a file in the place of a link, with the target's name in it."""
+    clone = shutil.copytree(tree, tmp_path / "clone", symlinks=True)
+    for name in ("benchmarks", "drivers"):
+        link = clone / "session_kit" / name
+        target = os.readlink(link)
+        link.unlink()
+        link.write_text(target)
+    run("-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path / "built", clone)
+    assert contents(tmp_path / "built" / wheel.name) == contents(wheel)
+
+
 def test_what_is_installed_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
     run("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", tmp_path, wheel)
     assert not (tmp_path / "drivers").exists()

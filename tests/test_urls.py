@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -9,9 +10,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from hypothesis import assume, given, settings
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from session_kit import ConfigError, open_driver, open_store, register_driver
 from session_kit.drivers import registry
+from session_kit.drivers.folder import named_in, url_of
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.options import Duration, Size, parse_duration, parse_size
 from session_kit.testing import ManualClock
@@ -524,3 +526,45 @@ def test_a_password_with_a_slash_is_in_no_error(url: str) -> None:
         open_driver(url)
     assert "hunter2" not in str(caught.value)
     assert str(caught.value).count("\n") == 0
+
+
+# --- folders on Windows ---
+
+
+@pytest.mark.parametrize(
+    ("path", "on_windows"),
+    [
+        ("/C:/data", "C:/data"),
+        ("/c:/my%20data", "c:/my data"),
+        ("/C:%5Cdata", "C:\\data"),
+        ("/C:", "/C:"),
+        ("/C:data", "/C:data"),
+        ("/CC:/data", "/CC:/data"),
+        ("/var/lib", "/var/lib"),
+        ("//server/share/data", "//server/share/data"),
+    ],
+)
+def test_a_drive_letter_in_a_url_is_one_on_windows_alone(path: str, on_windows: str) -> None:
+    assert named_in(path, windows=True) == on_windows
+    assert named_in(path, windows=False) == unquote(path)
+
+
+@pytest.mark.parametrize("scheme", ["disk", "file", "sqlite"])
+def test_a_drive_letter_reaches_the_driver(scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = importlib.import_module(f"session_kit.drivers.{scheme}")
+    monkeypatch.setattr(module, "named_in", lambda path: named_in(path, windows=True))
+    monkeypatch.chdir(tmp_path)  # to this system `C:` is a folder's name like any other
+    open_driver(f"{scheme}:///C:/data/sessions").close()
+    assert (tmp_path / "C:" / "data" / "sessions").exists()
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters='<>:"/\\|?*\0'), min_size=1), min_size=1
+    )
+)
+def test_the_url_of_a_folder_of_windows_names_that_folder(names: list[str]) -> None:
+    folder = PureWindowsPath("C:/", *names)
+    url = urlsplit(url_of("disk", folder))
+    assert not url.netloc
+    assert PureWindowsPath(named_in(url.path, windows=True)) == folder

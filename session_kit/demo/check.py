@@ -18,11 +18,12 @@ from contextlib import contextmanager, suppress
 from http.cookies import Morsel, SimpleCookie
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import httpx
 from rich.console import Console
 
+from session_kit.drivers.folder import url_of
 from session_kit.store import UnstorageSessionStore, open_store
 
 GRACE = 1.5
@@ -44,7 +45,7 @@ def play(console: Console, store_url: str | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="session-kit-check-") as name:
             folder = Path(name)
-            own = with_own_prefix(store_url or f"disk://{quote(name)}/sessions")
+            own = with_own_prefix(store_url or url_of("disk", folder / "sessions"))
             store = open_store(own)
             try:
                 check = Check(console, folder, own, store)

@@ -10,13 +10,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import uvicorn
 from rich.console import Console
 
 from session_kit.cookie import CookieOptions, check_secrets
 from session_kit.demo.app import make_app
+from session_kit.drivers.folder import url_of
 from session_kit.errors import ConfigError
 from session_kit.policy import Event
 
@@ -26,7 +26,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def serve(console: Console, store_url: str | None, *, host: str, port: int, grace: float, secure: bool) -> None:
     """Run the demo until it is told to stop."""
     folder = demo_folder()
-    store_url = store_url or f"disk://{quote(str(folder / 'sessions'))}"
+    store_url = store_url or url_of("disk", folder / "sessions")
 
     def tell(event: Event) -> None:
         if event.name != "loaded":
