@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore, use_session
 from session_kit.asgi import SessionMiddleware
@@ -271,6 +271,12 @@ async def chat(websocket: WebSocket) -> None:
     await websocket.close()
 
 
+async def refuse_chat(websocket: WebSocket) -> None:
+    session = await use_session(websocket)
+    session.update(lambda data: {"refused": data.get("refused", 0) + 1})
+    await websocket.close()
+
+
 @pytest.fixture(params=["memory://", "disk"])
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     url = f"disk://{tmp_path}/store" if request.param == "disk" else request.param
@@ -283,6 +289,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             Route("/stream", stream),
             Route("/untouched", lambda request: PlainTextResponse("ok")),
             WebSocketRoute("/chat", chat),
+            WebSocketRoute("/refuse_chat", refuse_chat),
         ]
     )
     app.add_middleware(SessionMiddleware, store=url, secret=SECRET, cookie=PLAIN_HTTP)
@@ -317,6 +324,19 @@ def test_a_websocket_reads_and_writes_the_session(client: TestClient) -> None:
     with client.websocket_connect("/chat") as websocket:
         assert websocket.receive_json() == {"visits": 1, "chats": 1}
     assert client.get("/visit").json() == {"visits": 2, "chats": 1}
+
+
+def test_what_changed_before_a_websocket_was_refused_is_saved(client: TestClient) -> None:
+    client.get("/visit")
+    for _ in range(2):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/refuse_chat"):
+            pass
+    assert client.get("/visit").json() == {"visits": 2, "refused": 2}
+
+
+def test_a_new_visitor_whose_websocket_is_refused_loses_nothing_in_silence(client: TestClient) -> None:
+    with pytest.raises(SessionError, match="cannot be given to the client"), client.websocket_connect("/refuse_chat"):
+        pass
 
 
 def test_an_untouched_route_sets_no_header(client: TestClient) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from session_kit import Session, SessionError, SessionManager, UnstorageSessionStore
+from session_kit import DriverUnavailable, Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.testing import CountingDriver
+from session_kit.testing import CountingDriver, FaultyDriver
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
@@ -168,3 +168,36 @@ def test_a_task_that_outlives_its_request_is_told(manager: SessionManager) -> No
             await session.adestroy()
 
     asyncio.run(main())
+
+
+def test_a_handler_that_fails_beside_a_save_does_not_bring_the_old_value_back(manager: SessionManager) -> None:
+    async def main() -> None:
+        cookie = await begin(manager, n=1)
+        session = await manager.open(cookie, asynchronous=True).aload()
+        session["n"] = 2
+        saving = asyncio.ensure_future(session.asave())
+        await asyncio.sleep(0)
+        session["late"] = True
+        manager.revert(session)
+        await saving
+        assert dict(session) == {"n": 2}
+        session["by"] = "an error handler"
+        await manager.acommit(session)
+        assert await read(manager, cookie) == {"n": 2, "by": "an error handler"}
+
+    asyncio.run(main())
+
+
+def test_a_handler_that_fails_after_a_save_that_failed_keeps_nothing() -> None:
+    faulty = FaultyDriver(MemoryDriver())
+    manager = SessionManager(UnstorageSessionStore(faulty), SECRET)
+    session = manager.open()
+    session["n"] = 1
+    session.save()
+    session["n"] = 2
+    faulty.fail("set")
+    with pytest.raises(DriverUnavailable):
+        session.save()
+    faulty.heal()
+    manager.revert(session)
+    assert dict(session) == {"n": 1}

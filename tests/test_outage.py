@@ -107,6 +107,12 @@ def test_what_is_asked_for_by_name_is_never_dropped_in_silence(visit: Callable[[
                 visitor.do(session, method)
 
 
+def test_a_fresh_start_that_cannot_be_made_is_no_silent_logout(visit: Callable[[str], Visitor]) -> None:
+    visitor = visit("anonymous")
+    with visitor.request() as session, pytest.raises(DriverUnavailable):
+        session.clear()
+
+
 def test_a_logout_works_as_soon_as_the_store_does(visit: Callable[[str], Visitor], faulty: FaultyDriver) -> None:
     visitor = visit("anonymous")
     cookie = visitor.cookie
