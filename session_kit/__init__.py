@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DriverUnavailable,
         SessionError,
         SessionKitError,
+        TooManySessions,
         Unsupported,
     )
     from session_kit.manager import SessionManager
@@ -44,6 +45,7 @@ __all__ = [
     "SessionKitError",
     "SessionManager",
     "SessionStore",
+    "TooManySessions",
     "UnstorageSessionStore",
     "Unsupported",
     "open_driver",

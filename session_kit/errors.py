@@ -15,6 +15,10 @@ class SessionError(SessionKitError):
     """A session was used in a way that cannot work, or holds a value that cannot be stored."""
 
 
+class TooManySessions(SessionError):
+    """A user has as many sessions as `max_sessions` allows, and none of them is to end for a new one (`when_full`)."""
+
+
 STORE_DOWN = "The session store does not answer; try again later."
 """What a client is told with the 503."""
 
@@ -26,5 +30,6 @@ __all__ = [
     "DriverUnavailable",
     "SessionError",
     "SessionKitError",
+    "TooManySessions",
     "Unsupported",
 ]

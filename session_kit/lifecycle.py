@@ -23,7 +23,7 @@ from session_kit.drivers import Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.twins import on_event_loop, run, run_to_end
 from session_kit.errors import SessionError
 from session_kit.record import RESERVED, Record, name_of
-from session_kit.state import Attempt, Found, State, Written
+from session_kit.state import Attempt, Found, State, Stored, Written
 
 T = TypeVar("T")
 
@@ -181,7 +181,8 @@ class Lifecycle(State, eq=False):
             return
         name = stored.name
         found = await self._ask_again(io, name)
-        self.next_id, self.fresh = None, False
+        self.next_id = self.next_owner = None
+        self.fresh = False
         if found is None:
             self.block()
         elif found.stored.id in (self.id, next_id):
@@ -215,7 +216,7 @@ class Lifecycle(State, eq=False):
         # Before the first write of all nobody knows what the backend can do.
         if policy.prepared and not self.fresh and not self.reads_first():
             attempt = self.prepare(draft, draft)
-            if attempt.ttl is None or attempt.ttl > 0:
+            if (attempt.ttl is None or attempt.ttl > 0) and not attempt.files:
                 try:
                     version = policy.store.put(
                         attempt.stored.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl
@@ -241,7 +242,7 @@ class Lifecycle(State, eq=False):
             self.policy.emit("store_error", self.id)
             if not self.policy.anonymous:
                 raise
-            self.unanswered, self.outage, self.next_id = True, None, None
+            self.unanswered, self.outage, self.next_id, self.next_owner = True, None, None, None
             return None
 
     async def save(self, io: Any, answer: Failed | None = None) -> Written | None:
@@ -273,11 +274,13 @@ class Lifecycle(State, eq=False):
                 (attempt, failure), answer = answer, None
             else:
                 attempt = self.prepare(draft, seen)
-                before = Written(self.stored, seen.stored, seen.log[:], self.id, attempt.stored.id, self.displaced)
+                before = self.standing(attempt)
                 if attempt.ttl is not None and attempt.ttl <= 0:
                     await self._expire(io)
                     return None
                 try:
+                    if attempt.files:
+                        await self._file(io, attempt.stored)
                     version = await store.set_by(
                         io, attempt.stored.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl
                     )
@@ -287,11 +290,13 @@ class Lifecycle(State, eq=False):
                     if not await self._drop_renamed(io, attempt):
                         return None
                     self.succeed(seen, attempt, version)
+                    if before.stored is not None and attempt.files:
+                        await self._take_out(io, before.stored)
                     return replaced if attempt.event == "saved" else before
             if number >= PATIENT_ATTEMPTS:
                 longest = min(LONGEST_PAUSE, 0.0005 * 2 ** (number - PATIENT_ATTEMPTS))
                 await io.pause(random.random() * longest)  # noqa: S311  # no secret
-            before = Written(self.stored, seen.stored, seen.log[:], self.id, attempt.stored.id, self.displaced)
+            before = self.standing(attempt)
             draft = await self._after(io, attempt, failure, number)
             if attempt.event != "saved" and self.id == attempt.stored.id and self.stored is not before.stored:
                 replaced = before  # it has landed
@@ -337,7 +342,7 @@ class Lifecycle(State, eq=False):
             return None
         if found.stored.id != self.id:
             if self.logs_in(draft):
-                await self._part(io, None if draft.knew(policy.rotate_on) else name)
+                await self._part(io, None if self.knows_the_user(draft) else name)
                 return None
             if draft.gained(policy.rotate_on):  # a login that can send no cookie any more: not into another's session
                 policy.emit("displaced", name)
@@ -424,13 +429,17 @@ class Lifecycle(State, eq=False):
                 displaced = name  # the browser may hold a newer cookie by now
             else:
                 self.destroyed = True
+        gone = self.stored
         self.begin(displaced)
+        if gone is not None:
+            await self._take_out(io, gone)
 
     async def destroy(self, io: Any) -> None:
         """Delete the session, and those of all other cookies that came with the request: a logout is one from all."""
-        names, own = [], self.stored is not None
+        names, own, gone = list[str](), self.stored is not None, list[Stored]()
         if self.stored is not None:
             names.append(self.stored.name)
+            gone.append(self.stored)
         elif self.displaced is not None:
             names.append(self.displaced)
         try:
@@ -442,6 +451,7 @@ class Lifecycle(State, eq=False):
                 if found is None or not self.accepts(found.stored, claim[0]):
                     continue
                 names.append(name)
+                gone.append(found.stored)
                 own = own or found.stored.id == claim[0]
             was_there = False
             for name in names:
@@ -455,6 +465,38 @@ class Lifecycle(State, eq=False):
         own = own and was_there
         self.destroyed = self.destroyed or own
         self.begin(None if own or not names else names[0])
+        for each in gone:
+            await self._take_out(io, each)
+
+    # --- the index of the owner ---
+
+    async def _file(self, io: Any, stored: Stored) -> None:
+        """Before a record says whose it is, or that it is in use, say so in the index."""
+        policy, notes = self.policy, stored.notes
+        if notes.owner and policy.owners is not None:
+            lives = None if stored.expires_at is None else stored.expires_at - policy.clock()
+            await policy.owners.file(
+                io,
+                notes.owner,
+                stored.name,
+                before=stored.name if self.stored is None else self.stored.name,
+                lives=None if lives is None else lives + policy.slack(lives),
+                label=self.label if self.next_owner is not None else None,
+                limit=policy.max_sessions,
+                refuse=policy.refuses_when_full,
+            )
+
+    async def _take_out(self, io: Any, before: Stored) -> None:
+        """After a record is gone, or another's, or has another name, take what it was out of the index.
+
+        In an outage the entry stays, and is left out of lists, which look at the records.
+        """
+        owner, now, owners = before.notes.owner, self.stored, self.policy.owners
+        if owner and owners is not None and (now is None or (now.name, now.notes.owner) != (before.name, owner)):
+            try:
+                await owners.remove(io, owner, [before.name])
+            except DriverUnavailable:
+                self.policy.emit("store_error", before.name)
 
     # --- the tasks of one request ---
 
@@ -508,6 +550,7 @@ class Lifecycle(State, eq=False):
             return
         draft = self.loaded()
         self.stored, self.id, self.displaced = before.stored, before.id, before.displaced
+        self.next_owner, self.label = before.next_owner, before.label
         self.next_id = before.next_id if before.stored is not None else None
         draft.stored, draft.log = before.fields, before.log + draft.log
 

@@ -14,7 +14,7 @@ from session_kit.drivers.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
-from session_kit.policy import USER_KEYS, Event, OnError, Policy, log
+from session_kit.policy import USER_KEYS, Event, OnError, Policy, WhenFull, log
 from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
@@ -71,6 +71,8 @@ class ManagerOptions(TypedDict, total=False):
     data_type: type[Any] | None
     upgrade: Upgrade | None
     codec: Codec | CodecName | None
+    max_sessions: int | None
+    when_full: WhenFull
     clock: Callable[[], float]
 
 
@@ -103,6 +105,9 @@ class SessionManager:
     upgrade: given the data of a record that does not fit (a dict), returns data that does. Default None.
     codec: `"json"`, `"json-lenient"`, `"json-tagged"` or a `Codec`, as for `UnstorageSessionStore`, in place of the
         store's. Default None: the store's, which refuses what JSON would change unless it is told otherwise.
+    max_sessions: how many sessions a user may have at a time, of those that `bind` has filed. Default None, no limit.
+    when_full: what a login does that is one too many: `"end_oldest"` (default) ends the session that was begun first,
+        `"refuse"` raises `TooManySessions` when the login is saved.
     clock: Unix time in seconds, for tests.
 
     How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.
@@ -135,6 +140,8 @@ class SessionManager:
         data_type: type[Any] | None = None,
         upgrade: Upgrade | None = None,
         codec: Codec | CodecName | None = None,
+        max_sessions: int | None = None,
+        when_full: WhenFull = "end_oldest",
         clock: Callable[[], float] = time.time,
     ) -> None:
         named = Cookie(name, cookie)
@@ -151,6 +158,10 @@ class SessionManager:
         longest = None if max_lifetime is None else _seconds("max_lifetime", max_lifetime)
         if on_error not in ("raise", "anonymous"):
             raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
+        if max_sessions is not None and (type(max_sessions) is not int or max_sessions < 1):
+            raise ConfigError(f"max_sessions must be a whole number of at least 1, or None, not {max_sessions!r}")
+        if when_full not in ("end_oldest", "refuse"):
+            raise ConfigError(f"when_full must be 'end_oldest' or 'refuse', not {when_full!r}")
         if upgrade is not None and data_type is None:
             raise ConfigError("upgrade needs data_type=..., the type that it upgrades to")
         chosen = None if codec is None else make_codec(codec)
@@ -175,6 +186,8 @@ class SessionManager:
             on_error=on_error,
             on_event=on_event,
             schema=None if data_type is None else Schema(data_type, plain.codec, upgrade),
+            max_sessions=max_sessions,
+            when_full=when_full,
         )
         if data_type is not None:
             self._check_type(data_type)

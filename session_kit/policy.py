@@ -13,6 +13,7 @@ from session_kit.codec import Codec
 from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities
+from session_kit.owners import Owners
 from session_kit.plain_store import PlainStore
 from session_kit.record import hash_id, join_id, random_id, random_name, random_token
 from session_kit.schema import Schema, TypedDraft
@@ -37,6 +38,7 @@ EventName = Literal[
     "store_error",
 ]
 OnError = Literal["raise", "anonymous"]
+WhenFull = Literal["end_oldest", "refuse"]
 
 
 class Event(NamedTuple):
@@ -88,6 +90,8 @@ class Policy:
         on_error: OnError,
         on_event: Callable[[Event], None] | None,
         schema: Schema | None,
+        max_sessions: int | None,
+        when_full: WhenFull,
     ) -> None:
         self.touch_after = touch_after
         self.store = store
@@ -110,6 +114,9 @@ class Policy:
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
         self.schema = schema
+        self.owners = Owners(store) if isinstance(store, UnstorageSessionStore) else None
+        self.max_sessions = max_sessions
+        self.refuses_when_full = when_full == "refuse"
         self.draft: Callable[[dict[str, Raw]], Draft] = (
             partial(Draft, self.codec) if schema is None else partial(_typed_draft, schema)
         )

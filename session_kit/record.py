@@ -28,12 +28,14 @@ class Notes(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     renewed: Unix time at which the cookie was last sent; 0 as long as that was when the session was created.
     token: the second half of the id that opens the session; each rotation changes it.
     rotated: Unix time of the last rotation; 0 if there was none.
+    owner: the user whose session it is (`bind`); empty if nobody has said so.
     """
 
     created: float
     renewed: float = 0.0
     token: str = ""
     rotated: float = 0.0
+    owner: str = ""
 
     def __repr__(self) -> str:
         return "<Notes>"  # no token

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from session_kit.draft import DictHabits, Draft, Updater
 from session_kit.drivers.twins import on_event_loop, run
-from session_kit.errors import SessionError
+from session_kit.errors import SessionError, Unsupported
 from session_kit.lifecycle import Lifecycle
+from session_kit.owners import UserId, label_text, owner_text
+from session_kit.record import hash_id
 from session_kit.state import ENDED
 
 if TYPE_CHECKING:
@@ -70,6 +72,25 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """
         self.loaded()
         return self.lifecycle.current_id()
+
+    @property
+    def handle(self) -> str:
+        """What names the session for other people, in lists, logs and events: the SHA-256 of the name in its id.
+
+        It opens nothing and stays the same when the id changes, as far as the store can write on a condition.
+        """
+        self.loaded()
+        stored = self.lifecycle.stored
+        return hash_id(self.lifecycle.current_id() if stored is None else stored.name)
+
+    @property
+    def owner(self) -> str | None:
+        """The user whose session it is, as text; None if nobody has said so by `bind`."""
+        self.loaded()
+        stored, owner = self.lifecycle.stored, self.lifecycle.next_owner
+        if owner is None and stored is not None:
+            owner = stored.notes.owner
+        return owner or None
 
     @property
     def is_new(self) -> bool:
@@ -281,6 +302,30 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         await self.aload()
         return self._rotate(clear=clear)
 
+    def bind(self, user_id: UserId, *, label: str = "") -> Self:
+        """Say whose session it is, at a login, and return it. It gets a new id, as by `regenerate`.
+
+        From then on it is in `store.sessions_of(user_id)`, and `store.revoke(user_id)` ends it (OWASP ASVS 5.0, 7.4 and
+        7.5). It happens with the save, which takes two calls of the store more; so does a logout.
+
+        user_id: text, a whole number or a UUID; kept as text.
+        label: what the user is to recognise the session by, such as the name of the device; at most 500 characters.
+        Raises `SessionError` for another type, or if the response has begun; `Unsupported` on a store with only the
+        four methods of `SessionStore`. The save raises `TooManySessions` with `when_full="refuse"`.
+
+        >>> from session_kit import SessionManager
+        >>> session = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!").open()
+        >>> session.bind(42, label="Firefox on Linux").owner
+        '42'
+        """
+        self._check_colour("bind")
+        return self._bind(owner_text(user_id), label_text(label))
+
+    async def abind(self, user_id: UserId, *, label: str = "") -> Self:
+        """Async twin of `bind`."""
+        await self.aload()
+        return self._bind(owner_text(user_id), label_text(label))
+
     async def still_valid(self) -> bool:
         """Ask the store whether the session still lives: not destroyed, expired or rotated elsewhere.
 
@@ -297,6 +342,13 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         if clear:
             self.lifecycle.wipe()
         self.lifecycle.rotate()
+        return self
+
+    def _bind(self, owner: str, label: str) -> Self:
+        self._changing()
+        if self.lifecycle.policy.owners is None:
+            raise Unsupported("bind needs an UnstorageSessionStore; this store has only get, set, touch and destroy")
+        self.lifecycle.bind(owner, label)
         return self
 
     # --- guards ---

@@ -69,6 +69,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     fields: the data of this request as it is now; in a merge for another holder of the session not what is written.
     mark: how many entries of the draft's log it holds.
     event: `"created"`, `"rotated"` or `"saved"`.
+    files: whether the index of its owner is to be written too.
     """
 
     stored: Stored
@@ -78,6 +79,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     fields: dict[str, Raw]
     mark: int
     event: EventName
+    files: bool
 
     def __repr__(self) -> str:
         return f"<Attempt {self.event}>"
@@ -101,6 +103,8 @@ class Written(NamedTuple):
     log: list[Change]
     id: str | None
     next_id: str
+    next_owner: str | None
+    label: str | None
     displaced: str | None
 
 
@@ -116,6 +120,8 @@ class State(msgspec.Struct, eq=False):
     id: str | None = None  # the id that this request holds or has made
     stored: Stored | None = None  # what stands in the store; None: a new session
     next_id: str | None = None  # a rotation that is due
+    next_owner: str | None = None  # whose session it becomes; empty: nobody's any more
+    label: str | None = None  # for the list of the owner's sessions
     client_id: str | None = None  # the id whose cookie may stay as it is
     outdated: bool = False  # its cookie was signed with an old secret
     displaced: str | None = None  # the name of a session that is not this client's any more
@@ -208,7 +214,7 @@ class State(msgspec.Struct, eq=False):
         displaced: the name of the session that this one is in place of; it is never stored then, unless by a login.
         """
         draft = self.draft = self.policy.draft(self.policy.first())
-        self.id = self.stored = self.next_id = None
+        self.id = self.stored = self.next_id = self.next_owner = None
         self.displaced = displaced
         self.fresh = False
         return draft
@@ -228,7 +234,7 @@ class State(msgspec.Struct, eq=False):
         if draft is None or self.unanswered:
             return False
         draft.settle()
-        changed = draft.changed
+        changed = draft.changed or self.next_owner is not None
         if ending:
             if self.fresh and self.ends_empty:
                 return True
@@ -281,7 +287,13 @@ class State(msgspec.Struct, eq=False):
         rotate_on = self.policy.rotate_on
         if self.phase is not AHEAD:
             return False  # no cookie can be sent any more
-        return draft.gained(rotate_on) or (self.next_id is not None and not draft.knew(rotate_on))
+        if draft.gained(rotate_on) or self.next_owner:
+            return True
+        return self.next_id is not None and not self.knows_the_user(draft)
+
+    def knows_the_user(self, draft: Draft) -> bool:
+        """Whether somebody was logged in when the session was loaded."""
+        return draft.knew(self.policy.rotate_on) or (self.stored is not None and self.stored.notes.owner != "")
 
     def rotates_by_itself(self, draft: Draft) -> bool:
         """Whether somebody has logged in without asking for a new id."""
@@ -304,10 +316,16 @@ class State(msgspec.Struct, eq=False):
         if self.next_id is not None and stored is not None and not swaps and name_of(self.next_id) == stored.name:
             self.next_id = self.policy.make_id()
 
+    def bind(self, owner: str, label: str | None) -> None:
+        """Let the session, which is loaded, belong to somebody when it is saved, under a new id; "" for nobody."""
+        self.rotate()
+        self.next_owner, self.label = owner, label
+
     def clear(self) -> None:
         """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
         self.wipe()
         self.fresh = True
+        self.next_owner = "" if self.stored is not None and self.stored.notes.owner else None
         if self.phase is AHEAD and self.displaced is None:
             self.rotate()
 
@@ -332,7 +350,8 @@ class State(msgspec.Struct, eq=False):
         if before is None:
             sid = self.id = self.id or policy.make_id()
             name, _, token = sid.partition(SEPARATOR)
-            notes, expect, event = Notes(now, token=token), policy.absent, "created"
+            notes = Notes(now, token=token, owner=self.next_owner or "")
+            expect, event = policy.absent, "created"
         else:
             notes, expect = before.notes, before.version if policy.swaps else ANY
             if self.next_id is None and before.id == self.id and self.rotates_by_itself(seen):
@@ -340,20 +359,23 @@ class State(msgspec.Struct, eq=False):
             if self.next_id is not None:
                 sid, event = self.next_id, "rotated"
                 name, _, token = sid.partition(SEPARATOR)
-                notes = Notes(notes.created, now, token, now)
+                owner = notes.owner if self.next_owner is None else self.next_owner
+                notes = Notes(notes.created, now, token, now, owner)
                 if not policy.swaps:
                     expect = policy.absent
             else:
                 name, sid, event = before.name, before.id, "saved"
                 if self._renewal_is_due(before, seen, now):
-                    notes = Notes(notes.created, now, notes.token, notes.rotated)
+                    notes = Notes(notes.created, now, notes.token, notes.rotated, notes.owner)
                 else:
                     raw = before.raw
+        files = False
         if raw is None:
             raw = policy.codec.encode(notes)
+            files = notes.owner != "" or (before is not None and before.notes.owner != "")
         ttl = policy.lifetime(draft, notes.created, stored=True)
         stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
-        return Attempt(stored, {RESERVED: raw, **draft.fields}, ttl, expect, seen.freeze(), len(seen.log), event)
+        return Attempt(stored, {RESERVED: raw, **draft.fields}, ttl, expect, seen.freeze(), len(seen.log), event, files)
 
     def _rotate_late(self) -> None:
         """Rotate because somebody has logged in, unless the new id cannot be sent any more."""
@@ -361,6 +383,13 @@ class State(msgspec.Struct, eq=False):
             self.rotate()
         else:
             log.warning("somebody logged in after the response had begun: the session keeps its id, do it earlier")
+
+    def standing(self, attempt: Attempt) -> Written:
+        """How the session stands before a write."""
+        draft, sid = self.data, attempt.stored.id
+        return Written(
+            self.stored, draft.stored, draft.log[:], self.id, sid, self.next_owner, self.label, self.displaced
+        )
 
     def succeed(self, draft: Draft, attempt: Attempt, version: object) -> None:
         """Take over what has been written."""
@@ -374,7 +403,7 @@ class State(msgspec.Struct, eq=False):
             if before.notes is not stored.notes:
                 self.client_id, self.outdated = None, False
         if attempt.event != "saved":
-            self.next_id = self.displaced = None
+            self.next_id = self.next_owner = self.label = self.displaced = None
         if self.outage is not None:
             self.outage = None
         draft.saved(attempt.mark, attempt.fields)
@@ -402,7 +431,8 @@ class State(msgspec.Struct, eq=False):
             self.draft.revert()
         elif self.unanswered:
             self.begin()
-        self.next_id, self.fresh = None, False
+        self.next_id = self.next_owner = None
+        self.fresh = False
 
     def cookie_is_due(self) -> bool:
         """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""

@@ -21,6 +21,7 @@ from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
 from session_kit.drivers.twins import Blocking, Native, iterate, run
 from session_kit.errors import ConfigError, Conflict, CorruptEntry
+from session_kit.owners import Owners, SessionInfo, UserId, owner_text
 from session_kit.record import RESERVED, SEPARATOR, Notes, Record, hash_id, split_id
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ class UnstorageSessionStore:
             raise ConfigError(f"a store needs a Driver or a URL, not {type(driver).__name__}")
         self.blocking, self.native = Blocking(self.driver), Native(self.driver)
         self._last_key: tuple[str | None, str] = None, ""
-        rest = "[0-9a-f]{64}" if hash_ids else "[^:]*"
+        rest = "[0-9a-f]{64}" if hash_ids else f"(?!{SEPARATOR})[^:]*"
         self._ours = re.compile(re.escape(self.prefix) + f":({rest})").fullmatch
+        self._index = re.compile(re.escape(self.prefix) + f":{SEPARATOR}[0-9a-f]{{64}}").fullmatch
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.driver!r}, prefix={self.prefix!r})"
@@ -225,6 +227,52 @@ class UnstorageSessionStore:
         """Async twin of `clear`."""
         return await self._clear(self.native)
 
+    # --- the sessions of one user, which `Session.bind` files ---
+
+    def sessions_of(self, user_id: UserId, *, current: str | Handled | None = None) -> list[SessionInfo]:
+        """The live sessions of a user, the one that was used last first: the list of "your devices".
+
+        current: the session of this request, or its id; it is marked in the list.
+        Two calls of the driver, however many sessions the store holds, and a third if there is something to tidy up.
+
+        >>> from session_kit import SessionManager
+        >>> manager = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!")
+        >>> session = manager.open()
+        >>> session.bind("ada", label="Firefox on Linux").save()
+        >>> [(device.label, device.current) for device in manager.store.sessions_of("ada", current=session)]
+        [('Firefox on Linux', True)]
+        >>> manager.store.revoke("ada")
+        1
+        """
+        return run(self._owners.sessions_of(self.blocking, owner_text(user_id), _handles(current)))
+
+    async def asessions_of(self, user_id: UserId, *, current: str | Handled | None = None) -> list[SessionInfo]:
+        """Async twin of `sessions_of`."""
+        return await self._owners.sessions_of(self.native, owner_text(user_id), _handles(current))
+
+    def revoke(self, user_id: UserId, *, keep: str | Handled | None = None) -> int:
+        """End the sessions of a user, and return how many there were: "log out everywhere".
+
+        keep: the session of this request, or its id; it stays.
+        They are gone at their next request. After a new password or a theft, call it with `keep`.
+        """
+        return run(self._owners.revoke(self.blocking, owner_text(user_id), _handles(keep)))
+
+    async def arevoke(self, user_id: UserId, *, keep: str | Handled | None = None) -> int:
+        """Async twin of `revoke`."""
+        return await self._owners.revoke(self.native, owner_text(user_id), _handles(keep))
+
+    def revoke_one(self, handle: str, *, owner: UserId | None = None) -> bool:
+        """End the session with that handle; False if there is none.
+
+        owner: only if it is one of this user's. Give it where the handle comes from a browser.
+        """
+        return run(self._owners.revoke_one(self.blocking, handle, None if owner is None else owner_text(owner)))
+
+    async def arevoke_one(self, handle: str, *, owner: UserId | None = None) -> bool:
+        """Async twin of `revoke_one`."""
+        return await self._owners.revoke_one(self.native, handle, None if owner is None else owner_text(owner))
+
     def close(self) -> None:
         """Close the driver if this store opened it. Idempotent."""
         if self.owns_driver:
@@ -244,6 +292,20 @@ class UnstorageSessionStore:
         other = copy(self)
         other.codec = make_codec(codec)
         return other
+
+    # --- for the indexes of owners ---
+
+    @property
+    def _owners(self) -> Owners:
+        return Owners(self)
+
+    def index_key(self, owner: str) -> str:
+        """The driver's key for the index of an owner. No name holds the sign that it begins with."""
+        return f"{self.prefix}:{SEPARATOR}{sha256(owner.encode()).hexdigest()}"
+
+    def key_of(self, filed_as: str) -> str:
+        """The driver's key for a name, which is hashed already if this store hashes names."""
+        return f"{self.prefix}:{filed_as}" if self.hash_ids else self._key(filed_as)
 
     # --- for the session layer, which checks tokens itself ---
 
@@ -381,14 +443,20 @@ class UnstorageSessionStore:
         count = 0
         page: list[str] = []
         async for key in io.keys(self.prefix + ":"):
-            if self._ours(key):
+            if self._ours(key) or self._index(key):
                 page.append(key)
                 if len(page) == CLEAR_PAGE:
-                    count += await io.delete_many(page)
+                    count += await self._clear_page(io, page)
                     page = []
-        if page:
-            count += await io.delete_many(page)
-        return count
+        return count + await self._clear_page(io, page)
+
+    async def _clear_page(self, io: Any, page: list[str]) -> int:
+        """Delete sessions and indexes, and return how many sessions there were."""
+        indexes = [key for key in page if self._index(key)]
+        if indexes:
+            await io.delete_many(indexes)
+        sessions = [key for key in page if not self._index(key)] if indexes else page
+        return await io.delete_many(sessions) if sessions else 0
 
     def _key(self, name: str) -> str:
         last, key = self._last_key  # most names are asked for twice in a row: by a read, and by the write that follows
@@ -396,6 +464,22 @@ class UnstorageSessionStore:
             key = f"{self.prefix}:{sha256(name.encode()).hexdigest() if self.hash_ids else _escape(name)}"
             self._last_key = name, key
         return key
+
+
+class Handled(Protocol):
+    """What has a handle: a `Session`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def handle(self) -> str: ...
+
+
+def _handles(session: str | Handled | None) -> frozenset[str]:
+    """The handles of a session: where a rotation gives it another name, the old one and the new."""
+    if session is None:
+        return frozenset()
+    return frozenset({hash_id(session)} if isinstance(session, str) else {hash_id(session.id), session.handle})
 
 
 def _token_in(record: Record) -> str:

@@ -12,7 +12,7 @@ class WrappedDriver(Driver):
     """Passes every call on to `driver`; `before` and `after` see its name, the same for a method and its async twin."""
 
     def __init__(self, driver: Driver) -> None:
-        super().__init__()
+        super().__init__(clock=driver.clock)
         self.driver = driver
 
     @property
