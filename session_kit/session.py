@@ -64,6 +64,11 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     # --- what it is ---
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
+        """dict, for `isinstance`: packages ask that of `request.session`, and lose what they would keep if it is none."""
+        return dict
+
     @property
     def id(self) -> str:
         """The session's id: the name that finds its record, a `~`, and the token that each rotation changes.

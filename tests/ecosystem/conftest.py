@@ -15,6 +15,7 @@ import pytest
 from provider import Provider, serve_provider
 from visitor import (
     ASGIInProcess,
+    STORES,
     Visit,
     Visitor,
     aiohttp_server,
@@ -25,7 +26,6 @@ from visitor import (
 from servers import Valkey, start_valkey
 
 OWN = "own"
-STORES = ["memory", "disk", "Valkey"]
 IN_PROCESS, OVER_HTTP = WAYS = ["in process", "over HTTP"]
 
 

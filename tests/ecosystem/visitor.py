@@ -18,6 +18,8 @@ import httpx
 HOST = "127.0.0.1"
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
+STORES = ["memory", "disk", "Valkey"]
+
 
 class Visitor:
     """A browser with a cookie jar of its own, which does not follow redirects by itself."""
