@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 HOST = "127.0.0.1"
 CLIENT_ID = "shop"
 CLIENT_SECRET = "of-the-shop-at-the-provider-0123456789"
+ACCESS_TOKEN = "of-ada"
 HEADER = {"alg": "HS256", "typ": "JWT", "kid": "1"}
 USER = {"sub": "1", "name": "ada", "preferred_username": "ada", "email": "ada@shop.test", "email_verified": True}
 
@@ -38,6 +39,7 @@ class Provider(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """Signed with the client's secret (HS256), so that no package needs a key."""
         now = int(time.time())
         claims = {**USER, "iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + 600, "nonce": nonce}
+        claims["at_hash"] = _base64(hashlib.sha256(ACCESS_TOKEN.encode()).digest()[:16])
         parts = ".".join(_base64(json.dumps(part).encode()) for part in (HEADER, claims))
         return f"{parts}.{_base64(hmac.digest(CLIENT_SECRET.encode(), parts.encode(), hashlib.sha256))}"
 
@@ -94,8 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-        nonce = self.server.nonces.pop(form["code"])  # a code is good once
-        self._say({"access_token": "a", "token_type": "Bearer", "expires_in": 600, "id_token": self.server.id_token(nonce)})
+        nonce = self.server.nonces[form["code"]]
+        self._say({"access_token": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 600, "id_token": self.server.id_token(nonce)})
 
     def _redirect(self, url: str, more: dict[str, str]) -> None:
         self.send_response(302)

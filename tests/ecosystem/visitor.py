@@ -40,10 +40,9 @@ class Visitor:
         action = form.action or path
         return self.post(action, data=form.hidden | fields, headers={"Referer": str(self.client.base_url.join(path))})
 
-    def log_in_at_provider(self, path: str) -> httpx.Response:
-        """Go where a page sends its visitor, to another server, and come back with what that one says."""
-        there = self.get(path).headers["location"]
-        back = httpx.get(there)
+    def log_in_at_provider(self, sent: httpx.Response) -> httpx.Response:
+        """Go to another server, to which an answer sends the visitor, and come back with what that one says."""
+        back = httpx.get(sent.headers["location"])
         assert back.status_code == 302, back.text[:2000]
         return self.get(back.headers["location"])
 
