@@ -18,7 +18,6 @@ from visitor import (
     STORES,
     Visit,
     Visitor,
-    aiohttp_server,
     asgi_server,
     is_asgi,
     wsgi_server,
@@ -71,20 +70,6 @@ def visit(request: pytest.FixtureRequest) -> Iterator[Visit]:
             if id(app) not in places:
                 places[id(app)] = start(app)
             return Visitor(*places[id(app)])
-
-        yield visit
-
-
-@pytest.fixture
-def visit_aiohttp() -> Iterator[Visit]:
-    """The same for an application of aiohttp, which is called by its own server alone."""
-    places: dict[int, str] = {}
-    with ExitStack() as stack:
-
-        def visit(app: Any) -> Visitor:
-            if id(app) not in places:
-                places[id(app)] = stack.enter_context(aiohttp_server(app))
-            return Visitor(places[id(app)], httpx.HTTPTransport())
 
         yield visit
 

@@ -91,8 +91,8 @@ settings.configure(
     AUTHENTICATION_BACKENDS=[
         "django.contrib.auth.backends.ModelBackend",
         "allauth.account.auth_backends.AuthenticationBackend",
-        "mozilla_django_oidc.auth.OIDCAuthenticationBackend",
         "social_core.backends.open_id_connect.OpenIdConnectAuth",
+        "mozilla_django_oidc.auth.OIDCAuthenticationBackend",  # fails at what is another's, so it comes later
         "django_cas_ng.backends.CASBackend",
         "sesame.backends.ModelBackend",
         "guest_user.backends.GuestBackend",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -15,7 +18,8 @@ from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddlew
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
-from visitor import SECRET, STORES, Visit
+from servers import Server
+from visitor import SECRET, STORES, ASGIInProcess, Visit, Visitor
 from provider import CLIENT_ID, CLIENT_SECRET, Provider
 from visitor import Form
 
@@ -139,8 +143,6 @@ def test_sqladmins_own_sessions_beside_ours(store: str, visit: Visit, engine: An
 
 
 def test_sqladmins_own_sessions_under_our_cookies_name_are_one_clear_error(engine: Any) -> None:
-    from visitor import ASGIInProcess, Visitor
-
     app = Starlette(middleware=[sessions("memory://")])
     add_sqladmin(app, engine, None)
     transport = ASGIInProcess(app)
@@ -400,3 +402,42 @@ def test_fastapi_sso(store: str | None, visit: Visit, provider: Provider, monkey
     assert ada.get("/me").json() == "ada"
     ada.text("/logout")
     assert ada.get("/me").json() is None
+
+
+# --- NiceGUI, in a process of its own ---
+
+
+class NiceGUI(Server):
+    """`nicegui_app.py`, running."""
+
+    def __init__(self, folder: Path, way: str, store: str) -> None:
+        self.way, self.store = way, store
+        super().__init__(folder, "nicegui")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def _command(self) -> list[str]:
+        script = str(Path(__file__).with_name("nicegui_app.py"))
+        return [sys.executable, script, self.way, self.store, str(self.port)]
+
+    def _environment(self) -> dict[str, str]:
+        return {"NICEGUI_STORAGE_PATH": str(self.folder)}
+
+    def _ready(self) -> bool:
+        with urlopen(f"{self.url}/outside") as response:
+            return response.status == 200
+
+
+@pytest.mark.package("nicegui", "fastapi")
+@pytest.mark.parametrize("way", ["shared", "beside"])
+def test_nicegui(store: str | None, way: str, tmp_path: Path) -> None:
+    with NiceGUI(tmp_path, "own" if store is None else way, store or "") as server:
+        ada = Visitor(server.url, httpx.HTTPTransport())
+        assert "user: nobody, nobody." in ada.text("/gui/me")
+        ada.text("/gui/login")
+        assert "user: ada, ada." in ada.text("/gui/me")
+        assert ada.get("/outside").json() == ("ada" if store and way == "shared" else "nobody")
+        ada.text("/gui/logout")
+        assert "user: nobody, nobody." in ada.text("/gui/me")
