@@ -306,7 +306,7 @@ VALUES = [
 def keep(app: Flask, value: Any) -> Any:
     """What one request finds of a value that another has put in."""
     found = []
-    app.add_url_rule("/put", "put", lambda: session.update(kept={"deep": [value]}) and "ok")
+    app.add_url_rule("/put", "put", lambda: str(session.update(kept={"deep": [value]})))
     app.add_url_rule("/find", "find", lambda: found.append(session["kept"]["deep"][0]) or "ok")
     client = app.test_client()
     assert [client.get(path, base_url="https://localhost").status_code for path in ("/put", "/find")] == [200, 200]
