@@ -66,7 +66,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:
-        """dict, for `isinstance`: packages ask that of `request.session`, and lose what they would keep if it is none."""
+        """dict, so that `isinstance(session, dict)` holds: packages ask, and lose what they would keep if not."""
         return dict
 
     @property

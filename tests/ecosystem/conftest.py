@@ -13,16 +13,16 @@ from typing import Any
 import httpx
 import pytest
 from provider import Provider, serve_provider
+from servers import Valkey, start_valkey
 from visitor import (
-    ASGIInProcess,
     STORES,
+    ASGIInProcess,
     Visit,
     Visitor,
     asgi_server,
     is_asgi,
     wsgi_server,
 )
-from servers import Valkey, start_valkey
 
 OWN = "own"
 IN_PROCESS, OVER_HTTP = WAYS = ["in process", "over HTTP"]
@@ -99,7 +99,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--outcomes")
     if path is not None:
         rows = [
-            {"package": package, "version": version(package), "framework": f"{framework} {version(framework)}", **counts}
+            {
+                "package": package,
+                "version": version(package),
+                "framework": f"{framework} {version(framework)}",
+                **counts,
+            }
             for (package, framework), counts in OUTCOMES.items()
         ]
         path.write_text(json.dumps(rows))

@@ -97,7 +97,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
         nonce = self.server.nonces[form["code"]]
-        self._say({"access_token": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 600, "id_token": self.server.id_token(nonce)})
+        self._say(
+            {
+                "access_token": ACCESS_TOKEN,
+                "token_type": "Bearer",
+                "expires_in": 600,
+                "id_token": self.server.id_token(nonce),
+            }
+        )
 
     def _redirect(self, url: str, more: dict[str, str]) -> None:
         self.send_response(302)

@@ -12,7 +12,7 @@ import aiohttp_session
 import httpx
 import pytest
 from aiohttp import web
-from visitor import Visit, Visitor, SECRET, aiohttp_server
+from visitor import SECRET, Visit, Visitor, aiohttp_server
 
 from session_kit.integrations import aiohttp as integration
 

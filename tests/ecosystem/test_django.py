@@ -1,4 +1,4 @@
-"""Packages for Django: its own sessions, then ours as an engine under its own middleware, then with the shared cookie."""
+"""Packages for Django: on its own sessions, then ours as an engine under its own middleware, then with our cookie."""
 
 from __future__ import annotations
 

@@ -6,14 +6,13 @@ import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import flask_login
 import pytest
 from flask import Flask, flash, get_flashed_messages, redirect, render_template_string, request, session
-from visitor import SECRET, Visit
 from provider import CLIENT_ID, CLIENT_SECRET, Provider
-from visitor import Form
+from visitor import SECRET, Form, Visit
 
 from session_kit.integrations.flask import SessionKit
 
@@ -46,7 +45,9 @@ def add_login(app: Flask, protection: str) -> None:
     manager = flask_login.LoginManager(app)
     manager.session_protection = protection
     manager.user_loader(Person)
-    app.add_url_rule("/login", "login", lambda: str(flask_login.login_user(Person("ada"), remember="keep" in request.args)))
+    app.add_url_rule(
+        "/login", "login", lambda: str(flask_login.login_user(Person("ada"), remember="keep" in request.args))
+    )
     app.add_url_rule("/logout", "logout", lambda: str(flask_login.logout_user()))
     app.add_url_rule("/me", "me", lambda: flask_login.current_user.get_id() or "nobody")
     app.add_url_rule("/fresh", "fresh", flask_login.fresh_login_required(lambda: "secret"))

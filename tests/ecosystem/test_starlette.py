@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from provider import CLIENT_ID, CLIENT_SECRET, Provider
+from servers import Server
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from servers import Server
-from visitor import SECRET, STORES, ASGIInProcess, Visit, Visitor
-from provider import CLIENT_ID, CLIENT_SECRET, Provider
-from visitor import Form
+from visitor import SECRET, STORES, ASGIInProcess, Form, Visit, Visitor
 
 from session_kit import ConfigError
 from session_kit.asgi import SessionMiddleware
@@ -359,8 +359,8 @@ def test_fasthtml(store: str | None, visit: Visit) -> None:
 
 @pytest.mark.package("fastapi-sso", "fastapi")
 def test_fastapi_sso(store: str | None, visit: Visit, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastapi_sso.sso.generic import create_provider
     from fastapi_sso import OpenID
+    from fastapi_sso.sso.generic import create_provider
 
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     discovery = {
@@ -426,8 +426,10 @@ class NiceGUI(Server):
         return {"NICEGUI_STORAGE_PATH": str(self.folder)}
 
     def _ready(self) -> bool:
-        with urlopen(f"{self.url}/outside") as response:
-            return response.status == 200
+        connection = HTTPConnection(self.host, self.port, timeout=5)
+        with closing(connection):
+            connection.request("GET", "/outside")
+            return connection.getresponse().status == 200
 
 
 @pytest.mark.package("nicegui", "fastapi")
