@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo bench test test-slow test-browser check format clean
+.PHONY: help demo bench test test-slow test-browser test-ecosystem check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    install everything and run the tests (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
+	@echo "make test-ecosystem    packages that people run on their sessions, in environments of their own"
 	@echo "make check   formatting, lint, types, import rule"
 
 demo: $(VENV)/demo-installed
@@ -29,6 +30,9 @@ test-slow: $(VENV)/dev-installed
 
 test-browser: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+test-ecosystem: $(BIN)/python
+	$(BIN)/python tests/ecosystem/run.py $(ARGS)
 
 check: $(VENV)/dev-installed
 	$(BIN)/ruff format --check .

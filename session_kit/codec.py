@@ -179,10 +179,12 @@ class TaggedJSONCodec(LenientJSONCodec):
     """
 
     def dump(self, value: object, where: str) -> Raw:
-        with suppress(SessionError):
+        try:
             raw = JSONCodec.dump(self, value, where)
-            if not _may_be_tagged(raw):
+            if type(value) in SCALARS or not _may_be_tagged(raw):
                 return raw
+        except SessionError:
+            pass
         try:
             return JSONCodec.dump(self, self._convert(value), where)
         except (SessionError, RecursionError):
@@ -190,6 +192,13 @@ class TaggedJSONCodec(LenientJSONCodec):
             raise SessionError(too_deep(where)) from None
 
     def same(self, value: object, raw: Raw) -> bool:
+        if not _may_be_tagged(raw):
+            try:
+                data = self._encode(value)
+                if self._decode(data) == value:
+                    return data == bytes(raw)  # nothing in it has a tag or had one: the quick way
+            except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+                pass
         try:
             return super().same(self._convert(value), raw)
         except RecursionError:

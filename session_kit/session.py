@@ -64,6 +64,11 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     # --- what it is ---
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
+        """dict, so that `isinstance(session, dict)` holds: packages ask, and lose what they would keep if not."""
+        return dict
+
     @property
     def id(self) -> str:
         """The session's id: the name that finds its record, a `~`, and the token that each rotation changes.

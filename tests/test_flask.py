@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import flask
 import pytest
 from flask import Flask, flash, get_flashed_messages, render_template_string, stream_with_context
 from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import FileWrapper
 
 from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
+from session_kit.asgi import SessionMiddleware
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.flask import SessionKit, session
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
@@ -283,11 +291,90 @@ def test_an_outage(on_error: Any) -> None:
     assert client.get("/read").json == {"value": "ada", "new": False, "modified": False}
 
 
+# --- values: as in Flask's own sessions ---
+
+VALUES = [
+    (1, (2, "x"), {"y": ()}),
+    b"\x00\xff",
+    UUID("0e7b6a33-9a2c-4a33-8c55-0123456789ab"),
+    datetime(2026, 1, 31, 12, 30, tzinfo=UTC),
+    Markup("<b>bold</b>"),
+    [{" t": [1]}, {"plain": [1, None, 2.5, "text"]}],
+]
+
+
+def keep(app: Flask, value: Any) -> Any:
+    """What one request finds of a value that another has put in."""
+    found = []
+    app.add_url_rule("/put", "put", lambda: str(session.update(kept={"deep": [value]})))
+    app.add_url_rule("/find", "find", lambda: found.append(session["kept"]["deep"][0]) or "ok")
+    client = app.test_client()
+    assert [client.get(path, base_url="https://localhost").status_code for path in ("/put", "/find")] == [200, 200]
+    return found[0]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_comes_back_as_it_does_from_flasks_own_sessions(app: Flask, value: Any) -> None:
+    own = Flask("own")
+    own.secret_key = SECRET
+    found = keep(app, value)
+    assert found == value == keep(own, value)
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("value", [date(2026, 1, 31), Decimal("9.90"), {3}])
+def test_a_value_that_has_no_tag_comes_back_as_json_has_it(app: Flask, value: Any) -> None:
+    assert keep(app, value) == ([3] if isinstance(value, set) else str(value))
+
+
 @pytest.mark.parametrize("value", [datetime(2026, 1, 1), (1, 2), b"x", {1}, Markup("<b>")])
-def test_a_value_that_flasks_cookie_took_and_json_would_change_is_refused_in_one_line(app: Flask, value: Any) -> None:
+@pytest.mark.parametrize("options", [{"codec": "json"}, {"store": "memory://?codec=json"}])
+def test_a_codec_that_was_chosen_is_kept_and_a_value_that_json_would_change_refused_in_one_line(
+    value: Any, options: Any
+) -> None:
+    app = Flask("strict")
+    app.secret_key = SECRET
+    SessionKit(app, **{"store": "memory://", **options})
     with app.test_request_context(), pytest.raises(SessionError, match=r"^seen\.at: ") as caught:
         session["seen"] = {"at": value}
     assert "\n" not in str(caught.value)
+
+
+def test_records_that_were_written_as_plain_json_are_read_and_what_only_reads_writes_nothing(
+    driver: CountingDriver,
+) -> None:
+    cart = {"items": [1, {"n": 2}], "note": " t"}
+    before, now = make_app(driver, codec="json"), make_app(driver)
+    found = []
+    before.add_url_rule("/put", "put", lambda: session.update(cart=cart) and "ok")
+    now.add_url_rule("/find", "find", lambda: found.append(session["cart"]) or "ok")
+    cookie = before.test_client().get("/put").headers["Set-Cookie"].split(";")[0]
+    driver.reset()
+    assert now.test_client(use_cookies=False).get("/find", headers={"Cookie": cookie}).status_code == 200
+    assert found == [cart]
+    assert driver.calls == ["renew"]
+
+
+def test_a_half_that_knows_no_tags_leaves_them_as_they_are_and_one_that_does_sees_the_value() -> None:
+    store = UnstorageSessionStore(MemoryDriver())
+    app = make_app(store.driver)
+    found = []
+    app.add_url_rule("/put", "put", lambda: session.update(size=(3, 4)) and "ok")
+    app.add_url_rule("/find", "find", lambda: found.append((session["size"], session["user"])) or "ok")
+
+    async def see(request: Request) -> JSONResponse:
+        size = request.session["size"]
+        request.session["user"] = "ada"
+        return JSONResponse([type(size).__name__, size])
+
+    client = app.test_client(use_cookies=False)
+    cookie = client.get("/put").headers["Set-Cookie"].split(";")[0]
+    for options, seen in (({}, ["dict", {" t": [3, 4]}]), ({"codec": "json-tagged"}, ["tuple", [3, 4]])):
+        other = Starlette(routes=[Route("/see", see)])
+        other.add_middleware(SessionMiddleware, store=store, secret=SECRET, rotate_on=[], **options)
+        assert TestClient(other).get("/see", headers={"cookie": cookie}).json() == seen
+        client.get("/find", headers={"cookie": cookie})
+    assert found == [((3, 4), "ada")] * 2
 
 
 def test_impossible_settings_are_refused_at_start() -> None:

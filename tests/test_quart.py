@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
+import quart
 from markupsafe import Markup
 from quart import (
     Quart,
@@ -512,3 +515,33 @@ def test_the_first_test_with_a_test_client_keeps_its_session(driver: CountingDri
         assert "Secure" in (await app.test_client().get("/")).headers["Set-Cookie"]
 
     play(steps)
+
+
+@pytest.mark.parametrize(
+    "value", [(1, (2, "x")), b"\x00\xff", UUID(int=5), datetime(2026, 1, 31, 12, 30, tzinfo=UTC), Markup("<b>")]
+)
+def test_a_value_comes_back_as_it_does_from_quarts_own_sessions(driver: CountingDriver, value: Any) -> None:
+    own = Quart("own")
+    own.secret_key = SECRET
+
+    async def keep(app: Quart) -> Any:
+        found = []
+
+        @app.get("/put")
+        async def put() -> str:
+            quart.session["kept"] = {"deep": [value]}
+            return "ok"
+
+        @app.get("/find")
+        async def find() -> str:
+            found.append(quart.session["kept"]["deep"][0])
+            return "ok"
+
+        client = app.test_client()
+        for path in ("/put", "/find"):
+            assert (await client.get(path)).status_code == 200
+        return found[0]
+
+    found = asyncio.run(keep(make_app(driver)))
+    assert found == value == asyncio.run(keep(own))
+    assert type(found) is type(value)

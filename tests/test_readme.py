@@ -1,4 +1,4 @@
-"""What the README shows runs as printed."""
+"""What the README and the page for those who come from elsewhere show runs as printed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+COMING_FROM = README.parent / "docs" / "coming-from.md"
 EXAMPLES = re.compile(r"^#+ (?P<title>[^\n]*)$|^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 
 ASGI = """
@@ -28,6 +29,23 @@ import httpx
 with httpx.Client(transport=httpx.WSGITransport(app), base_url="https://testserver") as client:
     assert [client.get("/").json() for _ in range(3)] == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
 """
+AIOHTTP = """
+import asyncio
+
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+
+
+async def play():
+    async with TestServer(app) as server:
+        jar = CookieJar(unsafe=True, treat_as_secure_origin=server.make_url("/"))
+        async with TestClient(server, cookie_jar=jar) as client:
+            answers = [await (await client.get("/")).json() for _ in range(3)]
+    assert answers == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
+
+
+asyncio.run(play())
+"""
 # What is played with the application that an example makes, by the heading above it.
 PLAYS = {
     "Use": ASGI,
@@ -41,8 +59,12 @@ with TestClient(app, base_url="https://testserver") as client:
     assert [parameter["name"] for parameter in operation["parameters"]] == ["item"]
 """,
     "Starlette, and any ASGI application": ASGI,
+    "Starlette": ASGI,
+    "starsessions": ASGI,
     "Litestar": ASGI,
     "Flask": WSGI,
+    "Flask-Session": WSGI,
+    "Beaker": WSGI,
     "Quart": ASGI,
     "Django": """
 import django
@@ -70,23 +92,8 @@ for middleware, cookie in ((MIDDLEWARE, SESSION_COOKIE_NAME), (OWN, "sessionid")
         assert [client.get("/", secure=True).json()["visits"] for _ in range(3)] == [1, 2, 3]
         assert list(client.cookies) == [cookie]
 """,
-    "aiohttp": """
-import asyncio
-
-from aiohttp import CookieJar
-from aiohttp.test_utils import TestClient, TestServer
-
-
-async def play():
-    async with TestServer(app) as server:
-        jar = CookieJar(unsafe=True, treat_as_secure_origin=server.make_url("/"))
-        async with TestClient(server, cookie_jar=jar) as client:
-            answers = [await (await client.get("/")).json() for _ in range(3)]
-    assert answers == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
-
-
-asyncio.run(play())
-""",
+    "aiohttp": AIOHTTP,
+    "aiohttp-session": AIOHTTP,
     "Pyramid": WSGI,
     "Testing your application": """
 if __name__ == "__main__":
@@ -128,7 +135,7 @@ asyncio.run(play())
 def examples() -> list[tuple[str, str]]:
     """Each example in Python, with the heading above it."""
     found, title = [], ""
-    for match in EXAMPLES.finditer(README.read_text()):
+    for match in EXAMPLES.finditer(README.read_text() + COMING_FROM.read_text()):
         if match["code"] is None:
             title = match["title"]
         else:

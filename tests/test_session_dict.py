@@ -86,6 +86,14 @@ def test_the_in_place_union_keeps_the_session(ada: Visitor) -> None:
     assert read(ada)["x"] == 1
 
 
+def test_a_package_that_asks_for_a_dict_gets_one(ada: Visitor) -> None:
+    with ada.request() as session:
+        asked: Any = session
+        assert isinstance(asked, dict)
+        assert isinstance(asked, Session)
+        assert type(asked) is Session
+
+
 def test_popitem_takes_what_came_last(ada: Visitor) -> None:
     with ada.request() as session:
         assert session.popitem() == ("n", 1)

@@ -81,7 +81,7 @@ class SessionKit(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware as the outermost, tell Litestar how to treat sessions, and close the store at the end."""
         app_config.middleware.insert(0, self.middleware)
-        app_config.type_encoders = {Session: dict, **(app_config.type_encoders or {})}
+        app_config.type_encoders = {dict: dict, **(app_config.type_encoders or {})}
         app_config.request_class = app_config.request_class or SessionRequest
         app_config.websocket_class = app_config.websocket_class or SessionWebSocket
         app_config.exception_handlers.setdefault(DriverUnavailable, _say_unavailable)

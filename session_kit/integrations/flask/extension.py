@@ -31,6 +31,10 @@ class SessionKit:
         `Secure` and `SameSite=Lax` although Flask's defaults are not: for plain http say
         `cookie=CookieOptions(secure=False)`. While `app.testing` is set, it goes without `Secure` over plain http.
 
+    Values are stored as Flask's own sessions store them, `codec="json-tagged"`: tuples, bytes, UUIDs, datetimes and
+    `Markup` come back, and what else Flask converts is converted. Where another framework is to read such a value, give
+    it the same codec: one that knows no tags sees `{" t": [1, 2]}` for a tuple, and leaves it in the record as it is.
+
     The cookie ends with the browser's session until `session.permanent` is set, whatever `CookieOptions.persistent`
     says; its lifetime is then renewed by use, at most every `touch_after` seconds, or, without
     `SESSION_REFRESH_EACH_REQUEST`, by changes alone.
@@ -192,7 +196,7 @@ def _make_manager(store: Any, secret: Secrets, options: ManagerOptions, app: Any
     if isinstance(store, str):
         store = with_ttl(store, app.permanent_session_lifetime.total_seconds())
     settings: ManagerOptions = {"name": config["SESSION_COOKIE_NAME"], "cookie": _cookie_options(config), **options}
-    return make_manager(store, secret, "app", "manager", **settings)
+    return make_manager(store, secret, "app", "manager", usual_codec="json-tagged", **settings)
 
 
 def _cookie_options(config: Any) -> CookieOptions:
