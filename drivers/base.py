@@ -122,6 +122,26 @@ def check_ttl(ttl: float | None) -> None:
         raise ValueError(f"a ttl must be None or a finite number of seconds above 0, not {ttl!r}")
 
 
+CHANGED: Final = "the entry is not what was expected: it was changed, created or deleted meanwhile"
+
+
+def check_expected(found: bool, version: object, expect: object) -> None:
+    """Raise `Conflict` unless what is there is what `expect` asks for.
+
+    found: whether there is a live entry; version: of which version.
+
+    >>> check_expected(False, None, ABSENT)
+    >>> check_expected(True, 7, 7)
+    >>> check_expected(True, 8, 7)
+    Traceback (most recent call last):
+    session_kit.drivers.errors.Conflict: the entry is not what was expected: it was changed, created or deleted meanwhile
+    """
+    if expect is ANY:
+        return
+    if found if expect is ABSENT else not found or version != expect:
+        raise Conflict(CHANGED)
+
+
 class Driver:
     """A key-value store: the contract, and what follows from its four required methods.
 
@@ -257,7 +277,7 @@ class Driver:
 
     async def aread(self, key: str) -> Entry | None:
         """Async twin of `read`."""
-        return self.read(key) if self.capabilities.quick_reads else await self._in_thread(self.read, key)
+        return self.read(key) if self.reads_at_once() else await self._in_thread(self.read, key)
 
     async def aset(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
         """Async twin of `set`."""
@@ -281,11 +301,11 @@ class Driver:
 
     async def aget(self, key: str) -> bytes | None:
         """Async twin of `get`."""
-        return self.get(key) if self.capabilities.quick_reads else await self._in_thread(self.get, key)
+        return self.get(key) if self.reads_at_once() else await self._in_thread(self.get, key)
 
     async def ahas(self, key: str) -> bool:
         """Async twin of `has`."""
-        return self.has(key) if self.capabilities.quick_reads else await self._in_thread(self.has, key)
+        return self.has(key) if self.reads_at_once() else await self._in_thread(self.has, key)
 
     async def arenew(self, key: str, ttl: float) -> Entry | None:
         """Async twin of `renew`."""
@@ -325,6 +345,17 @@ class Driver:
         self.close()
 
     # --- for authors ---
+
+    def reads_at_once(self) -> bool:
+        """Whether a read waits for nothing, so that its async twin runs on the event loop itself.
+
+        Override it where `quick_reads` is true only once the backend has been opened.
+        """
+        return self.capabilities.quick_reads
+
+    def is_over(self, expires_at: float | None) -> bool:
+        """Whether an entry that ends then, in Unix time, has ended by this driver's clock."""
+        return expires_at is not None and expires_at <= self.clock()
 
     def expires_at(self, ttl: float | None) -> float | None:
         """Turn a ttl into a Unix time by this driver's clock, or raise `ValueError`."""

@@ -18,8 +18,9 @@ import pytest
 
 from session_kit import ConfigError, SessionManager, open_driver
 from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
-from session_kit.drivers import sqlite as sqlite_driver
-from session_kit.drivers.sqlite import WRITES_PER_PRUNE, SQLiteDriver
+from session_kit.drivers import sqlite_pool
+from session_kit.drivers.sqlite import SQLiteDriver
+from session_kit.drivers.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
@@ -186,7 +187,7 @@ for number in itertools.count():
 def test_a_file_that_is_removed_under_a_running_process_is_noticed(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite_driver, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(sqlite_pool, "LOOK_AGAIN", 0.0)
     with contextlib.closing(SQLiteDriver(path)) as one, contextlib.closing(SQLiteDriver(path)) as other:
         one.set("key", b"old")
         assert other.get("key") == b"old"
@@ -229,7 +230,7 @@ def test_a_full_disk_refuses_writes_and_nobody_is_kept_from_logging_out(path: Pa
     with contextlib.closing(SQLiteDriver(path)) as driver:
         driver.set("before", b"kept")
         driver.set("session", b"y" * 100_000)
-        (database,) = driver._idle
+        (database,) = driver.connections._idle
         ((pages,),) = database.execute("PRAGMA page_count").fetchall()
         database.execute(f"PRAGMA max_page_count = {pages}").fetchall()
         with pytest.raises(DriverUnavailable, match="full"):
