@@ -115,9 +115,7 @@ class SQLiteFileDriver(Driver):
         expires_at = self.expires_at(ttl)
         with self.connections.writing() as database:
             version = self._put(database, key, value, expires_at, expect)
-        if next(self._writes) % WRITES_PER_PRUNE == 0:
-            self._prune_batch()
-            self.connections.keep_reserve()
+        self._tidy()
         return version
 
     def delete(self, key: str, *, expect: object = ANY) -> bool:
@@ -158,6 +156,7 @@ class SQLiteFileDriver(Driver):
         with self.connections.writing() as database, self._transaction(database):
             for key, value in items.items():
                 self._put(database, key, value, expires_at, ANY)
+        self._tidy()
 
     def delete_many(self, keys: Iterable[str]) -> int:
         listed = list(dict.fromkeys(keys))
@@ -240,6 +239,12 @@ class SQLiteFileDriver(Driver):
                     raise
                 page = page[: len(page) // 2]  # a large step may need more room than there is in reserve
         return page
+
+    def _tidy(self) -> None:
+        """After the first write, and once in so many."""
+        if next(self._writes) % WRITES_PER_PRUNE == 0:
+            self._prune_batch()
+            self.connections.keep_reserve()
 
     def _prune_batch(self) -> int:
         return self._delete(self.table.prune, self.clock(), PRUNE_BATCH)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import os
 import pickle
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +40,149 @@ def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1000000").fetchall()
     driver.set("big", b"x" * 1_000_000)
     assert driver.has("big")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 24 MB, in memory."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a file system that may be filled")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a file system that may be filled")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("scheme", ["disk", "sqlite", "file"])
+def test_on_a_full_disk_nobody_new_comes_in_and_everybody_can_log_out(
+    small_disk: Path, scheme: str, restarted: bool
+) -> None:
+    url = f"{scheme}://{small_disk}/folder/store"
+    driver = open_driver(url)
+    driver.set_many({f"session-{number}": os.urandom(4000) for number in range(2000)}, ttl=1000)
+    with (small_disk / "log").open("wb", buffering=0) as log, contextlib.suppress(OSError):
+        while True:
+            log.write(bytes(4096))
+    if restarted:
+        driver.close()
+        driver = open_driver(url)
+    with pytest.raises(DriverUnavailable):
+        for number in range(3000):
+            driver.set(f"new-{number}", os.urandom(4000), ttl=1000)
+    entry = driver.read("session-7")
+    assert entry is not None
+    if driver.capabilities.swap:
+        assert driver.delete("session-7", expect=entry.version)
+    assert all(driver.delete(f"session-{number}") for number in range(10, 500))
+    assert driver.delete_many(f"session-{number}" for number in range(500, 600)) == 100
+    assert driver.get("session-10") is None
+    assert driver.get("session-600")
+    driver.clear("session-")
+    driver.clear()
+    assert list(driver.keys()) == []
+    driver.set("new", b"value")
+    driver.close()
+
+
+def test_a_clear_in_steps_too_large_for_the_reserve_is_made_in_smaller_ones(small_disk: Path) -> None:
+    with contextlib.closing(open_driver(f"sqlite://{small_disk}/folder/store")) as driver:
+        driver.set("first", b"value")
+        with contextlib.suppress(DriverUnavailable):
+            for number in range(100_000):
+                driver.set(f"session-{number}", os.urandom(200), ttl=1000)
+        assert number > 20_000
+        assert driver.clear() >= number
+        assert list(driver.keys()) == []
+
+
+@pytest.mark.parametrize("scheme", ["disk", "sqlite"])
+def test_a_quota_is_a_full_disk_and_everybody_can_log_out(tmp_path: Path, scheme: str) -> None:
+    script = """
+import os, resource, signal, sys
+from session_kit.drivers import DriverUnavailable, open_driver
+
+driver = open_driver(sys.argv[1])
+driver.set_many({f"session-{number}": os.urandom(4000) for number in range(300)})
+log = sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(sys.argv[2]) for name in names
+    if name.endswith("-wal"))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (log, log))
+try:
+    for number in range(300):
+        driver.set(f"new-{number}", os.urandom(4000))
+except DriverUnavailable as error:
+    print("refused")
+print(sum(driver.delete(f"session-{number}") for number in range(200)), driver.clear("session-"))
+"""
+    url = f"{scheme}://{tmp_path}/folder/store"
+    run = subprocess.run([sys.executable, "-c", script, url, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert run.stdout == "refused\n200 100\n"
+
+
+@pytest.mark.parametrize("scheme", ["disk", "sqlite"])
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("new", [True, False], ids=["new", "old"])
+def test_while_another_process_holds_the_lock_the_event_loop_goes_on(
+    tmp_path: Path, scheme: str, lock: str, new: bool
+) -> None:
+    url = f"{scheme}://{tmp_path}/folder/store"
+    with contextlib.closing(open_driver(url)) as driver:
+        if not new:
+            driver.set("key", b"value")
+    file = next(path for path in (tmp_path / "folder").rglob("*") if path.is_file() and "-" not in path.name)
+
+    async def main() -> float:
+        longest, last = 0.0, time.monotonic()
+
+        async def watch() -> None:
+            nonlocal longest, last
+            while True:
+                await asyncio.sleep(0.005)
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(0.01)
+        driver = open_driver(f"{url}?timeout=0.5")
+        calls: list[Coroutine[Any, Any, object]] = [driver.aget("key"), driver.aread("key"), driver.ahas("key")]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        if new:
+            assert all(result is None or isinstance(result, (bool, DriverUnavailable)) for result in results)
+        else:
+            assert results[0] == b"value"
+        with pytest.raises(DriverUnavailable, match="locked"):
+            await driver.aset("key", b"other")
+        watching.cancel()
+        driver.close()
+        return longest
+
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as blocker:
+        blocker.execute(lock)
+        assert asyncio.run(main()) < 0.25
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners of files are those of POSIX")
+@pytest.mark.parametrize("scheme", ["disk", "sqlite", "file"])
+def test_a_place_that_belongs_to_another_user_is_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    place = tmp_path / "store"
+    if scheme == "sqlite":
+        place.write_bytes(b"")
+        place.chmod(0o600)
+    else:
+        place.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(place, 12345, 12345)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ConfigError, match="belongs to another user") as caught:
+        open_driver(f"{scheme}://{place}")
+    assert "\n" not in str(caught.value)
+    assert place.is_file() or list(place.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_start_in_one_line(tmp_path: Path) -> None:
