@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -287,3 +288,94 @@ def test_a_planted_pickle_is_a_fresh_session_and_is_deleted(tmp_path: Path) -> N
     for _ in range(2):
         assert dict(manager.open(cookie)) == {}
     assert manager.store.length() == 0
+
+
+FORKS = """
+import os, signal, sys, threading
+from session_kit.drivers import open_driver
+
+driver = open_driver(sys.argv[1])
+keys = [f"key-{number}" for number in range(200)]
+stop = threading.Event()
+failed = []
+
+def work(write):
+    while not stop.is_set():
+        for key in keys:
+            try:
+                driver.set(key, b"value") if write else driver.get(key)
+            except Exception as error:
+                failed.append(error)
+                return
+
+threads = [threading.Thread(target=work, args=(number < 2,)) for number in range(4)]
+for thread in threads:
+    thread.start()
+children = []
+for number in range(15):
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            driver.set(f"child-{number}", b"value")
+            status = 0 if driver.get(f"child-{number}") == b"value" else 2
+        finally:
+            os.write(int(sys.argv[2]), bytes([status]))
+            signal.pause()
+    children.append(child)
+results = b""
+while len(results) < 15:
+    results += os.read(int(sys.argv[3]), 15)
+# While all children live, with whatever they have inherited:
+for key in keys:
+    driver.set(key, b"after")
+stop.set()
+for thread in threads:
+    thread.join()
+for child in children:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+assert results == bytes(15), results
+assert not failed, failed
+assert len(list(driver.keys("child-"))) == 15
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("url", ["disk://{}/store", "sqlite://{}/store.db", "file://{}/store?fsync=no&timeout=2"])
+def test_children_that_were_forked_while_threads_write_can_write_and_so_can_the_parent(
+    tmp_path: Path, url: str
+) -> None:
+    read, write = os.pipe()
+    command = [sys.executable, "-W", "error", "-c", FORKS, url.format(tmp_path), str(write), str(read)]
+    run = subprocess.run(command, pass_fds=(read, write), capture_output=True, text=True, timeout=60)
+    os.close(read)
+    os.close(write)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+@pytest.mark.parametrize("scheme", ["disk", "sqlite", "file"])
+def test_close_leaves_no_descriptor_of_ten_threads_open(tmp_path: Path, scheme: str) -> None:
+    def opened() -> int:
+        return sum(str(tmp_path) in os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+
+    driver = open_driver(f"{scheme}://{tmp_path}/folder/store")
+    gate = threading.Barrier(11)
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            driver.set(f"key-{number}", b"value")
+            driver.get(f"key-{number}")
+        gate.wait()
+        gate.wait()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    driver.close()
+    assert opened() == 0
+    gate.wait()
+    for thread in threads:
+        thread.join()

@@ -132,37 +132,6 @@ def open_files(path: Path) -> list[str]:
     return [name for name in named if name.startswith(str(path))]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_children_that_were_forked_while_a_thread_writes_can_all_write(path: Path) -> None:
-    code = f"""
-import os, threading
-from session_kit.drivers.sqlite import SQLiteDriver
-
-driver = SQLiteDriver({str(path)!r})
-stop = threading.Event()
-
-def write():
-    while not stop.is_set():
-        driver.set("parent", b"value")
-
-thread = threading.Thread(target=write)
-thread.start()
-children = []
-for number in range(15):
-    child = os.fork()
-    if not child:
-        driver.set(f"child-{{number}}", b"value")
-        os._exit(0 if driver.get(f"child-{{number}}") == b"value" else 1)
-    children.append(child)
-failed = [child for child in children if os.waitpid(child, 0)[1]]
-stop.set()
-thread.join()
-driver.set("parent", b"after")
-assert not failed and driver.get("parent") == b"after" and len(list(driver.keys("child-"))) == 15, failed
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
-
-
 def test_a_writer_that_is_killed_loses_nothing_that_was_acknowledged(path: Path) -> None:
     code = f"""
 import itertools
