@@ -44,14 +44,13 @@ class FileDriver(Driver):
     clock: Unix time in seconds.
 
     A write goes to a file of its own that then takes the place of the old one, so that a reader sees the old value or
-    the new one. A folder that is removed while it is in use is noticed at once and made anew. Nothing removes what has expired but `prune`. For many writes `disk://` is several times faster.
+    the new one. A folder that is removed while it is in use is noticed at once and made anew. Nothing removes what has
+    expired but `prune`. For many writes `sqlite://` is several times faster.
 
     In a URL: `file:///var/lib/app?fsync=no`.
     """
 
-    capabilities = Capabilities(
-        create=FileLocks.available, swap=FileLocks.available, shared=True, quick_reads=True
-    )
+    capabilities = Capabilities(create=FileLocks.available, swap=FileLocks.available, shared=True, quick_reads=True)
 
     def __init__(
         self,

@@ -24,11 +24,11 @@ from session_kit.drivers.base import (
     check_ttl,
     check_value,
 )
-from session_kit.drivers.errors import ConfigError, Conflict, DriverUnavailable
+from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.names import key_of_path, path_of, stem_of
 from session_kit.drivers.options import Duration
 from session_kit.drivers.registry import redact
-from session_kit.drivers.s3_client import S3Client, code_of, status_of
+from session_kit.drivers.s3_client import S3Client, code_of
 from session_kit.drivers.s3_objects import S3Objects, Seen, Version, seen_in
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ R = TypeVar("R")
 LONGEST_FOLDER: Final = 110
 # The most that one request lists or deletes.
 PAGE = 1000
+
 
 class S3Driver(Driver):
     """A bucket, or a folder in one.
@@ -56,7 +57,7 @@ class S3Driver(Driver):
     Servers do not look at it: `prune`, or a lifecycle rule for the bucket, removes what has expired. Conditional writes
     are those of S3 (`If-Match`, `If-None-Match`); whether a server honours them is tried out at the first such write or
     by `prepare`, with an object of no key that is deleted again. A version is the ETag: content that was written back
-    is the same version.
+    is the same version. Needs `s3:GetObject`, `s3:PutObject` and `s3:DeleteObject`, and `s3:ListBucket` on the bucket.
 
     In a URL: `s3://bucket/folder?endpoint_url=http://localhost:9000&region=eu-central-1`.
     """
@@ -98,7 +99,7 @@ class S3Driver(Driver):
             timeout=timeout,
             connections=max_connections,
         )
-        self._objects = S3Objects(self._client, self._where)
+        self._objects = S3Objects(self._client)
         self._prepared = False
         self._deletes_conditionally = False
         self._begin()
@@ -179,7 +180,9 @@ class S3Driver(Driver):
         """Yield the live keys; a listing does not tell the expiry, so each object is asked for it, many at a time."""
         for names in self._objects.pages(self._folder + stem_of(prefix), PAGE):
             found = [(key, name) for name in names if (key := self._key(name)) is not None and key.startswith(prefix)]
-            for (key, _), seen in zip(found, self._at_once(self._objects.look, [name for _, name in found]), strict=True):
+            for (key, _), seen in zip(
+                found, self._at_once(self._objects.look, [name for _, name in found]), strict=True
+            ):
                 if self._is_live(seen):
                     yield key
 
@@ -196,13 +199,7 @@ class S3Driver(Driver):
         names = [self._name(key) for key in keys]
         seen = list(self._at_once(self._objects.look, names))
         there = [name for name, one in zip(names, seen, strict=True) if one is not None]
-        for start in range(0, len(there), PAGE):
-            objects = [{"Key": name} for name in there[start : start + PAGE]]
-            answer = self._client.must("delete_objects", Delete={"Objects": objects, "Quiet": True})
-            if errors := answer.get("Errors"):
-                raise DriverUnavailable(
-                    f"{self._where}: {len(errors)} objects were not deleted: {errors[0].get('Code')}"
-                )
+        self._objects.remove_all(there, PAGE)
         return sum(map(self._is_live, seen))
 
     def prune(self) -> int:
@@ -217,7 +214,8 @@ class S3Driver(Driver):
                 return 1
             return 0
 
-        return sum(sum(self._at_once(prune, [n for n in names if self._key(n)])) for names in self._objects.pages(self._folder, PAGE))
+        pages = self._objects.pages(self._folder, PAGE)
+        return sum(sum(self._at_once(prune, [name for name in names if self._key(name)])) for names in pages)
 
     def prepare(self) -> None:
         """Find out which conditions the server honours, and whether the permissions do.

@@ -62,7 +62,7 @@ class S3Client:
         if profile is not None and profile not in botocore.session.get_session().available_profiles:
             raise ConfigError(f"{where}: there is no profile {profile!r} in the configuration of boto3")
         self.bucket = bucket
-        self._where = where
+        self.where = where
         self._given = given
         self._endpoint_url, self._region, self._profile = endpoint_url, region, profile
         self._timeout = timeout
@@ -96,7 +96,7 @@ class S3Client:
 
     def unavailable(self, error: Exception) -> DriverUnavailable:
         """The error to raise for one of boto3's."""
-        return DriverUnavailable(f"{self._where}: {_reason(error)}")
+        return DriverUnavailable(f"{self.where}: {_reason(error)}")
 
     def close(self) -> None:
         """Close what was opened here. It opens again by itself."""

@@ -43,11 +43,10 @@ class Honours(NamedTuple):
 
 
 class S3Objects:
-    """Objects by name. where: what error messages begin with."""
+    """Objects by name."""
 
-    def __init__(self, client: S3Client, where: str) -> None:
+    def __init__(self, client: S3Client) -> None:
         self._client = client
-        self._where = where
         self._bucket_is_there = False
 
     def look(self, name: str) -> Seen | None:
@@ -89,7 +88,7 @@ class S3Objects:
             if seen is not None and seen.token == token:
                 return seen.version
             raise failure
-        raise DriverUnavailable(f"{self._where}: others write the same key all the time; try again")
+        raise DriverUnavailable(f"{self._client.where}: others write the same key all the time; try again")
 
     def remove(self, name: str, version: Version) -> None:
         """Delete an object of this version, on a server that honours the condition; else `Conflict`."""
@@ -99,6 +98,16 @@ class S3Objects:
             if status_of(error) in REFUSED:
                 raise Conflict(CHANGED) from None
             raise self._client.unavailable(error) from None
+
+    def remove_all(self, names: list[str], size: int) -> None:
+        """Delete objects, so many with one request."""
+        for start in range(0, len(names), size):
+            objects = [{"Key": name} for name in names[start : start + size]]
+            answer = self._client.must("delete_objects", Delete={"Objects": objects, "Quiet": True})
+            if errors := answer.get("Errors"):
+                raise DriverUnavailable(
+                    f"{self._client.where}: {len(errors)} objects were not deleted: {errors[0].get('Code')}"
+                )
 
     def keep(self, name: str, seen: Seen, expires_at: float | None) -> bool:
         """Give an object another expiry, by letting the server copy it onto itself; False if it has changed."""
@@ -164,9 +173,9 @@ class S3Objects:
         except ClientError as error:
             if status_of(error) == 403:
                 raise DriverUnavailable(
-                    f"{self._where}: the permission s3:ListBucket is missing; without it the server refuses (403) to"
-                    " say that an object is not there, and each session that has ended would look like an outage."
-                    " Grant it on the bucket itself"
+                    f"{self._client.where}: the permission s3:ListBucket is missing; without it the server refuses"
+                    " (403) to say that an object is not there, and each session that has ended would look like an"
+                    " outage. Grant it on the bucket itself"
                 ) from None
             if status_of(error) != 404:
                 raise self._client.unavailable(error) from None

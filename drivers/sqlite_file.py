@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
@@ -55,9 +54,7 @@ class Table:
         self.delete_these = f"DELETE FROM {name} WHERE key IN ({{}}) AND {live}"  # noqa: S608
         self.delete_between = f"DELETE FROM {name} WHERE key BETWEEN ? AND ? AND {live}"  # noqa: S608
         self.keys = f"SELECT key FROM {name} WHERE key >= ? AND {live} ORDER BY key LIMIT ?"  # noqa: S608
-        self.prune = (
-            f"DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {expires_at} <= ? LIMIT ?)"  # noqa: S608
-        )
+        self.prune = f"DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {expires_at} <= ? LIMIT ?)"  # noqa: S608
 
 
 class SQLiteFileDriver(Driver):
@@ -71,16 +68,12 @@ class SQLiteFileDriver(Driver):
     table: ClassVar[Table]
     version_type: ClassVar[type]
 
-    def __init__(
-        self, path: str | os.PathLike[str], file: str, timeout: Duration, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], file: str, timeout: Duration, clock: Callable[[], float]) -> None:
         super().__init__(clock=clock)
         self.path = expanded(path)
         self.timeout = timeout
         self._writes = itertools.count()
-        self.connections = SQLitePool(
-            self.path / file, timeout, owner=self, make=self._make, create=self._create
-        )
+        self.connections = SQLitePool(self.path / file, timeout, owner=self, make=self._make, create=self._create)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"

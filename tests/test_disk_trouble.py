@@ -48,13 +48,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 24 MB, in memory."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None or os.geteuid() != 0:
         pytest.skip("only root can mount a file system that may be filled")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a file system that may be filled")
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    subprocess.run([umount, "--lazy", folder], check=True)
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])

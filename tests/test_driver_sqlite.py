@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from session_kit import ConfigError, SessionManager, open_driver
-from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
-from session_kit.drivers import sqlite_pool
+from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable, sqlite_pool
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.drivers.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
