@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
 from session_kit.drivers.base import (
-    ABSENT,
     ANY,
     LIST_BATCH,
     Capabilities,
     Driver,
     Entry,
+    check_expected,
     check_key,
     check_ttl,
     check_value,
 )
-from session_kit.drivers.errors import ConfigError, Conflict
+from session_kit.drivers.errors import ConfigError
 from session_kit.drivers.registry import redact
 from session_kit.drivers.twins import pause
 
@@ -189,11 +189,9 @@ class MemoryDriver(Driver):
         return None if expires_at is not None and expires_at <= now else stored
 
     def _check(self, key: str, expect: object, now: float) -> None:
-        if expect is ANY:
-            return
-        stored = self._live(key, now)
-        if (expect is not ABSENT) if stored is None else (stored[1] != expect):
-            raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
+        if expect is not ANY:
+            stored = self._live(key, now)
+            check_expected(stored is not None, None if stored is None else stored[1], expect)
 
     def _put(self, key: str, value: bytes, version: object, expires_at: float | None) -> Stored:
         entries = self._entries
