@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import SplitResult
 
-from session_kit.drivers.checks import (
+from session_kit.drivers.errors import Conflict, Unsupported
+from session_kit.drivers.support.checks import (
     ABSENT,
     ANY,
     CHANGED,
@@ -28,9 +29,8 @@ from session_kit.drivers.checks import (
     check_ttl,
     check_value,
 )
-from session_kit.drivers.errors import Conflict, Unsupported
-from session_kit.drivers.options import Parser, options_of
-from session_kit.drivers.twins import pause
+from session_kit.drivers.support.options import Parser, options_of
+from session_kit.drivers.support.twins import pause
 
 if TYPE_CHECKING:
     from typing import Self

@@ -21,9 +21,9 @@ import diskcache
 
 from session_kit.drivers.base import ANY, check_expected, check_ttl
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
-from session_kit.drivers.folder import make_file, make_private
-from session_kit.drivers.options import Duration, Size
-from session_kit.drivers.sqlite_file import SQLiteFileDriver, Table, transaction
+from session_kit.drivers.support.folder import make_file, make_private
+from session_kit.drivers.support.options import Duration, Size
+from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, transaction
 
 if TYPE_CHECKING:
     from typing import Self

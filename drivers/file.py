@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import SplitResult, unquote
 
 from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_expected, check_key, check_value
-from session_kit.drivers.envelope import HEADER, seal, unseal, unseal_header
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
-from session_kit.drivers.file_locks import FileLocks
-from session_kit.drivers.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private
-from session_kit.drivers.names import FOLDER_END, key_of, parts_of
-from session_kit.drivers.options import Duration
+from session_kit.drivers.support.envelope import HEADER, seal, unseal, unseal_header
+from session_kit.drivers.support.file_locks import FileLocks
+from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private
+from session_kit.drivers.support.names import FOLDER_END, key_of, parts_of
+from session_kit.drivers.support.options import Duration
 
 if TYPE_CHECKING:
     from typing import Self

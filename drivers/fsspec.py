@@ -15,12 +15,12 @@ from urllib.parse import SplitResult
 import fsspec
 
 from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_key, check_value
-from session_kit.drivers.envelope import HEADER, Header, TornEntry, seal, unseal, unseal_header
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverError, DriverUnavailable
-from session_kit.drivers.names import FOLDER_END, key_of, path_of
-from session_kit.drivers.options import Parser, parser_for
 from session_kit.drivers.registry import ESCAPE, redact
-from session_kit.drivers.twins import Blocking, pause, run
+from session_kit.drivers.support.envelope import HEADER, Header, TornEntry, seal, unseal, unseal_header
+from session_kit.drivers.support.names import FOLDER_END, key_of, path_of
+from session_kit.drivers.support.options import Parser, parser_for
+from session_kit.drivers.support.twins import Blocking, pause, run
 
 if TYPE_CHECKING:
     from typing import Self

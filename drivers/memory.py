@@ -25,7 +25,7 @@ from session_kit.drivers.base import (
 )
 from session_kit.drivers.errors import ConfigError
 from session_kit.drivers.registry import redact
-from session_kit.drivers.twins import pause
+from session_kit.drivers.support.twins import pause
 
 if TYPE_CHECKING:
     from typing import Self

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from session_kit.drivers.base import Driver
 from session_kit.drivers.errors import ConfigError
-from session_kit.drivers.options import convert, guess
+from session_kit.drivers.support.options import convert, guess
 
 Query = list[tuple[str, str]]
 

@@ -25,11 +25,11 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import ConfigError, Conflict
-from session_kit.drivers.names import key_of_path, path_of, stem_of
-from session_kit.drivers.options import Duration
 from session_kit.drivers.registry import redact
-from session_kit.drivers.s3_client import S3Client, code_of
-from session_kit.drivers.s3_objects import S3Objects, Seen, Version, seen_in
+from session_kit.drivers.support.names import key_of_path, path_of, stem_of
+from session_kit.drivers.support.options import Duration
+from session_kit.drivers.support.s3_client import S3Client, code_of
+from session_kit.drivers.support.s3_objects import S3Objects, Seen, Version, seen_in
 
 if TYPE_CHECKING:
     from typing import Self

@@ -14,9 +14,9 @@ from urllib.parse import SplitResult, unquote
 
 from session_kit.drivers.base import ABSENT, ANY, CHANGED, Entry, check_key, check_ttl
 from session_kit.drivers.errors import ConfigError, Conflict
-from session_kit.drivers.folder import check_owner, make_file
-from session_kit.drivers.options import Duration
-from session_kit.drivers.sqlite_file import SQLiteFileDriver, Table, entry_of
+from session_kit.drivers.support.folder import check_owner, make_file
+from session_kit.drivers.support.options import Duration
+from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, entry_of
 
 if TYPE_CHECKING:
     from typing import Self

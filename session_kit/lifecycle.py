@@ -23,7 +23,7 @@ from msgspec import Raw
 from session_kit.cookie import Claim, CookieHeaders
 from session_kit.draft import Draft
 from session_kit.drivers import ABSENT, ANY, Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.twins import on_event_loop, run, run_to_end
+from session_kit.drivers.support.twins import on_event_loop, run, run_to_end
 from session_kit.errors import SessionError
 from session_kit.policy import EventName, Policy
 from session_kit.record import RESERVED, SEPARATOR, Notes, Record, join_id, name_of, random_token

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from session_kit.cookie import CookieHeaders
 from session_kit.draft import DictHabits, Draft, Updater
-from session_kit.drivers.twins import on_event_loop, run
+from session_kit.drivers.support.twins import on_event_loop, run
 from session_kit.errors import SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.policy import Policy

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from session_kit import ConfigError, SessionManager, open_driver, open_store
-from session_kit.drivers import DriverUnavailable, sqlite_pool
+from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
+from session_kit.drivers.support import sqlite_pool
 
 
 def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
-from session_kit.drivers.sqlite_file import WRITES_PER_PRUNE
+from session_kit.drivers.support.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
 
 
@@ -191,7 +191,7 @@ def test_expired_rows_leave_the_database_without_being_asked_for(tmp_path: Path)
 def test_clear_by_pages_takes_what_has_the_prefix_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int, prefix: str
 ) -> None:
-    monkeypatch.setattr("session_kit.drivers.sqlite_file.CLEAR_BATCH", page)
+    monkeypatch.setattr("session_kit.drivers.support.sqlite_file.CLEAR_BATCH", page)
     clock = ManualClock()
     driver = DiskDriver(tmp_path / "store", clock=clock)
     mine = [prefix, *(prefix + end for end in ("\0", "1", "2", "ab", "z", "é", "\uffff", "\U0001f36a", "\U0010ffff"))]
@@ -210,7 +210,7 @@ def test_clear_by_pages_takes_what_has_the_prefix_and_nothing_else(
 def test_clear_takes_a_page_at_a_time_and_lets_others_write_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("session_kit.drivers.sqlite_file.CLEAR_BATCH", 10)
+    monkeypatch.setattr("session_kit.drivers.support.sqlite_file.CLEAR_BATCH", 10)
     driver, other = DiskDriver(tmp_path / "store"), DiskDriver(tmp_path / "store", timeout=0.1)  # type: ignore[arg-type]
     driver.set_many({f"{number:03}": b"value" for number in range(100)})
     left: list[int] = []

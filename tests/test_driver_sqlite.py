@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from session_kit import ConfigError, SessionManager, open_driver
-from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable, sqlite_pool
+from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
 from session_kit.drivers.sqlite import SQLiteDriver
-from session_kit.drivers.sqlite_file import WRITES_PER_PRUNE
+from session_kit.drivers.support import sqlite_pool
+from session_kit.drivers.support.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from session_kit.drivers.base import CHANGED
 from session_kit.drivers.errors import Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.s3_client import NEVER_SENT, S3Client, code_of, status_of
+from session_kit.drivers.support.s3_client import NEVER_SENT, S3Client, code_of, status_of
 
 # How often a write is repeated that the server refused because another was under way (409).
 MAX_ATTEMPTS: Final = 8

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from session_kit.drivers.errors import DriverUnavailable
-from session_kit.drivers.folder import NOFOLLOW
+from session_kit.drivers.support.folder import NOFOLLOW
 
 try:
     import fcntl

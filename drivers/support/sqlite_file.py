@@ -21,9 +21,9 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.folder import expanded
-from session_kit.drivers.options import Duration
-from session_kit.drivers.sqlite_pool import SQLitePool, is_full
+from session_kit.drivers.support.folder import expanded
+from session_kit.drivers.support.options import Duration
+from session_kit.drivers.support.sqlite_pool import SQLitePool, is_full
 
 # Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
 WRITES_PER_PRUNE: Final = 256

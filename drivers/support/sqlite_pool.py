@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
-from session_kit.drivers.folder import NOFOLLOW, check_mounted, device_of
+from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of
 
 R = TypeVar("R")
 
