@@ -23,7 +23,7 @@ from session_kit.drivers.base import ANY, check_expected, check_ttl
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
 from session_kit.drivers.support.folder import make_file, make_private
 from session_kit.drivers.support.options import Duration, Size
-from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, transaction
+from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, has_table, transaction
 
 if TYPE_CHECKING:
     from typing import Self
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 DATABASE: Final = "cache.db"
 MODE_RAW: Final = 1
 NO_LIMIT: Final = 2**62
-MAGIC: Final = b"SQLite format 3\0"
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
@@ -153,9 +152,12 @@ class DiskDriver(SQLiteFileDriver):
     def _make(self) -> None:
         make_private(self.path, "disk", DATABASE)
         make_file(self.path / DATABASE, "disk")
-        with open(self.path / DATABASE, "rb") as file:
-            if file.read(len(MAGIC)) not in (b"", MAGIC):
-                raise DriverUnavailable(f"{self!r} cannot be used: {DATABASE} is not a database")
+        try:
+            has_table(self.path / DATABASE, "Cache")
+        except sqlite3.OperationalError:
+            pass  # somebody is at work on it
+        except sqlite3.DatabaseError as error:
+            raise DriverUnavailable(f"{self!r} cannot be used: {error}") from error
 
     def _create(self, database: sqlite3.Connection) -> None:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import sqlite3
@@ -16,7 +15,7 @@ from session_kit.drivers.base import ABSENT, ANY, CHANGED, Entry, check_key, che
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.support.folder import check_owner, make_file
 from session_kit.drivers.support.options import Duration
-from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, entry_of
+from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, entry_of, has_table
 
 if TYPE_CHECKING:
     from typing import Self
@@ -123,9 +122,7 @@ def _is_ours(path: Path) -> bool:
     """Whether the file is empty or a database with our table."""
     if path.stat().st_size == 0:
         return True
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as database:
-        try:
-            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries_expiry'").fetchone()
-        except sqlite3.Error:
-            return False
-    return found is not None
+    try:
+        return has_table(path, "entries_expiry")
+    except sqlite3.Error:
+        return False

@@ -263,6 +263,23 @@ def test_a_disk_that_was_taken_away_raises_instead_of_looking_empty(
     driver.close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="locks that end with any descriptor are those of POSIX")
+@pytest.mark.parametrize("scheme", ["disk", "sqlite"])
+def test_a_second_driver_on_the_same_file_does_not_end_the_locks_of_the_first(tmp_path: Path, scheme: str) -> None:
+    url = f"{scheme}://{tmp_path}/folder/store"
+    with contextlib.closing(open_driver(url)) as driver:
+        driver.set("key", b"value")
+        (log,) = (tmp_path / "folder").rglob("*-wal")
+        before = log.stat().st_ino
+        open_driver(url).close()
+        # Who closes a file that nobody else has locked writes the log back and removes it.
+        code = "import sys, session_kit; d = session_kit.open_driver(sys.argv[1]); d.set('other', b'value'); d.close()"
+        subprocess.run([sys.executable, "-c", code, url], check=True)
+        assert log.stat().st_ino == before
+        driver.set("key", b"new")
+        assert driver.get("other") == b"value"
+
+
 @pytest.mark.parametrize("scheme", ["disk", "sqlite"])
 @pytest.mark.parametrize("lost", ["-wal", "-shm"])
 def test_a_cleaner_that_takes_one_of_the_files_does_not_split_the_store(

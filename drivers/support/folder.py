@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -51,12 +52,20 @@ def check_owner(path: Path, scheme: str) -> None:
 
 
 def make_file(path: Path, scheme: str) -> None:
-    """Make the file, if there is none, readable by this user alone; and the folders above it. Raises `ConfigError`."""
+    """Make the file, if there is none, readable by this user alone; and the folders above it. Raises `ConfigError`.
+
+    One that is there is not opened: to close it would end the locks that this process has on it.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o600))
+        if path.is_symlink():
+            raise ConfigError(f"{scheme}://{path}: the file cannot be made: it is a link; name the file itself")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise ConfigError(f"{scheme}://{path}: the file cannot be made: {error.strerror}") from None
+    except ConfigError:
+        raise
     except ValueError:
         raise ConfigError(f"{str(path)!r} cannot be a file's name: it holds a NUL or a surrogate") from None
 

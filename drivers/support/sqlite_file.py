@@ -7,6 +7,7 @@ import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from session_kit.drivers.base import (
@@ -236,11 +237,19 @@ class SQLiteFileDriver(Driver):
     def _tidy(self) -> None:
         """After the first write, and once in so many."""
         if next(self._writes) % WRITES_PER_PRUNE == 0:
-            self._prune_batch()
+            with contextlib.suppress(DriverUnavailable):  # the write itself has succeeded; this comes again
+                self._prune_batch()
             self.connections.keep_reserve()
 
     def _prune_batch(self) -> int:
         return self._delete(self.table.prune, self.clock(), PRUNE_BATCH)
+
+
+def has_table(path: Path, name: str) -> bool:
+    """Whether the file has such a table or index, without waiting for anybody; raises `sqlite3.Error`."""
+    # Opened and closed in any other way, it would lose the locks that this process has on it.
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as database:
+        return database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
 
 @contextlib.contextmanager

@@ -26,13 +26,8 @@ BESIDE: Final = ("", "-wal", "-shm")  # the file, its log, and the index of that
 
 # A log that grew to the size at which SQLite writes it back (a thousand pages) needs this much room in the file.
 RESERVE: Final = 4 * 1024 * 1024
-# How SQLite says that there is no room: on the disk, within a quota, for the log's index, for one more file.
-NO_ROOM: Final = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR_WRITE,
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-    sqlite3.SQLITE_CANTOPEN,
-)
+# How SQLite says that there is no room: on the disk, within a quota, for the log's index.
+NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class SQLitePool:
@@ -78,7 +73,10 @@ class SQLitePool:
 
         From then on readers wait for nobody, by the rules of SQLite's write-ahead log.
         """
-        return self._file is not None and time.monotonic() - self._looked < LOOK_AGAIN
+        now = time.monotonic()
+        if now - self._looked >= LOOK_AGAIN and self._file is not None and self._identity() == self._file:
+            self._looked = now
+        return self._file is not None and now - self._looked < LOOK_AGAIN
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -90,7 +88,7 @@ class SQLitePool:
             finally:
                 self._give_back(idle, database)
         except sqlite3.OperationalError as error:
-            if _code(error) == sqlite3.SQLITE_BUSY:
+            if _is_busy(error):
                 raise self.locked() from error
             raise DriverUnavailable(f"{self._owner!r} cannot be used: {error}") from error
         except (sqlite3.Error, OSError) as error:
@@ -189,10 +187,10 @@ class SQLitePool:
             return idle, self._connect()
 
     def _give_back(self, idle: list[sqlite3.Connection], database: sqlite3.Connection) -> None:
-        if idle is self._idle:
-            idle.append(database)
-        else:  # the pool was closed, or the file is another by now
-            with self._lock:
+        with self._lock:
+            if idle is self._idle:
+                idle.append(database)
+            else:  # the pool was closed, or the file is another by now
                 self._discard(database)
 
     def _let_go(self) -> None:
@@ -256,7 +254,7 @@ class SQLitePool:
                     return database
                 except sqlite3.OperationalError as error:
                     # Others who make the tables at this moment are not always waited for by SQLite itself.
-                    if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    if not _is_busy(error) or time.monotonic() > deadline:
                         raise
                     time.sleep(0.001)
         except BaseException:
@@ -280,6 +278,11 @@ _inherited: list[sqlite3.Connection] = []
 def is_full(error: DriverUnavailable) -> bool:
     """Whether it was raised for want of room."""
     return _code(error.__cause__) in NO_ROOM
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = _code(error)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY  # with a reason above it
 
 
 def _code(error: BaseException | None) -> int | None:
