@@ -18,7 +18,7 @@ from session_kit.benchmarks.place import Meter, Place, labels, opened
 from session_kit.benchmarks.shift import Shift
 from session_kit.benchmarks.workloads import WORKLOADS, Workload
 from session_kit.drivers import ConfigError
-from session_kit.drivers.options import parse_size
+from session_kit.drivers.support.options import parse_size
 
 MODES = ("sync", "async")
 FULL_SIZES = ("200", "4KB", "64KB")

@@ -29,7 +29,12 @@ class Place(NamedTuple):
 
     def url(self, store: str) -> str:
         """The URL by which session_kit opens a store."""
-        return {"memory": "memory://", "disk": f"disk://{self.folder / 'disk'}", "Valkey": self.redis}[store]
+        return {
+            "memory": "memory://",
+            "sqlite": f"sqlite://{self.folder / 'sessions.db'}",
+            "disk": f"disk://{self.folder / 'disk'}",
+            "Valkey": self.redis,
+        }[store]
 
 
 class Peer(NamedTuple):
@@ -259,8 +264,8 @@ def django(sessions: str, store: str, place: Place) -> Any:
                 "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
                 "redis": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": place.redis},
             },
-            # As durable as session_kit's disk, and a connection that stays open; by default each write waits for the
-            # disk, and each request opens the file anew.
+            # As durable as session_kit's sqlite and disk, and a connection that stays open; by default each write waits
+            # for the disk, and each request opens the file anew.
             DATABASES={
                 "default": {
                     "ENGINE": "django.db.backends.sqlite3",
@@ -398,33 +403,35 @@ def aiohttp(sessions: str, store: str, place: Place) -> Any:
 # --- all of them ---
 
 
+STORES = ["memory", "sqlite", "disk", "Valkey"]
+
 _KINDS: dict[str, tuple[str, Callable[[str, str, Place], Any], dict[str, list[str]]]] = {
     "Starlette": (
         "asgi",
         starlette,
-        {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: ["memory", "disk", "Valkey"]},
+        {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: STORES},
     ),
     "Litestar": (
         "asgi",
         litestar,
-        {"its own": ["memory", "files", "Valkey"], OURS: ["memory", "disk", "Valkey"]},
+        {"its own": ["memory", "files", "Valkey"], OURS: STORES},
     ),
     "Flask": (
         "wsgi",
         flask,
-        {"its own": ["cookie"], "Flask-Session": ["memory", "files", "Valkey"], OURS: ["memory", "disk", "Valkey"]},
+        {"its own": ["cookie"], "Flask-Session": ["memory", "files", "Valkey"], OURS: STORES},
     ),
     "Django": (
         "wsgi",
         django,
         {
             "its own": ["memory", "files", "SQLite", "Valkey"],
-            OURS: ["memory", "disk", "Valkey"],
-            f"{OURS} middleware": ["memory", "disk", "Valkey"],
+            OURS: STORES,
+            f"{OURS} middleware": STORES,
         },
     ),
-    "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: ["memory", "disk", "Valkey"]}),
-    "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: ["memory", "disk", "Valkey"]}),
+    "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: STORES}),
+    "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: STORES}),
 }
 
 PEERS = [

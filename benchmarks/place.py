@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from session_kit.drivers import ConfigError, Driver, DriverError, DriverUnavailable, Entry
-from session_kit.drivers.folder import expanded
-from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import redact, split_url
+from session_kit.drivers.support.folder import expanded
+from session_kit.drivers.support.options import parse_duration
 from session_kit.store import UnstorageSessionStore, open_store
 from session_kit.testing import CountingDriver
 

@@ -346,15 +346,17 @@ def s3(noise: Noise) -> Iterator[Result]:
 
 
 def disk(noise: Noise) -> Iterator[Result]:
-    """The disk driver, beside diskcache as it comes."""
+    """The disk and SQLite drivers, beside diskcache as it comes."""
     import diskcache
 
     from session_kit.drivers.disk import DiskDriver
+    from session_kit.drivers.sqlite import SQLiteDriver
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cache = stack.enter_context(closing(diskcache.Cache(str(folder / "theirs"))))
         driver = stack.enter_context(closing(DiskDriver(folder / "ours")))
+        sqlite = stack.enter_context(closing(SQLiteDriver(folder / "ours.db")))
         names = [f"session-{number}" for number in range(1000)]
 
         def case(call: Callable[[str], object]) -> Case:
@@ -365,13 +367,17 @@ def disk(noise: Noise) -> Iterator[Result]:
             return call_all
 
         setting = {
-            "ours": case(lambda name: driver.set(name, VALUE, ttl=3600)),
+            "disk": case(lambda name: driver.set(name, VALUE, ttl=3600)),
+            "sqlite": case(lambda name: sqlite.set(name, VALUE, ttl=3600)),
             "theirs": case(lambda name: cache.set(name, VALUE, expire=3600)),
         }
         best = compare(setting, NUMBER, rounds=9, noise=noise)
-        yield Result("disk: set", "diskcache", best["ours"], best["theirs"], 0.8)
-        best = compare({"ours": case(driver.get), "theirs": case(cache.get)}, NUMBER, rounds=9, noise=noise)
-        yield Result("disk: get", "diskcache", best["ours"], best["theirs"], 1.2)
+        yield Result("disk: set", "diskcache", best["disk"], best["theirs"], 0.8)
+        yield Result("sqlite: set", "diskcache", best["sqlite"], best["theirs"], 0.6)
+        getting = {"disk": case(driver.get), "sqlite": case(sqlite.get), "theirs": case(cache.get)}
+        best = compare(getting, NUMBER, rounds=9, noise=noise)
+        yield Result("disk: get", "diskcache", best["disk"], best["theirs"], 1.2)
+        yield Result("sqlite: get", "diskcache", best["sqlite"], best["theirs"], 1.0)
 
 
 def memory(noise: Noise) -> Iterator[Result]:

@@ -15,34 +15,45 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import SplitResult
 
 from session_kit.drivers.errors import Conflict, Unsupported
-from session_kit.drivers.options import Parser, options_of
-from session_kit.drivers.twins import pause
+from session_kit.drivers.support.checks import (
+    ABSENT,
+    ANY,
+    CHANGED,
+    MAX_KEY_BYTES,
+    check_expected,
+    check_key,
+    check_ttl,
+    check_value,
+)
+from session_kit.drivers.support.options import Parser, options_of
+from session_kit.drivers.support.twins import pause
 
 if TYPE_CHECKING:
     from typing import Self
 
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "CHANGED",
+    "LIST_BATCH",
+    "MAX_KEY_BYTES",
+    "Capabilities",
+    "Driver",
+    "Entry",
+    "check_expected",
+    "check_key",
+    "check_ttl",
+    "check_value",
+]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MAX_KEY_BYTES: Final = 512
 LIST_BATCH: Final = 1000
-LONGEST_TTL: Final = float("inf")
-
-
-class Expect(Enum):
-    """The two special values of `expect=`; any other value is a version that a read returned."""
-
-    ANY = "any"
-    ABSENT = "absent"
-
-
-ANY: Final = Expect.ANY
-ABSENT: Final = Expect.ABSENT
 
 
 class Entry(NamedTuple):
@@ -82,44 +93,6 @@ class Capabilities:
     def __post_init__(self) -> None:
         if self.never_blocks and not self.quick_reads:
             object.__setattr__(self, "quick_reads", True)
-
-
-def check_key(key: str) -> None:
-    """Raise `ValueError` unless `key` is a non-empty string of at most 512 UTF-8 bytes.
-
-    >>> check_key("sess:42")
-    """
-    if not isinstance(key, str):
-        raise TypeError(f"a key must be a str, not {type(key).__name__}")
-    size = len(key)
-    if not key.isascii():
-        try:
-            size = len(key.encode())
-        except UnicodeEncodeError:
-            raise ValueError("a key must be valid Unicode; this one holds a lone surrogate") from None
-    if not 0 < size <= MAX_KEY_BYTES:
-        raise ValueError(f"a key must have 1 to {MAX_KEY_BYTES} UTF-8 bytes; this one has {size}")
-
-
-def check_value(value: bytes) -> None:
-    """Raise `TypeError` unless `value` is `bytes`."""
-    if type(value) is not bytes:
-        raise TypeError(f"a value must be bytes, not {type(value).__name__}")
-
-
-def check_ttl(ttl: float | None) -> None:
-    """Raise `ValueError` unless `ttl` is None or a number of seconds above zero.
-
-    >>> check_ttl(0.5)
-    >>> check_ttl(0)
-    Traceback (most recent call last):
-    ValueError: a ttl must be None or a finite number of seconds above 0, not 0
-    """
-    if ttl is None or (type(ttl) is float and 0.0 < ttl < LONGEST_TTL):
-        return
-    # `not ttl > 0` is also true of NaN; a bool is an int to Python, but never meant as a number of seconds.
-    if type(ttl) is bool or not isinstance(ttl, (int, float)) or not ttl > 0 or ttl == LONGEST_TTL:
-        raise ValueError(f"a ttl must be None or a finite number of seconds above 0, not {ttl!r}")
 
 
 class Driver:
@@ -257,7 +230,7 @@ class Driver:
 
     async def aread(self, key: str) -> Entry | None:
         """Async twin of `read`."""
-        return self.read(key) if self.capabilities.quick_reads else await self._in_thread(self.read, key)
+        return self.read(key) if self.reads_at_once() else await self._in_thread(self.read, key)
 
     async def aset(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
         """Async twin of `set`."""
@@ -281,11 +254,11 @@ class Driver:
 
     async def aget(self, key: str) -> bytes | None:
         """Async twin of `get`."""
-        return self.get(key) if self.capabilities.quick_reads else await self._in_thread(self.get, key)
+        return self.get(key) if self.reads_at_once() else await self._in_thread(self.get, key)
 
     async def ahas(self, key: str) -> bool:
         """Async twin of `has`."""
-        return self.has(key) if self.capabilities.quick_reads else await self._in_thread(self.has, key)
+        return self.has(key) if self.reads_at_once() else await self._in_thread(self.has, key)
 
     async def arenew(self, key: str, ttl: float) -> Entry | None:
         """Async twin of `renew`."""
@@ -325,6 +298,17 @@ class Driver:
         self.close()
 
     # --- for authors ---
+
+    def reads_at_once(self) -> bool:
+        """Whether a read waits for nothing, so that its async twin runs on the event loop itself.
+
+        Override it where `quick_reads` is true only once the backend has been opened.
+        """
+        return self.capabilities.quick_reads
+
+    def is_over(self, expires_at: float | None) -> bool:
+        """Whether an entry that ends then, in Unix time, has ended by this driver's clock."""
+        return expires_at is not None and expires_at <= self.clock()
 
     def expires_at(self, ttl: float | None) -> float | None:
         """Turn a ttl into a Unix time by this driver's clock, or raise `ValueError`."""

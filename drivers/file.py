@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import SplitResult
 
-from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
-from session_kit.drivers.envelope import HEADER, seal, unseal, unseal_header
-from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.folder import expanded, make_private, named_in
-from session_kit.drivers.names import FOLDER_END, key_of, parts_of
-from session_kit.drivers.options import Duration
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module or nothing: mypy knows the module
+from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_expected, check_key, check_value
+from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
+from session_kit.drivers.support.envelope import HEADER, seal, unseal, unseal_header
+from session_kit.drivers.support.file_locks import FileLocks
+from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private, named_in
+from session_kit.drivers.support.names import FOLDER_END, key_of, parts_of
+from session_kit.drivers.support.options import Duration
 
 if TYPE_CHECKING:
     from typing import Self
 
-CHANGED: Final = "the entry is not what was expected: it was changed, created or deleted meanwhile"
+log = logging.getLogger("session_kit.drivers")
+
 # Folders of our own, whose names no key can have.
 LOCKS: Final = ".locks"
 UNFINISHED: Final = ".unfinished"
@@ -35,8 +33,6 @@ UNFINISHED: Final = ".unfinished"
 LOCK_COUNT: Final = 64
 # A file that was begun so many seconds ago belongs to nobody who still lives.
 ABANDONED: Final = 3600.0
-# Without it a planted symbolic link would be followed; not every system has it.
-NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 
 
 class FileDriver(Driver):
@@ -48,12 +44,13 @@ class FileDriver(Driver):
     clock: Unix time in seconds.
 
     A write goes to a file of its own that then takes the place of the old one, so that a reader sees the old value or
-    the new one. Nothing removes what has expired but `prune`. For many writes `disk://` is several times faster.
+    the new one. A folder that is removed while it is in use is noticed at once and made anew. Nothing removes what has
+    expired but `prune`. For many writes `sqlite://` is several times faster.
 
     In a URL: `file:///var/lib/app?fsync=no`.
     """
 
-    capabilities = Capabilities(create=fcntl is not None, swap=fcntl is not None, shared=True, quick_reads=True)
+    capabilities = Capabilities(create=FileLocks.available, swap=FileLocks.available, shared=True, quick_reads=True)
 
     def __init__(
         self,
@@ -67,10 +64,15 @@ class FileDriver(Driver):
         self.path = expanded(path)
         self.timeout = timeout
         self._fsync = fsync
-        make_private(self.path, "file", LOCKS)
+        self._locks = FileLocks(self.path / LOCKS, timeout, owner=self, restore=self._restore)
         with self._translated():
-            for name in (LOCKS, UNFINISHED):
-                (self.path / name).mkdir(mode=0o700, exist_ok=True)
+            self._make()
+            self._device = device_of(self.path)
+
+    def _make(self) -> None:
+        make_private(self.path, "file", LOCKS)
+        for name in (LOCKS, UNFINISHED):
+            (self.path / name).mkdir(mode=0o700, exist_ok=True)
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
@@ -85,7 +87,10 @@ class FileDriver(Driver):
         path = self._path(key)
         with self._translated():
             data = self._load(path)
-        return None if data is None else self._live(unseal(data))
+        if data is None:
+            return None
+        entry = unseal(data)
+        return None if self.is_over(entry.expires_at) else entry
 
     def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> object:
         path = self._path(key)
@@ -139,18 +144,25 @@ class FileDriver(Driver):
                 if self._expires_at(path) <= self.clock():
                     path.unlink(missing_ok=True)
                     count += 1
-        with self._translated():
-            for path in (self.path / UNFINISHED).iterdir():
+        for path, _ in self._files(self.path / UNFINISHED, ""):
+            with self._translated(), contextlib.suppress(FileNotFoundError):  # whose process lives, and has finished it
                 if path.stat().st_mtime < time.time() - ABANDONED:
-                    path.unlink(missing_ok=True)
+                    path.unlink()
         return count
+
+    def before_fork(self) -> None:
+        self._locks.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self._locks.after_fork_in_parent()
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._locks.after_fork()
 
     def _path(self, key: str) -> Path:
         check_key(key)
         return self.path.joinpath(*parts_of(key))
-
-    def _live(self, entry: Entry) -> Entry | None:
-        return None if entry.expires_at is not None and entry.expires_at <= self.clock() else entry
 
     def _check(self, key: str, expect: object) -> None:
         try:
@@ -159,8 +171,7 @@ class FileDriver(Driver):
             if error.version is None or error.version != expect:
                 raise
             return
-        if (expect is not ABSENT) if entry is None else (entry.version != expect):
-            raise Conflict(CHANGED)
+        check_expected(entry is not None, None if entry is None else entry.version, expect)
 
     def _load(self, path: Path, size: int = -1) -> bytes | None:
         try:
@@ -170,9 +181,19 @@ class FileDriver(Driver):
             with open(path, "rb", opener=_open_no_link) as file:
                 return file.read(size)
         except FileNotFoundError:
-            if not (self.path / LOCKS).is_dir():
-                raise DriverUnavailable(f"{self!r}: the folder is gone; is its disk mounted?") from None
+            self._restore()
             return None
+
+    def _restore(self) -> None:
+        """Make what was removed while it was in use."""
+        if all((self.path / name).is_dir() for name in (LOCKS, UNFINISHED)):
+            return
+        check_mounted(self.path, self._device, self)
+        log.warning("%r: the folder was removed while it was in use; it is made anew", self)
+        try:
+            self._make()
+        except ConfigError as error:
+            raise DriverUnavailable(str(error)) from None
 
     def _expires_at(self, path: Path) -> float:
         """When the file expires: infinity for never, and 0 if it is not there or not one of ours."""
@@ -187,7 +208,7 @@ class FileDriver(Driver):
     def _replace(self, path: Path, data: bytes) -> None:
         unfinished = self.path / UNFINISHED / secrets.token_hex(16)
         try:
-            with open(unfinished, "xb", opener=_open_private) as file:
+            with self._begin(unfinished) as file:
                 file.write(data)
                 file.flush()
                 if self._fsync:
@@ -201,38 +222,31 @@ class FileDriver(Driver):
             unfinished.unlink(missing_ok=True)
             raise
 
-    @contextlib.contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
-        """Keep other writers of this file out, of this process and of others."""
-        if fcntl is None:
-            yield
-            return
-        name = f"{zlib.crc32(os.fsencode(path.name)) % LOCK_COUNT:02}"
-        descriptor = os.open(self.path / LOCKS / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | NOFOLLOW, 0o600)
+    def _begin(self, path: Path) -> BinaryIO:
         try:
-            deadline = time.monotonic() + self.timeout
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise DriverUnavailable(
-                            f"{self!r} stayed locked by another writer for longer than timeout={self.timeout:g} s"
-                        ) from None
-                    time.sleep(0.001)
-            yield
-        finally:
-            os.close(descriptor)
+            return open(path, "xb", opener=_open_private)
+        except FileNotFoundError:
+            self._restore()
+            return open(path, "xb", opener=_open_private)
+
+    def _locked(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """Keep other writers of this file out, of this process and of others."""
+        return self._locks.held(f"{zlib.crc32(os.fsencode(path.name)) % LOCK_COUNT:02}")
 
     def _files(self, folder: Path, name: str) -> Iterator[tuple[Path, str]]:
         """Each file with the name that its path spells."""
-        with self._translated(), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path), name + entry.name
-                elif entry.name.endswith(FOLDER_END) and entry.is_dir(follow_symlinks=False):
-                    yield from self._files(Path(entry.path), name + entry.name.removesuffix(FOLDER_END))
+        with self._translated():
+            try:
+                found = os.scandir(folder)
+            except FileNotFoundError:
+                self._restore()
+                return
+            with found as entries:
+                for entry in entries:
+                    if entry.is_file(follow_symlinks=False):
+                        yield Path(entry.path), name + entry.name
+                    elif entry.name.endswith(FOLDER_END) and entry.is_dir(follow_symlinks=False):
+                        yield from self._files(Path(entry.path), name + entry.name.removesuffix(FOLDER_END))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -9,23 +9,27 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import SplitResult
 
 import fsspec
 
 from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_key, check_value
-from session_kit.drivers.envelope import HEADER, Header, seal, unseal, unseal_header
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverError, DriverUnavailable
-from session_kit.drivers.names import FOLDER_END, key_of, path_of
-from session_kit.drivers.options import Parser, parser_for
 from session_kit.drivers.registry import ESCAPE, redact
-from session_kit.drivers.twins import Blocking, run
+from session_kit.drivers.support.envelope import HEADER, Header, TornEntry, seal, unseal, unseal_header
+from session_kit.drivers.support.names import FOLDER_END, key_of, path_of
+from session_kit.drivers.support.options import Parser, parser_for
+from session_kit.drivers.support.twins import Blocking, pause, run
 
 if TYPE_CHECKING:
     from typing import Self
 
+R = TypeVar("R")
+
 PREFIX: Final = "fsspec+"
+# Seconds until an entry that is torn is looked at again.
+WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 # What fsspec itself looks at, and what we have decided: nothing is cached, and nothing is shared with other code.
 OURS: Final = {"use_listings_cache": False, "skip_instance_cache": True}
 NO_OPTIONS: Final = {*OURS, "self", "args", "kwargs", "storage_options", "asynchronous", "loop", "fo", "fs"}
@@ -41,7 +45,9 @@ class FsspecDriver(Driver):
 
     fsspec promises neither exclusive creation nor conditional writes, so `expect=` is refused, and of two requests that
     write one session at the same moment the last wins. A value is replaced atomically where the file system does so
-    (object stores do). Where a file system calls an outage "not found", so does this driver.
+    (object stores do; for local files take `file://`). Elsewhere a read that meets a write waits for its end, and says
+    what it found: `CorruptEntry` if the entry stays torn, `DriverUnavailable` if it goes on changing. Where a file
+    system calls an outage "not found", so does this driver.
 
     In a URL: `gs://bucket/folder?project=shop`, `sftp://user:password@host/srv/sessions`, `fsspec+memory://name`.
     """
@@ -143,7 +149,7 @@ class FsspecDriver(Driver):
         count = 0
         for path, _ in self._files(self._root, ""):
             header = run(self._header(self._io(), path))
-            if header is not None and not self._is_live(header):
+            if header is not None and self.is_over(header.expires_at):
                 with self._translated("deleted"), contextlib.suppress(FileNotFoundError):
                     run(self._io().rm_file(path))
                     count += 1
@@ -157,11 +163,8 @@ class FsspecDriver(Driver):
 
     async def _read(self, io: Callable[[], Any], key: str) -> Entry | None:
         path = self._path(key)
-        data = await self._load(io(), path)
-        if data is None:
-            return None
-        entry = unseal(data)
-        return entry if self._is_live(entry) else None
+        entry = await self._load(io(), path, unseal)
+        return None if entry is None or self.is_over(entry.expires_at) else entry
 
     async def _set(self, io: Callable[[], Any], key: str, value: bytes, ttl: float | None, expect: object) -> object:
         path = self._path(key)
@@ -188,7 +191,7 @@ class FsspecDriver(Driver):
         else:
             if header is None:
                 return False
-            live = self._is_live(header)
+            live = not self.is_over(header.expires_at)
         with self._translated("deleted"):
             try:
                 await io().rm_file(path)
@@ -197,31 +200,43 @@ class FsspecDriver(Driver):
         return live
 
     async def _header(self, io: Any, path: str) -> Header | None:
-        data = await self._load(io, path, start=0, end=HEADER.size)
-        return None if data is None else unseal_header(data)
+        return await self._load(io, path, unseal_header, start=0, end=HEADER.size)
 
     async def _live_header(self, io: Any, path: str) -> Header | None:
         with contextlib.suppress(CorruptEntry):
             header = await self._header(io, path)
-            return header if header is not None and self._is_live(header) else None
+            return None if header is None or self.is_over(header.expires_at) else header
         return None
 
-    async def _load(self, io: Any, path: str, **part: int) -> bytes | None:
-        with self._translated("read"):
+    async def _load(self, io: Any, path: str, unseal: Callable[[bytes], R], **part: int) -> R | None:
+        """Read what `unseal` takes; again, for a while, if it is torn: few file systems replace a file at once."""
+        last: bytes | None = None
+        changes = False
+        for wait in (*WAITS, None):
+            with self._translated("read"):
+                try:
+                    data: bytes = await io.cat_file(path, **part)
+                except FileNotFoundError:
+                    return None
+            changes = changes or (last is not None and data != last)
             try:
-                data: bytes = await io.cat_file(path, **part)
-                return data
-            except FileNotFoundError:
-                return None
+                return unseal(data)
+            except TornEntry:
+                if wait is None and not changes:
+                    raise
+                last = data
+            if wait is not None:
+                await io.pause(wait)
+        raise DriverUnavailable(
+            f"{self!r} cannot be read: the entry is torn, since others write it all the time and this file system does"
+            " not replace a file at once"
+        )
 
     # --- the file system ---
 
     def _path(self, key: str) -> str:
         check_key(key)
         return f"{self._root}/{path_of(key)}"
-
-    def _is_live(self, entry: Entry | Header) -> bool:
-        return entry.expires_at is None or entry.expires_at > self.clock()
 
     def _files(self, folder: str, name: str) -> Iterator[tuple[str, str]]:
         """Each file of ours with its key."""
@@ -271,6 +286,7 @@ class _Native:
 
     def __init__(self, file_system: Any) -> None:
         self._file_system = file_system
+        self.pause = pause
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file_system, f"_{name}")

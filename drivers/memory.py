@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
 from session_kit.drivers.base import (
-    ABSENT,
     ANY,
     LIST_BATCH,
     Capabilities,
     Driver,
     Entry,
+    check_expected,
     check_key,
     check_ttl,
     check_value,
 )
-from session_kit.drivers.errors import ConfigError, Conflict
+from session_kit.drivers.errors import ConfigError
 from session_kit.drivers.registry import redact
-from session_kit.drivers.twins import pause
+from session_kit.drivers.support.twins import pause
 
 if TYPE_CHECKING:
     from typing import Self
@@ -293,8 +293,8 @@ def _is_live(stored: Stored, now: float) -> bool:
 
 
 def _check(stored: Stored | None, expect: object, now: float) -> None:
-    if (expect is not ABSENT) if stored is None or not _is_live(stored, now) else (stored[1] != expect):
-        raise Conflict("the entry is not what was expected: it was changed, created or deleted meanwhile")
+    found = stored is not None and _is_live(stored, now)
+    check_expected(found, None if stored is None else stored[1], expect)
 
 
 _shared: dict[str, MemoryDriver] = {}

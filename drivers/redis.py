@@ -23,10 +23,10 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import Conflict, CorruptEntry
-from session_kit.drivers.options import Duration
 from session_kit.drivers.redis_cluster import Cluster
 from session_kit.drivers.redis_endpoint import Endpoint
 from session_kit.drivers.redis_links import Command, GivenClient, Link, Wire, unavailable
+from session_kit.drivers.support.options import Duration
 
 if TYPE_CHECKING:
     from typing import Self

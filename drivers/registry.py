@@ -13,8 +13,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from session_kit.drivers.base import Driver
 from session_kit.drivers.errors import ConfigError
-from session_kit.drivers.folder import url_of
-from session_kit.drivers.options import convert, guess
+from session_kit.drivers.support.folder import url_of
+from session_kit.drivers.support.options import convert, guess
 
 Query = list[tuple[str, str]]
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from typing import Any, Literal, Unpack
 
-from session_kit.drivers.twins import on_event_loop
+from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager

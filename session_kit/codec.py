@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from session_kit.drivers.options import guess
+from session_kit.drivers.support.options import guess
 from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
 T = TypeVar("T")

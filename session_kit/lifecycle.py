@@ -20,7 +20,7 @@ import msgspec
 
 from session_kit.draft import Draft
 from session_kit.drivers import Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.twins import on_event_loop, run, run_to_end
+from session_kit.drivers.support.twins import on_event_loop, run, run_to_end
 from session_kit.errors import SessionError
 from session_kit.record import RESERVED, Record, name_of
 from session_kit.state import Attempt, Found, State, Stored, Written

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.codec import Codec, CodecName, make_codec
 from session_kit.cookie import Cookie, CookieHeaders, CookieOptions, Signer, check_id, is_test_host
-from session_kit.drivers.options import parse_duration, unknown_option
+from session_kit.drivers.support.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from session_kit.codec import Codec, JSONCodec
 from session_kit.drivers import ANY, Capabilities
-from session_kit.drivers.twins import Blocking, Native, run
+from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.errors import ConfigError
 from session_kit.record import Record
 

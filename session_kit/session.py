@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from session_kit.draft import DictHabits, Draft, Updater
-from session_kit.drivers.twins import on_event_loop, run
+from session_kit.drivers.support.twins import on_event_loop, run
 from session_kit.errors import SessionError, Unsupported
 from session_kit.lifecycle import Lifecycle
 from session_kit.owners import UserId, label_text, owner_text

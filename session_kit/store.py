@@ -17,9 +17,9 @@ from session_kit.codec import Codec, CodecName, JSONCodec, make_codec
 from session_kit.draft import check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities, Driver, Entry, open_driver
 from session_kit.drivers.base import check_key
-from session_kit.drivers.options import parse_duration
 from session_kit.drivers.registry import open_parts, redact, split_url
-from session_kit.drivers.twins import Blocking, Native, iterate, run
+from session_kit.drivers.support.options import parse_duration
+from session_kit.drivers.support.twins import Blocking, Native, iterate, run
 from session_kit.errors import ConfigError, Conflict, CorruptEntry
 from session_kit.owners import Owners, SessionInfo, UserId, owner_text
 from session_kit.record import RESERVED, SEPARATOR, Notes, Record, hash_id, split_id

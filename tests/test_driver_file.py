@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -177,15 +180,41 @@ def test_a_folder_that_is_open_to_others_is_refused(tmp_path: Path) -> None:
         FileDriver(tmp_path)
 
 
-def test_a_folder_that_is_gone_is_an_outage_not_a_missing_key(driver: FileDriver) -> None:
+@pytest.mark.parametrize("first", ["get", "set", "delete", "keys", "prune"])
+@pytest.mark.parametrize("what", [".", LOCKS, UNFINISHED])
+def test_a_folder_that_was_removed_under_a_running_process_is_made_anew_and_said_in_the_log(
+    driver: FileDriver, caplog: pytest.LogCaptureFixture, first: str, what: str
+) -> None:
+    driver.set("key", b"old")
+    shutil.rmtree(driver.path / what)
+    with caplog.at_level(logging.WARNING, "session_kit.drivers"):
+        if first == "get":
+            assert driver.get("key") == (None if what == "." else b"old")
+        elif first == "delete":
+            assert driver.delete("key") is (what != ".")
+        elif first == "keys":
+            assert list(driver.keys()) == ([] if what == "." else ["key"])
+        elif first == "prune":
+            driver.prune()
+        driver.set("key", b"new")
+    assert driver.get("key") == b"new"
+    assert caplog.text.count("was removed while it was in use") == 1
+    assert driver.path.stat().st_mode & 0o777 == 0o700
+    with contextlib.closing(FileDriver(driver.path)) as other:
+        assert other.get("key") == b"new"
+
+
+def test_a_disk_that_is_gone_is_an_outage_not_a_missing_key(driver: FileDriver) -> None:
     driver.set("key", b"value")
     driver.path.rename(driver.path.with_name("moved"))
-    with pytest.raises(DriverUnavailable, match="gone"):
+    driver._device += 1  # as if the folder had been on a disk of its own
+    with pytest.raises(DriverUnavailable, match="is its disk mounted"):
         driver.get("key")
     with pytest.raises(DriverUnavailable):
         driver.set("key", b"other")
     with pytest.raises(DriverUnavailable):
         list(driver.keys())
+    assert not driver.path.exists()
 
 
 def test_a_lock_that_is_held_is_an_outage_after_the_timeout(tmp_path: Path) -> None:

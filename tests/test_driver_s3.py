@@ -85,6 +85,7 @@ class Proxy:
         self.requests: Counter[str] = Counter()
         self.lose_answers_of: set[str] = set()
         self.strip_conditions = False
+        self.hides_what_is_missing = False
         self.status_of_next: dict[str, list[int]] = {}
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -105,6 +106,12 @@ class Proxy:
                 connection.request(method, self.path, body, headers)
                 answer = connection.getresponse()
                 content = answer.read()
+                if proxy.hides_what_is_missing and answer.status == 404 and method in ("GET", "HEAD"):
+                    # So does Amazon's S3, where the right to list the bucket is missing.
+                    refusal = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+                    self.reply(403, {"Content-Type": "application/xml"}, refusal)
+                    connection.close()
+                    return
                 if method in proxy.lose_answers_of:
                     proxy.lose_answers_of.discard(method)
                     self.close_connection = True
@@ -221,6 +228,30 @@ def test_sessions_fall_back_to_the_last_write_there(proxy: Proxy) -> None:
     session["visits"] = 1
     manager.commit(session)
     assert dict(manager.open(cookie)) == {"user": "ada", "visits": 1}
+    driver.close()
+
+
+def test_without_the_right_to_list_the_bucket_the_probe_says_so_before_anybody_is_locked_out(
+    proxy: Proxy, moto: S3Server
+) -> None:
+    proxy.hides_what_is_missing = True
+    driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=proxy.url)
+    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    session = manager.open()
+    session["user"] = "ada"
+    for call in (driver.prepare, lambda: driver.set("key", b"x", expect=ABSENT), lambda: manager.commit(session)):
+        with pytest.raises(DriverUnavailable, match="the permission s3:ListBucket is missing") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    for call in (lambda: driver.get("gone"), lambda: driver.has("gone"), lambda: driver.delete("gone")):
+        with pytest.raises(DriverUnavailable, match="s3:ListBucket on the bucket, without which"):
+            call()
+    with contextlib.closing(moto.client()) as client:
+        assert client.list_objects_v2(Bucket=BUCKET, Prefix=driver._folder)["KeyCount"] == 0
+    proxy.hides_what_is_missing = False  # it is granted, and nothing has to be restarted
+    manager.commit(session)
+    assert driver.get("gone") is None
+    assert driver.delete("gone") is False
     driver.close()
 
 

@@ -18,8 +18,9 @@ import pytest
 
 from session_kit import ConfigError, SessionManager, open_driver
 from session_kit.drivers import CorruptEntry, Driver, DriverUnavailable
-from session_kit.drivers import sqlite as sqlite_driver
-from session_kit.drivers.sqlite import WRITES_PER_PRUNE, SQLiteDriver
+from session_kit.drivers.sqlite import SQLiteDriver
+from session_kit.drivers.support import sqlite_pool
+from session_kit.drivers.support.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
@@ -131,37 +132,6 @@ def open_files(path: Path) -> list[str]:
     return [name for name in named if name.startswith(str(path))]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_children_that_were_forked_while_a_thread_writes_can_all_write(path: Path) -> None:
-    code = f"""
-import os, threading
-from session_kit.drivers.sqlite import SQLiteDriver
-
-driver = SQLiteDriver({str(path)!r})
-stop = threading.Event()
-
-def write():
-    while not stop.is_set():
-        driver.set("parent", b"value")
-
-thread = threading.Thread(target=write)
-thread.start()
-children = []
-for number in range(15):
-    child = os.fork()
-    if not child:
-        driver.set(f"child-{{number}}", b"value")
-        os._exit(0 if driver.get(f"child-{{number}}") == b"value" else 1)
-    children.append(child)
-failed = [child for child in children if os.waitpid(child, 0)[1]]
-stop.set()
-thread.join()
-driver.set("parent", b"after")
-assert not failed and driver.get("parent") == b"after" and len(list(driver.keys("child-"))) == 15, failed
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
-
-
 def test_a_writer_that_is_killed_loses_nothing_that_was_acknowledged(path: Path) -> None:
     code = f"""
 import itertools
@@ -186,7 +156,7 @@ for number in itertools.count():
 def test_a_file_that_is_removed_under_a_running_process_is_noticed(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite_driver, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(sqlite_pool, "LOOK_AGAIN", 0.0)
     with contextlib.closing(SQLiteDriver(path)) as one, contextlib.closing(SQLiteDriver(path)) as other:
         one.set("key", b"old")
         assert other.get("key") == b"old"
@@ -229,7 +199,7 @@ def test_a_full_disk_refuses_writes_and_nobody_is_kept_from_logging_out(path: Pa
     with contextlib.closing(SQLiteDriver(path)) as driver:
         driver.set("before", b"kept")
         driver.set("session", b"y" * 100_000)
-        (database,) = driver._idle
+        (database,) = driver.connections._idle
         ((pages,),) = database.execute("PRAGMA page_count").fetchall()
         database.execute(f"PRAGMA max_page_count = {pages}").fetchall()
         with pytest.raises(DriverUnavailable, match="full"):

@@ -12,7 +12,7 @@ import pytest
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Conflict, Driver
 from session_kit.drivers.s3 import S3Driver
-from session_kit.drivers.twins import Blocking
+from session_kit.drivers.support.twins import Blocking
 from session_kit.testing import FaultyDriver, Visitor
 
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_kit.drivers.names import DEVICES, PART_LENGTH, key_of, key_of_path, name_of, parts_of, path_of, stem_of
+from session_kit.drivers.support.names import (
+    DEVICES,
+    PART_LENGTH,
+    key_of,
+    key_of_path,
+    name_of,
+    parts_of,
+    path_of,
+    stem_of,
+)
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda key: len(key.encode()) <= 512)
 SAFE = re.compile(r"[a-z0-9\-_!$'()@,=~]+")

@@ -23,7 +23,7 @@ from session_kit import (
 )
 from session_kit.drivers import Conflict, CorruptEntry, Driver
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.drivers.twins import Blocking, Native, run
+from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.record import RESERVED, Notes, hash_id
 from session_kit.testing import CountingDriver, Face, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver

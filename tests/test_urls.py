@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from session_kit import ConfigError, open_driver, open_store, register_driver
 from session_kit.drivers import registry
-from session_kit.drivers.folder import named_in, url_of
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.drivers.options import Duration, Size, parse_duration, parse_size
+from session_kit.drivers.support.folder import named_in, url_of
+from session_kit.drivers.support.options import Duration, Size, parse_duration, parse_size
 from session_kit.testing import ManualClock
 
 ROOT = Path(__file__).parents[1]

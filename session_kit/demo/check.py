@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlencode
 import httpx
 from rich.console import Console
 
-from session_kit.drivers.folder import url_of
+from session_kit.drivers.support.folder import url_of
 from session_kit.store import UnstorageSessionStore, open_store
 
 GRACE = 1.5

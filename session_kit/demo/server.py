@@ -16,7 +16,7 @@ from rich.console import Console
 
 from session_kit.cookie import CookieOptions, check_secrets
 from session_kit.demo.app import make_app
-from session_kit.drivers.folder import url_of
+from session_kit.drivers.support.folder import url_of
 from session_kit.errors import ConfigError
 from session_kit.policy import Event
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 
-from session_kit.drivers.twins import run
+from session_kit.drivers.support.twins import run
 from session_kit.errors import CorruptEntry
 from session_kit.integrations.django.session import DjangoSession, open_session, read_key
 from session_kit.integrations.django.settings import store

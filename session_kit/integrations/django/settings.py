@@ -13,7 +13,7 @@ from django import conf
 from django.core.signals import setting_changed
 
 from session_kit.cookie import CookieOptions, check_secrets
-from session_kit.drivers.options import parse_duration
+from session_kit.drivers.support.options import parse_duration
 from session_kit.errors import ConfigError
 from session_kit.integrations.django.codec import LenientCodec
 from session_kit.integrations.django.expiry import Lifetime

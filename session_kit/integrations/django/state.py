@@ -10,7 +10,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import SynchronousOnlyOperation
 from django.utils.module_loading import import_string
 
-from session_kit.drivers.twins import on_event_loop
+from session_kit.drivers.support.twins import on_event_loop
 from session_kit.integrations.django.expiry import EXPIRY
 from session_kit.integrations.django.session import DjangoSession, open_session
 

@@ -1,0 +1,1 @@
+"""What the drivers are made of; none of these is a driver itself."""

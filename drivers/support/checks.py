@@ -1,0 +1,78 @@
+"""What every driver checks of what it is given, and what it raises if somebody else was faster."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from session_kit.drivers.errors import Conflict
+
+MAX_KEY_BYTES: Final = 512
+LONGEST_TTL: Final = float("inf")
+CHANGED: Final = "the entry is not what was expected: it was changed, created or deleted meanwhile"
+
+
+class Expect(Enum):
+    """The two special values of `expect=`; any other value is a version that a read returned."""
+
+    ANY = "any"
+    ABSENT = "absent"
+
+
+ANY: Final = Expect.ANY
+ABSENT: Final = Expect.ABSENT
+
+
+def check_key(key: str) -> None:
+    """Raise `ValueError` unless `key` is a non-empty string of at most 512 UTF-8 bytes.
+
+    >>> check_key("sess:42")
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"a key must be a str, not {type(key).__name__}")
+    size = len(key)
+    if not key.isascii():
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            raise ValueError("a key must be valid Unicode; this one holds a lone surrogate") from None
+    if not 0 < size <= MAX_KEY_BYTES:
+        raise ValueError(f"a key must have 1 to {MAX_KEY_BYTES} UTF-8 bytes; this one has {size}")
+
+
+def check_value(value: bytes) -> None:
+    """Raise `TypeError` unless `value` is `bytes`."""
+    if type(value) is not bytes:
+        raise TypeError(f"a value must be bytes, not {type(value).__name__}")
+
+
+def check_ttl(ttl: float | None) -> None:
+    """Raise `ValueError` unless `ttl` is None or a number of seconds above zero.
+
+    >>> check_ttl(0.5)
+    >>> check_ttl(0)
+    Traceback (most recent call last):
+    ValueError: a ttl must be None or a finite number of seconds above 0, not 0
+    """
+    if ttl is None or (type(ttl) is float and 0.0 < ttl < LONGEST_TTL):
+        return
+    # `not ttl > 0` is also true of NaN; a bool is an int to Python, but never meant as a number of seconds.
+    if type(ttl) is bool or not isinstance(ttl, (int, float)) or not ttl > 0 or ttl == LONGEST_TTL:
+        raise ValueError(f"a ttl must be None or a finite number of seconds above 0, not {ttl!r}")
+
+
+def check_expected(found: bool, version: object, expect: object) -> None:
+    """Raise `Conflict` unless what is there is what `expect` asks for.
+
+    found: whether there is a live entry; version: of which version.
+
+    >>> check_expected(False, None, ABSENT)
+    >>> check_expected(True, 7, 7)
+    >>> check_expected(True, 8, 7)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    session_kit.drivers.errors.Conflict: the entry is not what was expected...
+    """
+    if expect is ANY:
+        return
+    if found if expect is ABSENT else not found or version != expect:
+        raise Conflict(CHANGED)

@@ -1,0 +1,102 @@
+"""A place for sessions among the files of this machine: nobody else may look into it, and its loss is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path, PurePath, PureWindowsPath
+from urllib.parse import quote, unquote
+
+from session_kit.drivers.errors import ConfigError, DriverUnavailable
+
+# Without it a planted symbolic link would be followed; not every system has it.
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def named_in(url_path: str, *, windows: bool = os.name == "nt") -> str:
+    """The file or folder that the path of a URL names: on Windows `/C:/data` is `C:/data`."""
+    path = unquote(url_path)
+    return path[1:] if windows and PureWindowsPath(path[1:]).is_absolute() else path
+
+
+def url_of(scheme: str, path: PurePath) -> str:
+    """The URL that names `path`.
+
+    >>> url_of("disk", PureWindowsPath("C:/Users/Ada")), url_of("disk", PurePath("/srv/a b"))
+    ('disk:///C:/Users/Ada', 'disk:///srv/a%20b')
+    """
+    return f"{scheme}:///{quote(path.as_posix().lstrip('/'), safe='/:')}"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path that is meant, with `~` and `$NAME` filled in."""
+    return Path(os.path.expandvars(os.path.expanduser(path))).absolute()
+
+
+def make_private(path: Path, scheme: str, ours: str) -> None:
+    """Make the folder, readable by this user alone; refuse one that others can use and that is not ours to close.
+
+    ours: the name of a file or folder by which we know that it was made for us.
+    Raises `ConfigError`.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{scheme}://{path}: the folder cannot be made: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{str(path)!r} cannot be the name of a folder: it holds a NUL or a lone surrogate") from None
+    check_owner(path, scheme)
+    if path.stat().st_mode & 0o077 and os.name == "posix":
+        if (path / ours).exists() or not any(path.iterdir()):
+            path.chmod(0o700)
+        else:
+            raise ConfigError(
+                f"{scheme}://{path}: the folder is open to other users and holds other files; name a folder of its own"
+            )
+
+
+def check_owner(path: Path, scheme: str) -> None:
+    """Raise `ConfigError` if the folder or file is another user's, who can read and write whatever its mode is."""
+    if os.name != "posix":
+        return
+    owner = path.stat().st_uid
+    if owner not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"{scheme}://{path} belongs to another user (uid {owner}, this process runs as {os.geteuid()}), who can"
+            " read every session there: give it to this user, or name another"
+        )
+
+
+def make_file(path: Path, scheme: str) -> None:
+    """Make the file, if there is none, readable by this user alone; and the folders above it. Raises `ConfigError`.
+
+    One that is there is not opened: to close it would end the locks that this process has on it.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_symlink():
+            raise ConfigError(f"{scheme}://{path}: the file cannot be made: it is a link; name the file itself")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise ConfigError(f"{scheme}://{path}: the file cannot be made: {error.strerror}") from None
+    except ConfigError:
+        raise
+    except ValueError:
+        raise ConfigError(f"{str(path)!r} cannot be a file's name: it holds a NUL or a surrogate") from None
+
+
+def device_of(path: Path) -> int:
+    """The device that the path is on, or would be."""
+    while not path.exists():
+        path = path.parent
+    return path.stat().st_dev
+
+
+def check_mounted(path: Path, device: int, owner: object) -> None:
+    """Raise `DriverUnavailable` if what is lost lay on a device that is not there any more: it is not gone for good.
+
+    device: what `device_of` told before the loss. owner: the driver, for the message.
+    """
+    if device_of(path) != device:
+        raise DriverUnavailable(f"{owner!r} is gone with the file system that it was on; is its disk mounted?")

@@ -1,0 +1,185 @@
+"""A client of a server that speaks S3, for one bucket: how it is opened, and what its errors mean."""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import boto3
+import botocore.handlers
+import botocore.loaders
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from botocore.parsers import ResponseParserError
+
+from session_kit.drivers.errors import ConfigError, DriverUnavailable
+
+R = TypeVar("R")
+
+BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+FAILURES: Final = (ClientError, BotoCoreError, ResponseParserError)
+# A request that failed so has not reached the server.
+NEVER_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError, PartialCredentialsError)
+
+
+class S3Client:
+    """Requests to one bucket.
+
+    where: what error messages begin with. given: a boto3 client that is used as it is and never closed; then the
+    settings mean nothing. connections: how many requests are under way at a time.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        where: str,
+        given: Any,
+        endpoint_url: str | None,
+        region: str | None,
+        profile: str | None,
+        timeout: float,
+        connections: int,
+    ) -> None:
+        if not BUCKET.fullmatch(bucket):
+            raise ConfigError(f"{where}: {bucket!r} cannot be the name of a bucket")
+        if endpoint_url is not None and not re.match(r"https?://[^/]", endpoint_url):
+            raise ConfigError(f"{where}: endpoint_url must begin with http:// or https:// and name a host")
+        if profile is not None and profile not in botocore.session.get_session().available_profiles:
+            raise ConfigError(f"{where}: there is no profile {profile!r} in the configuration of boto3")
+        self.bucket = bucket
+        self.where = where
+        self._given = given
+        self._endpoint_url, self._region, self._profile = endpoint_url, region, profile
+        self._timeout = timeout
+        self._connections = connections
+        self._begin()
+
+    def _begin(self) -> None:
+        self._opening = threading.Lock()
+        self._opened: Any = self._given
+
+    def ask(self, operation: str, **arguments: Any) -> Any:
+        """Make a request. `ClientError` if the server refuses it, `DriverUnavailable` if there is no answer."""
+        call = getattr(self._client(), operation)
+        return self.asked(lambda: call(Bucket=self.bucket, **arguments))
+
+    def asked(self, ask: Callable[[], R]) -> R:
+        """The same for what is left to do of a request."""
+        try:
+            return ask()
+        except ClientError:
+            raise
+        except FAILURES as error:
+            raise self.unavailable(error) from error
+
+    def must(self, operation: str, **arguments: Any) -> Any:
+        """Make a request that no server refuses, or `DriverUnavailable`."""
+        try:
+            return self.ask(operation, **arguments)
+        except ClientError as error:
+            raise self.unavailable(error) from None
+
+    def unavailable(self, error: Exception) -> DriverUnavailable:
+        """The error to raise for one of boto3's."""
+        return DriverUnavailable(f"{self.where}: {_reason(error)}")
+
+    def close(self) -> None:
+        """Close what was opened here. It opens again by itself."""
+        with self._opening:
+            client, self._opened = self._opened, self._given
+        if client is not None and client is not self._given:
+            client.close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone."""
+        self._begin()
+
+    def _client(self) -> Any:
+        if self._opened is None:
+            with self._opening:
+                if self._opened is None:
+                    self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> Any:
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _models())
+        session = boto3.session.Session(profile_name=self._profile, botocore_session=core)
+        config = Config(
+            connect_timeout=self._timeout / 2,
+            read_timeout=self._timeout / 2,
+            retries={"mode": "standard", "total_max_attempts": 2},
+            max_pool_connections=2 * self._connections,
+            # Servers other than Amazon's are often reached by an address, in front of which no bucket can stand.
+            s3={"addressing_style": "path"} if self._endpoint_url else {},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        client = session.client(
+            "s3",
+            endpoint_url=self._endpoint_url,
+            region_name=self._region or session.region_name or "us-east-1",
+            config=config,
+        )
+        # "Expect: 100-continue" saves nothing with small bodies, and lets racers wait for each other.
+        client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        return client
+
+
+@functools.cache
+def _models() -> Any:
+    """The descriptions of the service, which take most of the time that a new client needs; read once a process."""
+    return botocore.loaders.create_loader()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that show neither key nor secret."""
+    if isinstance(error, ClientError):
+        code, status = code_of(error), status_of(error)
+        if code == "NoSuchBucket" or status == 404:
+            return "the bucket does not exist"
+        if code in ("AccessDenied", "403"):
+            return (
+                f"the server refuses ({code}); check credentials and permissions: s3:GetObject, s3:PutObject and"
+                " s3:DeleteObject on the objects, and s3:ListBucket on the bucket, without which it also refuses to"
+                " say that an object is not there"
+            )
+        if status in (401, 403):
+            return f"the server refuses ({code}); check credentials and permissions"
+        return f"the server answers {code} ({status})"
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile"
+    if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
+        return "no answer within the timeout"
+    if isinstance(error, EndpointConnectionError):
+        return "nobody answers at this endpoint"
+    if isinstance(error, ResponseParserError):
+        return "what answers there does not speak S3"
+    if isinstance(error, (HTTPClientError, ResponseStreamingError)):
+        return "the connection was lost"
+    return type(error).__name__
+
+
+def code_of(error: ClientError) -> str:
+    """The server's own name for the error."""
+    return str(error.response.get("Error", {}).get("Code", "unknown error"))
+
+
+def status_of(error: ClientError) -> int:
+    """The HTTP status; 0 if there was none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
