@@ -5,6 +5,7 @@ PostgreSQL comes with a wheel; PgBouncer has none and has to be on the PATH.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -19,7 +20,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from tests.servers import HOST, Server, ServerError, program, wait_until
+from tests.servers import HOST, Listener, Server, ServerError, program, pump, wait_until
 
 
 class Unprivileged(Server):
@@ -88,9 +89,9 @@ class Postgres(Unprivileged):
     def url(self) -> str:
         return f"postgresql://postgres@{HOST}:{self.port}/postgres"
 
-    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+    def connect(self, *, autocommit: bool = True) -> psycopg.Connection[Any]:
         """A connection to look at the server with; close it, or use it as a context manager."""
-        return psycopg.connect(self.url, autocommit=True, **options)
+        return psycopg.connect(self.url, autocommit=autocommit)
 
     def ask(self, sql: str, *parameters: object) -> list[Any]:
         """The rows that the server answers to a statement; none for what has no rows."""
@@ -106,6 +107,21 @@ class Postgres(Unprivileged):
     def sessions(self) -> int:
         """How many connections our drivers have."""
         return int(self.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'session-kit'")[0][0])
+
+    def demand_passwords(self) -> None:
+        """Let nobody in over the network without one, from now on."""
+        (self.data / "cluster" / "pg_hba.conf").write_text(
+            "local all all trust\nhost all postgres all trust\nhost all all all scram-sha-256\n"
+        )
+        self.ask("SELECT pg_reload_conf()")
+
+    def configure(self, name: str, value: str) -> None:
+        """Change a setting while it runs."""
+        with self.connect() as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: self.ask(f"SHOW {name}") == [(value,)], "the setting")
 
     def promote(self) -> None:
         """Make a standby a primary."""
@@ -170,6 +186,32 @@ class PgBouncer(Unprivileged):
     @property
     def url(self) -> str:
         return f"postgresql://postgres@{HOST}:{self.port}/postgres"
+
+
+class Tap(Listener):
+    """Passes on all that a client and a server say, and counts how often the server is ready for the next question."""
+
+    def __init__(self, server: Postgres) -> None:
+        self.round_trips = 0
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, out = await asyncio.open_connection(*server.address)
+            ways = [asyncio.ensure_future(way) for way in (pump(reader, out), self._count(there, writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                out.transport.abort()
+
+        super().__init__(forward)
+        self.url = f"postgresql://postgres@{self.host}:{self.port}/postgres"
+
+    async def _count(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            self.round_trips += data.count(b"Z\0\0\0\5I")
+            writer.write(data)
+            await writer.drain()
 
 
 def start_postgres(folder: Path, config: Mapping[str, str] | None = None) -> Postgres:

@@ -658,7 +658,7 @@ class TlsServer(Listener):
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             target_reader, target_writer = await asyncio.open_connection(HOST, target_port)
-            there, back = _pump(reader, target_writer), _pump(target_reader, writer)
+            there, back = pump(reader, target_writer), pump(target_reader, writer)
             ways = [asyncio.ensure_future(way) for way in (there, back)]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -670,7 +670,7 @@ class TlsServer(Listener):
         super().__init__(forward, context)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)

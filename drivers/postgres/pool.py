@@ -84,14 +84,16 @@ class Pool:
         return None
 
     async def _opened(self) -> Connection:
+        parameters = self._parameters
         try:
-            return await self._connect(self._parameters)
+            return await self._connect(parameters)
         except psycopg.Error as error:
             text = str(error)
-        if "unsupported startup parameter" in text and self._parameters is not self._settings.parameters:
+        # Outside, because the error knows the password.
+        if "unsupported startup parameter" in text and parameters is not self._settings.parameters:
             self._parameters = self._settings.parameters  # PgBouncer lets no client set them
             return await self._opened()
-        raise NotConnected(plain(text))  # outside, because the error knows the password
+        raise NotConnected(plain(text))
 
     async def _steer(self, steps: Generator[bool, None, PGresult], socket: int) -> PGresult:
         deadline = time.monotonic() + self._settings.timeout + PATIENCE
