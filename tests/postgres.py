@@ -33,7 +33,7 @@ class Unprivileged(Server):
 
     def _make_folder(self) -> None:
         # Short, because it is to hold a socket, and where that user can go.
-        self.data = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir="/tmp"))  # noqa: S108
+        self.data = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir="/tmp"))
         atexit.register(shutil.rmtree, self.data, ignore_errors=True)
         if user := self._user():
             shutil.chown(self.data, user)
@@ -148,7 +148,7 @@ class Postgres(Unprivileged):
 
     def _processes(self) -> list[psutil.Process]:
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            return list(psutil.Process(self.process.pid).children(recursive=True))
         except psutil.NoSuchProcess:
             return []
 

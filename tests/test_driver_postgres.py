@@ -218,8 +218,8 @@ def test_names_are_quoted_and_what_is_missing_is_made(fresh: str, colour: str) -
             [schema],
         ).fetchall()
         assert found == [(table, schema, "u")]
-        plan = client.execute(f"""SELECT indexdef FROM pg_indexes WHERE schemaname = '{schema}'""").fetchall()
-        assert any("(expires_at)" in definition for (definition,) in plan)
+        indexes = client.execute("SELECT indexdef FROM pg_indexes WHERE schemaname = %s", [schema]).fetchall()
+        assert any("(expires_at)" in definition for (definition,) in indexes)
 
 
 def test_a_role_that_may_not_create_works_where_the_table_is(fresh: str, postgres: Postgres) -> None:

@@ -145,8 +145,8 @@ def test_a_read_that_is_cut_off_is_tried_once_more_and_a_write_is_not(own: Postg
                 other.execute("LOCK TABLE session_kit")
                 task = asyncio.create_task(use(method, *args))
                 waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                await asyncio.to_thread(wait_until, lambda: own.ask(f"SELECT 1 {waiting}"), "the call")  # noqa: B023, S608
-                own.ask(f"SELECT pg_terminate_backend(pid) {waiting}")  # noqa: S608
+                await asyncio.to_thread(wait_until, lambda: own.ask(f"SELECT 1 {waiting}"), "the call")  # noqa: B023
+                own.ask(f"SELECT pg_terminate_backend(pid) {waiting}")
                 other.rollback()
             if method == "get":
                 assert await task == b"value"
