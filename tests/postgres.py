@@ -189,13 +189,17 @@ class PgBouncer(Unprivileged):
 
 
 class Tap(Listener):
-    """Passes on all that a client and a server say, and counts how often the server is ready for the next question."""
+    """An address in front of a server: passes on all that is said, and counts the answers.
+
+    server: where new connections go.
+    """
 
     def __init__(self, server: Postgres) -> None:
+        self.server = server
         self.round_trips = 0
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there, out = await asyncio.open_connection(*server.address)
+            there, out = await asyncio.open_connection(*self.server.address)
             ways = [asyncio.ensure_future(way) for way in (pump(reader, out), self._count(there, writer))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

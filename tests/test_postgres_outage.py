@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ import pytest
 from session_kit import DriverUnavailable
 from session_kit.drivers.postgres import PostgresDriver
 from session_kit.testing.conformance import in_threads
-from tests.postgres import Postgres, start_postgres
+from tests.postgres import Postgres, Tap, start_postgres
 from tests.servers import HOST, silent_server, wait_until, wrong_server
 from tests.test_driver_postgres import both, call
 
@@ -223,12 +226,40 @@ def test_a_primary_that_becomes_read_only_is_an_outage_until_there_is_another(po
 
 
 @both
+def test_behind_one_address_the_new_primary_is_found_by_the_next_call(
+    own: Postgres, postgres: Postgres, colour: str
+) -> None:
+    postgres.empty()
+    with Tap(own) as address:
+        driver = PostgresDriver(address.url)
+
+        async def main() -> None:
+            if colour == "async":
+                await asyncio.gather(*[driver.aset(f"key-{number}", b"old") for number in range(8)])
+            else:
+                in_threads([lambda number=number: driver.set(f"key-{number}", b"old") for number in range(8)])  # type: ignore[misc]
+            own.configure("default_transaction_read_only", "on")
+            address.server = postgres
+            # Of the connections that are open, all lead to the server of before.
+            for number in range(8):
+                if colour == "async":
+                    await driver.aset(f"key-{number}", b"new")
+                else:
+                    driver.set(f"key-{number}", b"new")
+            await driver.aclose()
+
+        asyncio.run(main())
+        assert postgres.ask("SELECT value FROM session_kit") == [(b"new",)] * 8
+        driver.close()
+
+
+@both
 def test_a_failover_to_the_standby_loses_no_acknowledged_write(tmp_path: Path, colour: str) -> None:
     with (
         start_postgres(tmp_path) as primary,
         Postgres(tmp_path, primary=primary) as standby,
     ):
-        url = f"postgresql://postgres@{HOST}:{primary.port},{HOST}:{standby.port}/postgres"
+        url = f"postgresql://postgres@{HOST}:{standby.port},{HOST}:{primary.port}/postgres"
         driver = PostgresDriver(url, timeout=2)
         driver.has("key")
         # From now on each write is at the standby before it is acknowledged.
@@ -243,7 +274,38 @@ def test_a_failover_to_the_standby_loses_no_acknowledged_write(tmp_path: Path, c
         driver.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_leaves_the_connections_of_its_parent_alone(postgres: Postgres) -> None:
+    driver = PostgresDriver(postgres.url)
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'session-kit' ORDER BY pid"
+
+    async def main() -> None:
+        await driver.aget("key")
+        driver.get("key")
+        before = postgres.ask(ours)
+        child = os.fork()
+        if child == 0:
+            try:
+                driver.close()
+                del driver._pools
+                gc.collect()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        await driver.aget("key")
+        driver.get("key")
+        assert postgres.ask(ours) == before
+        await driver.aclose()
+
+    asyncio.run(main())
+    driver.close()
+
+
+@forks
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forks_while_threads_write_disturb_neither_side(postgres: Postgres) -> None:
     postgres.empty()
@@ -268,3 +330,32 @@ def test_forks_while_threads_write_disturb_neither_side(postgres: Postgres) -> N
     assert is_lost(driver, blocking.acknowledged + native.acknowledged) == set()
     assert sum(1 for _ in driver.keys("child-")) == 16
     driver.close()
+
+
+GREENLETS = """
+import sys, time
+from session_kit import open_driver
+driver = open_driver(sys.argv[1] + "?max_connections=2")  # before, as by gunicorn's --preload
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent, psycopg
+with psycopg.connect(sys.argv[1]) as other:
+    other.execute("LOCK TABLE session_kit")
+    waiting = [gevent.spawn(driver.get, "key") for _ in range(20)]
+    gevent.sleep(0.3)
+    assert not any(one.ready() for one in waiting)
+    other.rollback()
+    begin = time.monotonic()
+    assert [one.get() for one in waiting] == [b"value"] * 20
+    assert time.monotonic() - begin < 1
+"""
+
+
+def test_greenlets_that_wait_for_a_connection_let_the_others_run(postgres: Postgres) -> None:
+    postgres.empty()
+    driver = PostgresDriver(postgres.url)
+    driver.set("key", b"value")
+    driver.close()
+    command = [sys.executable, "-c", GREENLETS, postgres.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr

@@ -75,7 +75,7 @@ class PostgresDriver(Driver):
     table: its name; made at first use where it is not there. Default `session_kit`.
     schema: where it is; also made. Default: the first of the role's search path.
     unlogged: make the table without a write-ahead log: faster, and emptied by a crash of the server. Default no.
-    timeout: seconds, for connecting, for a free connection and for each answer. Default 5.
+    timeout: seconds, for connecting (2 at least), for a free connection and for each answer. Default 5.
     max_connections: of blocking code at a time, and of each event loop. Default 10.
     options: those of libpq, as `sslmode`, `sslrootcert`, `host` (the folder of a Unix socket), `application_name`.
     clock: Unix time in seconds; the server's own is not asked.
@@ -202,8 +202,8 @@ class PostgresDriver(Driver):
             start = page[-1] + b"\0"  # the least that is greater than this key
 
     async def _ask(self, pool: Pool, request: Request[R]) -> R:
-        """Send a request, once more where that does no harm, and read the answer."""
-        again = True
+        """Send a request, once more for each reason for which that does no harm, and read the answer."""
+        reasons: set[str] = set()
         for _ in range(MOST_TRIES):
             try:
                 return request.parse(await pool.run(request.statement))
@@ -214,9 +214,9 @@ class PostgresDriver(Driver):
             remedy = self._statements.remedies.get(failure.code)
             # Nothing was done, or doing it twice does no harm.
             safe = remedy is not None or failure.code == READ_ONLY or (request.repeatable and isinstance(failure, Lost))
-            if not (again and safe):
+            if not safe or failure.code in reasons:
                 break
-            again = False
+            reasons.add(failure.code)
             if remedy is not None:
                 await self._ask(pool, remedy)
         raise unavailable(str(self._settings), str(self._table), failure)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import re
 import select
 import threading
 import time
@@ -27,6 +28,8 @@ Connection: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 # The server's own word comes first, where it keeps the time: it says that nothing was done.
 PATIENCE: Final = 0.5  # seconds
+# What PgBouncer and Amazon's proxy say, whose connections are not ours alone to set a timeout for.
+NO_OPTIONS: Final = re.compile("unsupported startup parameter|command-line options")
 
 
 class Pool:
@@ -90,8 +93,8 @@ class Pool:
         except psycopg.Error as error:
             text = str(error)
         # Outside, because the error knows the password.
-        if "unsupported startup parameter" in text and parameters is not self._settings.parameters:
-            self._parameters = self._settings.parameters  # PgBouncer lets no client set them
+        if NO_OPTIONS.search(text) and parameters is not self._settings.parameters:
+            self._parameters = self._settings.parameters
             return await self._opened()
         raise NotConnected(plain(text))
 
