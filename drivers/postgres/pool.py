@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import re
 import select
@@ -38,6 +39,7 @@ class Pool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._idle: deque[Connection] = deque()
+        self._process = os.getpid()
         self._parameters = settings.timed()
 
     def __del__(self) -> None:
@@ -52,13 +54,13 @@ class Pool:
                 answer = await self._steer(exchange(connection.pgconn, statement), connection.pgconn.socket)
             except Refused as refused:
                 if refused.code == READ_ONLY:  # another server takes the writes now
-                    _finish(connection)
+                    self._finish(connection)
                     self.close()
                 else:
                     self._idle.append(connection)
                 raise
             except BaseException:
-                _finish(connection)
+                self._finish(connection)
                 raise
             self._idle.append(connection)
             return answer
@@ -69,12 +71,14 @@ class Pool:
         """Close the connections that nobody uses."""
         with contextlib.suppress(IndexError):
             while True:
-                _finish(self._idle.pop())
+                self._finish(self._idle.pop())
 
-    def inherited(self) -> list[Connection]:
-        """The connections that nobody uses, which are no longer ours: after a fork they are the parent's."""
-        taken, self._idle = list(self._idle), deque()
-        return taken
+    def _finish(self, connection: Connection) -> None:
+        if os.getpid() == self._process:
+            # As `close` does, which waits for nothing either, but is a coroutine for one of the two.
+            connection.pgconn.finish()
+        else:  # the parent's: to close it would end its session at the server
+            _inherited.append(connection)
 
     def _quiet(self) -> Connection | None:
         """The connection that was used last, if nothing has come on it since: that would be its end."""
@@ -83,14 +87,14 @@ class Pool:
                 connection = self._idle.pop()
                 if not _ready(connection.pgconn.socket, writing=False, seconds=0):
                     return connection
-                _finish(connection)
+                self._finish(connection)
         return None
 
     async def _opened(self) -> Connection:
         parameters = self._parameters
         try:
             return await self._connect(parameters)
-        except psycopg.Error as error:
+        except (psycopg.Error, OSError, UnicodeError) as error:
             text = str(error)
         # Outside, because the error knows the password.
         if NO_OPTIONS.search(text) and parameters is not self._settings.parameters:
@@ -209,11 +213,11 @@ class Pools:
 
     def blocking(self) -> Pool:
         """The pool of blocking code."""
-        if self._blocking is None:
+        pool = self._blocking
+        if pool is None:
             with self._lock:
-                if self._blocking is None:
-                    self._blocking = BlockingPool(self._settings)
-        return self._blocking
+                pool = self._blocking = self._blocking or BlockingPool(self._settings)
+        return pool
 
     def of_this_loop(self) -> Pool:
         """The pool of the running event loop."""
@@ -227,12 +231,12 @@ class Pools:
     def close(self) -> None:
         """Close the connections that nobody uses; those that are in use end with their calls."""
         # What is idle is in nobody's hands, so that another thread than its loop's may close it.
-        pools: list[Pool] = list(self._loops.values())
-        if self._blocking is not None:
-            pools.append(self._blocking)
+        pools = [*self._loops.values(), *([self._blocking] if self._blocking else [])]
         self._begin()
         for pool in pools:
             pool.close()
+
+    after_fork = close  # begins anew, and leaves the parent's connections alone
 
     def close_of_this_loop(self) -> None:
         """Close what is this event loop's, and what is nobody's: other loops and threads may go on."""
@@ -242,12 +246,6 @@ class Pools:
         if self._blocking is not None:
             self._blocking.close()
 
-    def after_fork(self) -> None:
-        """Begin anew, in the child. To close the parent's connections would end its sessions at the server."""
-        for pool in [*self._loops.values(), *([self._blocking] if self._blocking else [])]:
-            _inherited.extend(pool.inherited())
-        self._begin()
-
     def _close_of_closed_loops(self) -> None:
         for loop in list(self._loops):
             if loop.is_closed() and (pool := self._loops.pop(loop, None)) is not None:
@@ -256,11 +254,6 @@ class Pools:
 
 _inherited: list[Connection] = []
 """Connections of a parent process, kept so that nobody closes them."""
-
-
-def _finish(connection: Connection) -> None:
-    # As `close` does, which waits for nothing either, but is a coroutine for one of the two.
-    connection.pgconn.finish()
 
 
 def _settle(future: asyncio.Future[bool], value: bool) -> None:
