@@ -132,18 +132,15 @@ class Postgres(Unprivileged):
         # Each process of the server is in a session of its own, out of reach for a signal to the group.
         processes = self._processes()
         super().kill()
-        for process in processes:
-            process.kill()
+        self._tell(processes, signal.SIGKILL)
         psutil.wait_procs(processes, 10)
 
     def pause(self) -> None:
         super().pause()
-        for process in self._processes():
-            process.suspend()
+        self._tell(self._processes(), signal.SIGSTOP)
 
     def resume(self) -> None:
-        for process in self._processes():
-            process.resume()
+        self._tell(self._processes(), signal.SIGCONT)
         super().resume()
 
     def _processes(self) -> list[psutil.Process]:
@@ -151,6 +148,11 @@ class Postgres(Unprivileged):
             return list(psutil.Process(self.process.pid).children(recursive=True))
         except psutil.NoSuchProcess:
             return []
+
+    def _tell(self, processes: list[psutil.Process], number: signal.Signals) -> None:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                process.send_signal(number)
 
 
 class PgBouncer(Unprivileged):
