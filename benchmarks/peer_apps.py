@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from session_kit.benchmarks.harness import PROFILE, SECRET
 
@@ -22,10 +23,11 @@ NONE, OURS = "none", "session_kit"
 
 
 class Place(NamedTuple):
-    """Where stores are: a folder for files, and the URL of a Redis or Valkey server."""
+    """Where stores are: a folder for files, and the URLs of a Redis or Valkey server and of a PostgreSQL database."""
 
     folder: Path
     redis: str
+    postgres: str
 
     def url(self, store: str) -> str:
         """The URL by which session_kit opens a store."""
@@ -34,6 +36,7 @@ class Place(NamedTuple):
             "sqlite": f"sqlite://{self.folder / 'sessions.db'}",
             "disk": f"disk://{self.folder / 'disk'}",
             "Valkey": self.redis,
+            "PostgreSQL": self.postgres,
         }[store]
 
 
@@ -204,6 +207,11 @@ def flask(sessions: str, store: str, place: Place) -> Any:
 
         if store == "Valkey":
             app.config.update(SESSION_TYPE="redis", SESSION_REDIS=Redis.from_url(place.redis))
+        elif store == "PostgreSQL":
+            from flask_sqlalchemy import SQLAlchemy
+
+            app.config["SQLALCHEMY_DATABASE_URI"] = place.postgres.replace("://", "+psycopg://", 1)
+            app.config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=SQLAlchemy(app))
         else:
             kept = SimpleCache() if store == "memory" else FileSystemCache(str(place.folder / "flask"))
             app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=kept)
@@ -254,6 +262,16 @@ def django(sessions: str, store: str, place: Place) -> Any:
 
     urls = [route(path, action) for path, action in {**ROUTES, "/logout": logout}.items()]
     urls.append(url("untouched", lambda request: HttpResponse("")))
+    database = urlsplit(place.postgres)
+
+    class Router:
+        """Sends Django's sessions to the database that the application is to have."""
+
+        def db_for_read(self, *_: Any, **__: Any) -> str:
+            return str(settings.SESSION_DATABASE)
+
+        db_for_write = db_for_read
+
     if not settings.configured:
         settings.configure(
             ALLOWED_HOSTS=["*"],
@@ -272,18 +290,30 @@ def django(sessions: str, store: str, place: Place) -> Any:
                     "NAME": place.folder / "django.sqlite3",
                     "CONN_MAX_AGE": None,
                     "OPTIONS": {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"},
-                }
+                },
+                "PostgreSQL": {
+                    "ENGINE": "django.db.backends.postgresql",
+                    "NAME": database.path[1:],
+                    "USER": database.username,
+                    "HOST": database.hostname,
+                    "PORT": database.port,
+                    "CONN_MAX_AGE": None,
+                },
             },
+            DATABASE_ROUTERS=[Router()],
             SESSION_FILE_PATH=place.folder,
         )
         setup()
     own, engine = "django.contrib.sessions.middleware.SessionMiddleware", "django.contrib.sessions.backends"
     settings.MIDDLEWARE = [] if sessions == NONE else [own]
     if sessions == "its own":
-        settings.SESSION_ENGINE = f"{engine}.{ {'SQLite': 'db', 'files': 'file'}.get(store, 'cache') }"
+        settings.SESSION_ENGINE = (
+            f"{engine}.{ {'SQLite': 'db', 'PostgreSQL': 'db', 'files': 'file'}.get(store, 'cache') }"
+        )
         settings.SESSION_CACHE_ALIAS = "redis" if store == "Valkey" else "default"
-        if store == "SQLite":
-            call_command("migrate", verbosity=0)
+        if store in ("SQLite", "PostgreSQL"):
+            settings.SESSION_DATABASE = "PostgreSQL" if store == "PostgreSQL" else "default"
+            call_command("migrate", verbosity=0, database=settings.SESSION_DATABASE)
     elif sessions != NONE:
         settings.SESSION_KIT = {"store": place.url(store)}
         settings.SESSION_ENGINE = "session_kit.integrations.django"
@@ -404,12 +434,11 @@ def aiohttp(sessions: str, store: str, place: Place) -> Any:
 
 
 STORES = ["memory", "sqlite", "disk", "Valkey"]
-
 _KINDS: dict[str, tuple[str, Callable[[str, str, Place], Any], dict[str, list[str]]]] = {
     "Starlette": (
         "asgi",
         starlette,
-        {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: STORES},
+        {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: [*STORES, "PostgreSQL"]},
     ),
     "Litestar": (
         "asgi",
@@ -419,15 +448,19 @@ _KINDS: dict[str, tuple[str, Callable[[str, str, Place], Any], dict[str, list[st
     "Flask": (
         "wsgi",
         flask,
-        {"its own": ["cookie"], "Flask-Session": ["memory", "files", "Valkey"], OURS: STORES},
+        {
+            "its own": ["cookie"],
+            "Flask-Session": ["memory", "files", "Valkey", "PostgreSQL"],
+            OURS: [*STORES, "PostgreSQL"],
+        },
     ),
     "Django": (
         "wsgi",
         django,
         {
-            "its own": ["memory", "files", "SQLite", "Valkey"],
-            OURS: STORES,
-            f"{OURS} middleware": STORES,
+            "its own": ["memory", "files", "SQLite", "Valkey", "PostgreSQL"],
+            OURS: [*STORES, "PostgreSQL"],
+            f"{OURS} middleware": [*STORES, "PostgreSQL"],
         },
     ),
     "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: STORES}),
@@ -449,4 +482,5 @@ def named(name: str) -> Peer:
 
 def create() -> Any:
     """Make the application that the environment names: a factory for web servers."""
-    return named(os.environ["PEER"]).app(Place(Path(os.environ["FOLDER"]), os.environ["REDIS"]))
+    place = Place(Path(os.environ["FOLDER"]), os.environ["REDIS"], os.environ["POSTGRES"])
+    return named(os.environ["PEER"]).app(place)

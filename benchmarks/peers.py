@@ -3,8 +3,9 @@
     python -m session_kit.benchmarks.peers [FRAMEWORK ...] [--http] [--write]
 
 One visit is a first page, a login, four reads, two writes, a page that does not touch the session, and a logout. The
-applications are called in this process, because a network would drown the differences; `--http` adds a few under a real
-server. First each has to show that it keeps a session as it should, so that nobody wins by doing nothing.
+applications are called in this process, because a network would drown the differences; those with sessions in a
+database also by fifty visitors at once. `--http` adds a few under a real server. First each has to show that it keeps a
+session as it should, so that nobody wins by doing nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +29,7 @@ from session_kit.benchmarks.sites import SITES, Browser, Site
 
 PACKAGES = (
     *("starlette", "starsessions", "litestar", "flask", "flask-session", "cachelib", "django", "beaker", "aiohttp"),
-    *("aiohttp-session", "redis", "granian"),
+    *("aiohttp-session", "redis", "psycopg", "flask-sqlalchemy", "granian"),
 )
 
 VISIT = [
@@ -39,6 +42,8 @@ VISIT = [
 ]
 KINDS = list(dict.fromkeys(kind for kind, _ in VISIT))
 WHOLE = "ten requests"
+TOGETHER = 50  # visitors at once
+DATABASE = "PostgreSQL"
 
 Costs = dict[str, float]
 """Seconds by kind of request, and of the whole visit."""
@@ -125,9 +130,34 @@ def measure(peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise
         return {name: player.best() for name, player in players.items()}
 
 
-def measure_apart(peers: Sequence[Peer], redis: str, visits: int, rounds: int) -> tuple[list[Row], float]:
+def measure_together(peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise) -> dict[str, Costs]:
+    """The same with fifty visitors at once, each in a thread. What a visit takes is the share of one in the whole."""
+    with ExitStack() as stack:
+        players = {}
+        for peer in peers:
+            site = stack.enter_context(closing(SITES[peer.interface](peer.app(place))))
+            pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))  # threads that stay, as a server's do
+            players[peer.name] = partial(_visit_together, site, pool)
+        best = compare(players, visits, rounds, noise)
+        return {name: {WHOLE: seconds} for name, seconds in best.items()}
+
+
+def _visit_together(site: Site, pool: ThreadPoolExecutor, number: int) -> None:
+    def visit(_number: int) -> None:
+        browser = Browser(site)
+        for _, path in VISIT:
+            browser.get(path)
+
+    list(pool.map(visit, range(number)))
+
+
+def measure_apart(
+    peers: Sequence[Peer], place: Place, visits: int, rounds: int, *, together: bool = False
+) -> tuple[list[Row], float]:
     """Measure a bare application and others of its framework in a new process. Returns rows, and the noise."""
-    words = ["--redis", redis, "--visits", str(visits), "--rounds", str(rounds)]
+    words = ["--redis", place.redis, "--postgres", place.postgres, "--visits", str(visits), "--rounds", str(rounds)]
+    if together:
+        words += ["--together"]
     # Warnings cost time, and are no part of anybody's work.
     command = [sys.executable, "-W", "ignore", "-m", "session_kit.benchmarks.peers", *words]
     result = subprocess.run(
@@ -152,18 +182,29 @@ def groups(frameworks: Iterable[str]) -> Iterator[list[Peer]]:
             yield [bare, *others]
 
 
-def compare_all(frameworks: Iterable[str], redis: str, visits: int, rounds: int) -> tuple[list[Row], float]:
+def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int) -> tuple[list[Row], float]:
     """Measure all applications of some frameworks. Returns rows in the order of `PEERS`, and the largest noise."""
     found: dict[Peer, Costs] = {}
     noises = [0.0]
     for group in groups(frameworks):
         print(f"{group[-1].name} ...", file=sys.stderr)
-        rows, noise = measure_apart(group, redis, visits, rounds)
+        rows, noise = measure_apart(group, place, visits, rounds)
         noises.append(noise)
         for peer, costs in rows:
             before = found.get(peer, costs)
             found[peer] = {kind: min(before[kind], costs[kind]) for kind in costs}
     return [Row(peer, found[peer]) for peer in PEERS if peer in found], max(noises)
+
+
+def compare_together(frameworks: Iterable[str], place: Place, rounds: int) -> list[Row]:
+    """Measure those with sessions in a database by fifty visitors at once. Returns rows without the bare ones."""
+    found = []
+    for bare, *others in groups(frameworks):
+        for peer in others:
+            if peer.interface == "wsgi" and peer.store == DATABASE:
+                print(f"{peer.name}, {TOGETHER} at once ...", file=sys.stderr)
+                found.append(measure_apart([bare, peer], place, 2 * TOGETHER, max(2, rounds // 5), together=True)[0][1])
+    return found
 
 
 # --- what is said of it ---
@@ -179,12 +220,20 @@ def table(rows: Iterable[Row]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def report(rows: Iterable[Row], noise: float) -> str:
-    """The table, with what one has to know of it."""
+def report(rows: Iterable[Row], noise: float, together: Iterable[Row] = ()) -> str:
+    """The tables, with what one has to know of them."""
+    crowd = "".join(
+        f"| {peer.framework} | {peer.sessions} | {microseconds(costs[WHOLE])} |\n" for peer, costs in together
+    )
+    if crowd:
+        crowd = (
+            f"\nThe same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread:\n\n"
+            f"| framework | sessions | {WHOLE} |\n| --- | --- | ---: |\n{crowd}"
+        )
     return (
         "Microseconds that a request takes longer than by the same application without sessions; in the rows `none`,"
         " what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n"
-        f"{table(rows)}\n"
+        f"{table(rows)}{crowd}\n"
         f"{conditions(PACKAGES)}. Between the fastest and the slowest tenth of a fixed loop lay {noise:.0%}.\n"
     )
 
@@ -193,17 +242,19 @@ def report(rows: Iterable[Row], noise: float) -> str:
 
 
 @contextmanager
-def redis_server(url: str | None) -> Iterator[str]:
-    """The URL of a server: the one that was given, or of one that runs meanwhile."""
-    if url is not None:
-        yield url
-        return
-    try:
-        from tests.servers import start_valkey
-    except ImportError:
-        raise SystemExit("run this in a clone of the repository, or say --redis URL") from None
-    with tempfile.TemporaryDirectory() as folder, start_valkey(Path(folder)) as server:
-        yield server.url
+def servers(redis: str | None, postgres: str | None) -> Iterator[tuple[str, str]]:
+    """The URLs of a Redis or Valkey and of a PostgreSQL: those that were given, or of servers that run meanwhile."""
+    with ExitStack() as stack:
+        if redis is None or postgres is None:
+            try:
+                from tests.postgres import start_postgres
+                from tests.servers import start_valkey
+            except ImportError:
+                raise SystemExit("run this in a clone of the repository, or say --redis URL --postgres URL") from None
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            redis = redis or stack.enter_context(start_valkey(folder)).url
+            postgres = postgres or stack.enter_context(start_postgres(folder)).url
+        yield redis, postgres
 
 
 def main() -> None:
@@ -211,28 +262,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The same ten requests through session_kit and through its peers.")
     parser.add_argument("frameworks", nargs="*", help=f"of {', '.join(known)}; default: all")
     parser.add_argument("--redis", metavar="URL", help="a Redis or Valkey server; default: one is started meanwhile")
+    parser.add_argument("--postgres", metavar="URL", help="a PostgreSQL database; default: one is started meanwhile")
     parser.add_argument("--visits", type=int, default=30, help="in a round")
     parser.add_argument("--rounds", type=int, default=50, help="of which the best counts")
     parser.add_argument("--http", action="store_true", help="a few under a real server too; needs wrk")
     parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/peers.txt")
     parser.add_argument("--measure", nargs="+", metavar="NAME", help="these alone, in this process; prints JSON")
+    parser.add_argument("--together", action="store_true", help="with --measure: by many visitors at once")
     chosen = parser.parse_args()
     if unknown := set(chosen.frameworks) - set(known):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
 
-    with redis_server(chosen.redis) as redis, tempfile.TemporaryDirectory() as folder:
+    with servers(chosen.redis, chosen.postgres) as urls, tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder), *urls)
         if chosen.measure:
             noise = Noise()
             peers = [named(name) for name in chosen.measure]
-            costs = measure(peers, Place(Path(folder), redis), chosen.visits, chosen.rounds, noise)
+            method = measure_together if chosen.together else measure
+            costs = method(peers, place, chosen.visits, chosen.rounds, noise)
             print(json.dumps({"costs": costs, "noise": noise.spread}))
             return
-        rows, spread = compare_all(chosen.frameworks or known, redis, chosen.visits, chosen.rounds)
-        made = report(rows, spread)
+        frameworks = chosen.frameworks or known
+        rows, spread = compare_all(frameworks, place, chosen.visits, chosen.rounds)
+        made = report(rows, spread, compare_together(frameworks, place, chosen.rounds))
         if chosen.http:
             from session_kit.benchmarks.peers_http import report_http
 
-            made += "\n" + report_http(Place(Path(folder), redis))
+            made += "\n" + report_http(place)
     print(made)
     if chosen.write:
         README.write_text(put_into(README.read_text(), "peers", made))

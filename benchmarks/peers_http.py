@@ -51,8 +51,9 @@ class PeerServer(Server):
         return [sys.executable, "-W", "ignore", "-m", "granian", *app.split(), *address.split()]
 
     def _environment(self) -> dict[str, str]:
-        folder, redis = map(str, self._place)
-        return {"PEER": self._peer.name, "FOLDER": folder, "REDIS": redis, "PYTHONPATH": str(ROOT)}
+        folder, redis, postgres = map(str, self._place)
+        place = {"FOLDER": folder, "REDIS": redis, "POSTGRES": postgres}
+        return {"PEER": self._peer.name, **place, "PYTHONPATH": str(ROOT)}
 
     def _ready(self) -> bool:
         return self.get("/untouched", "").body == ""

@@ -29,6 +29,7 @@ _builtin: dict[str, tuple[str, str | None]] = {
     "disk": ("session_kit.drivers.disk:DiskDriver", "disk"),
     "s3": ("session_kit.drivers.s3:S3Driver", "s3"),
     "file": ("session_kit.drivers.file:FileDriver", None),
+    **dict.fromkeys(["postgresql", "postgres"], ("session_kit.drivers.postgres:PostgresDriver", "postgres")),
     **dict.fromkeys(
         [
             "unix",

@@ -17,11 +17,13 @@ from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.file import FileDriver
 from session_kit.drivers.fsspec import FsspecDriver
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.postgres import PostgresDriver
 from session_kit.drivers.redis import RedisDriver
 from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.postgres import Postgres, start_postgres
 from tests.readme_tables import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
     pytest_runtest_makereport,
@@ -67,7 +69,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
             yield runner
 
 
-@pytest.fixture(params=["memory", "sqlite", "disk", "file", "valkey", "s3", "fsspec"])
+@pytest.fixture(params=["memory", "sqlite", "disk", "file", "valkey", "postgres", "s3", "fsspec"])
 def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Driver]:
     if request.param == "memory":
         driver: Driver = MemoryDriver(clock=clock)
@@ -77,6 +79,10 @@ def backend(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) 
         driver = DiskDriver(tmp_path / "store", clock=clock)
     elif request.param == "file":
         driver = FileDriver(tmp_path / "store", fsync=False, clock=clock)
+    elif request.param == "postgres":
+        database = request.getfixturevalue("postgres")
+        database.empty()
+        driver = PostgresDriver(database.url, clock=clock)
     elif request.param == "s3":
         driver = ProbedS3Driver(BUCKET, secrets.token_hex(8), client=request.getfixturevalue("s3_client"), clock=clock)
     elif request.param == "fsspec":
@@ -163,6 +169,13 @@ def valkey_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentin
     """A test that kills one of its servers heals it."""
     with start_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
         yield sentinel
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    # Faster, and no less true for a server that nobody kills.
+    with start_postgres(tmp_path_factory.mktemp("postgres"), {"fsync": "off", "synchronous_commit": "off"}) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

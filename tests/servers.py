@@ -63,6 +63,8 @@ class Server(Stoppable):
     """A program that runs in the background, with its data and `server.log` in a folder of its own."""
 
     host = HOST
+    ending = signal.SIGTERM
+    """The signal that asks it to end in good order."""
     process: subprocess.Popen[bytes]
 
     def __init__(self, folder: Path, name: str, ports: int = 1) -> None:
@@ -85,6 +87,10 @@ class Server(Stoppable):
     def _environment(self) -> dict[str, str]:
         return {}
 
+    def _user(self) -> str | None:
+        """Which user is to run it, if not ours."""
+        return None
+
     def _ready(self) -> bool:
         raise NotImplementedError
 
@@ -98,6 +104,7 @@ class Server(Stoppable):
                 stderr=output,
                 cwd=self.folder,
                 env=os.environ | self._environment(),
+                user=self._user(),
                 start_new_session=True,  # Ctrl-C is for the tests; their fixtures stop the servers in order
             )
         _tell_guardian(f"+{-self.process.pid}")  # the group: some servers have workers
@@ -126,7 +133,7 @@ class Server(Stoppable):
         """End it in good order; a server that is gone is fine."""
         if self.process.poll() is None:
             self.resume()
-            self.process.terminate()
+            self.process.send_signal(self.ending)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(10)
         self.kill()
@@ -653,7 +660,7 @@ class TlsServer(Listener):
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             target_reader, target_writer = await asyncio.open_connection(HOST, target_port)
-            there, back = _pump(reader, target_writer), _pump(target_reader, writer)
+            there, back = pump(reader, target_writer), pump(target_reader, writer)
             ways = [asyncio.ensure_future(way) for way in (there, back)]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -665,7 +672,7 @@ class TlsServer(Listener):
         super().__init__(forward, context)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)

@@ -25,6 +25,7 @@ from session_kit.benchmarks.report import Outputs, as_json, cells
 from session_kit.benchmarks.shift import Shift
 from session_kit.cli import main
 from session_kit.drivers import ConfigError, DriverUnavailable, open_driver
+from tests.postgres import Postgres
 from tests.servers import S3Server, Valkey, free_ports, start_valkey, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -56,13 +57,17 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 # --- it leaves a store as it found it ---
 
 
-@pytest.fixture(params=["disk", "file", "valkey", "s3"])
+@pytest.fixture(params=["disk", "file", "valkey", "postgres", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A store in which others have put something."""
     if request.param == "valkey":
         server: Valkey = request.getfixturevalue("valkey")
         server.ask("FLUSHALL")
         url = server.url
+    elif request.param == "postgres":
+        database: Postgres = request.getfixturevalue("postgres")
+        database.empty()
+        url = database.url
     elif request.param == "s3":
         weed: S3Server = request.getfixturevalue("seaweed")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", weed.access_key)

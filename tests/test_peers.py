@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from session_kit.benchmarks.peer_apps import NONE, PEERS, PROFILE, Peer, Place, named
-from session_kit.benchmarks.peers import KINDS, WHOLE, Row, Unfaithful, measure_apart, table, validate
+from session_kit.benchmarks.peers import DATABASE, KINDS, WHOLE, Row, Unfaithful, measure_apart, table, validate
 from session_kit.benchmarks.readme import put_into
 from session_kit.benchmarks.sites import SITES, Answer, Browser, WsgiSite
+from tests.postgres import Postgres
 
-NO_REDIS = "redis://127.0.0.1:1/0"
+NO_SERVERS = "redis://127.0.0.1:1/0", "postgresql://127.0.0.1:1/none"
 QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
 
 
@@ -21,22 +22,35 @@ QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework != "Django"], ids=lambda peer: peer.name)
 def test_every_application_keeps_a_session_as_it_should(peer: Peer, tmp_path: Path) -> None:
-    with closing(SITES[peer.interface](peer.app(Place(tmp_path, NO_REDIS)))) as site:
+    with closing(SITES[peer.interface](peer.app(Place(tmp_path, *NO_SERVERS)))) as site:
         validate(site)
 
 
 # Its settings belong to a process, as they do in the comparison.
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework == "Django"], ids=lambda peer: peer.name)
-def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer) -> None:
-    rows, _ = measure_apart([named(f"Django:{NONE}"), peer], NO_REDIS, visits=1, rounds=1)
+def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer, tmp_path: Path) -> None:
+    rows, _ = measure_apart([named(f"Django:{NONE}"), peer], Place(tmp_path, *NO_SERVERS), visits=1, rounds=1)
     assert [row.peer for row in rows] == [named(f"Django:{NONE}"), peer]
     assert all(row.costs.keys() == {*KINDS, WHOLE} for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.store == DATABASE], ids=lambda peer: peer.name)
+def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitors(
+    peer: Peer, postgres: Postgres, tmp_path: Path
+) -> None:
+    place, bare = Place(tmp_path, NO_SERVERS[0], postgres.url), named(f"{peer.framework}:{NONE}")
+    rows, _ = measure_apart([bare, peer], place, visits=1, rounds=1)  # which validates it
+    assert rows[1].costs[WHOLE] > 0
+    if peer.interface == "wsgi":
+        rows, _ = measure_apart([bare, peer], place, visits=60, rounds=1, together=True)
+        assert rows[1].costs.keys() == {WHOLE}
 
 
 @pytest.mark.parametrize("framework", ["Starlette", "Litestar", "Flask", "WSGI", "aiohttp"])
 def test_a_bare_application_is_found_out(framework: str, tmp_path: Path) -> None:
     bare = named(f"{framework}:{NONE}")
-    site = SITES[bare.interface](bare.app(Place(tmp_path, NO_REDIS)))
+    site = SITES[bare.interface](bare.app(Place(tmp_path, *NO_SERVERS)))
     with closing(site), pytest.raises(Unfaithful, match="/read answers 'nobody' where 'ada' is right"):
         validate(site)
 

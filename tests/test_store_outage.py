@@ -1,4 +1,5 @@
-"""The store goes down under a running application: every framework, under its real server, with a real Valkey.
+"""The store goes down under a running application: every framework, under its real server, with a real Valkey and a
+real PostgreSQL.
 
 With `on_error="raise"` a request that needs its session is a 503; with `"anonymous"` it gets an empty session, which is
 never saved over the real one. Either way a handler that does not touch the session notices nothing, and all is as it
@@ -9,13 +10,16 @@ handler cannot wait; what that meets is kept for whoever touches the session.)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.postgres import Postgres, start_postgres
 from tests.relay import Relay, wanted
 from tests.servers import Valkey, start_valkey
 from tests.web_servers import FRAMEWORKS, Browser, Site, WebServer, slow_write
@@ -23,21 +27,37 @@ from tests.web_servers import FRAMEWORKS, Browser, Site, WebServer, slow_write
 pytestmark = pytest.mark.feature("outage of the store")
 
 
+Store = Valkey | Postgres
+
+
 @pytest.fixture(scope="module")
-def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A server that has its data after a restart."""
-    folder = tmp_path_factory.mktemp("durable")
-    with start_valkey(folder, config=["--appendonly", "yes", "--appendfsync", "always"]) as server:
-        yield server
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Store]]:
+    """Starts a server, once, that has its data after a restart."""
+    with contextlib.ExitStack() as running:
+
+        @functools.cache
+        def start(name: str) -> Store:
+            folder = tmp_path_factory.mktemp(name)
+            if name == "postgres":
+                return running.enter_context(start_postgres(folder))
+            return running.enter_context(
+                start_valkey(folder, config=["--appendonly", "yes", "--appendfsync", "always"])
+            )
+
+        yield start
 
 
 @pytest.fixture(scope="module")
 def servers(
-    request: pytest.FixtureRequest, durable: Valkey, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, stores: Callable[[str], Store], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Relay]:
-    def start(which: tuple[str, str]) -> WebServer:
-        name, on_error = which
-        return WebServer(FRAMEWORKS[name], {"STORE": durable.url, "ON_ERROR": on_error}, tmp_path_factory.mktemp(name))
+    lock = threading.Lock()
+
+    def start(which: tuple[str, str, str]) -> WebServer:
+        name, on_error, store = which
+        with lock:
+            url = stores(store).url
+        return WebServer(FRAMEWORKS[name], {"STORE": url, "ON_ERROR": on_error}, tmp_path_factory.mktemp(name))
 
     with Relay(start, wanted(request, "site")) as servers:
         yield servers
@@ -49,18 +69,27 @@ def site(request: pytest.FixtureRequest, servers: Relay) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture
+def durable(request: pytest.FixtureRequest, stores: Callable[[str], Store]) -> Store:
+    """The server that has the sessions of `site`."""
+    return stores(request.node.callspec.params["site"][2])
+
+
 def sites(on_error: str) -> Any:
     """A mark: the test gets `site`, which is every framework in turn."""
-    return pytest.mark.parametrize(
-        "site", [(name, on_error) for name in FRAMEWORKS], ids=FRAMEWORKS, indirect=True, scope="module"
-    )
+    several = [
+        pytest.param((name, on_error, store), id=f"{name}{suffix}", marks=marks)
+        for store, suffix, marks in (("valkey", "", ()), ("postgres", "-postgres", pytest.mark.slow))
+        for name in FRAMEWORKS
+    ]
+    return pytest.mark.parametrize("site", several, indirect=True, scope="module")
 
 
 raising, anonymous = sites("raise"), sites("anonymous")
 
 
 @contextlib.contextmanager
-def outage(server: Valkey) -> Iterator[None]:
+def outage(server: Store) -> Iterator[None]:
     server.stop()
     try:
         yield
@@ -73,7 +102,7 @@ def is_refused(response: httpx.Response) -> bool:
 
 
 @raising
-def test_an_outage_is_a_503_and_no_logout(site: Site, durable: Valkey) -> None:
+def test_an_outage_is_a_503_and_no_logout(site: Site, durable: Store) -> None:
     ada, nobody = Browser(site), Browser(site)
     ada.write("user", "ada")
     with outage(durable):
@@ -92,7 +121,7 @@ def test_an_outage_is_a_503_and_no_logout(site: Site, durable: Valkey) -> None:
 
 @raising
 def test_an_outage_while_the_handler_runs_is_a_503_and_loses_nothing(
-    site: Site, durable: Valkey, tmp_path: Path
+    site: Site, durable: Store, tmp_path: Path
 ) -> None:
     ada = Browser(site)
     ada.write("user", "ada")
@@ -104,7 +133,7 @@ def test_an_outage_while_the_handler_runs_is_a_503_and_loses_nothing(
 
 
 @anonymous
-def test_an_anonymous_session_is_never_saved_over_the_real_one(site: Site, durable: Valkey) -> None:
+def test_an_anonymous_session_is_never_saved_over_the_real_one(site: Site, durable: Store) -> None:
     ada, nobody = Browser(site), Browser(site)
     ada.write("user", "ada")
     before = ada.cookie
@@ -123,7 +152,7 @@ def test_an_anonymous_session_is_never_saved_over_the_real_one(site: Site, durab
 
 
 @anonymous
-def test_an_anonymous_session_drops_what_an_outage_overtakes(site: Site, durable: Valkey, tmp_path: Path) -> None:
+def test_an_anonymous_session_drops_what_an_outage_overtakes(site: Site, durable: Store, tmp_path: Path) -> None:
     ada = Browser(site)
     ada.write("user", "ada")
     before = ada.cookie

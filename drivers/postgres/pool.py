@@ -1,0 +1,270 @@
+"""Connections that are kept open: of blocking code, and of each event loop; each serves one call at a time.
+
+What differs between the two is how to connect and how to wait; the rest is one coroutine, which never suspends for
+blocking code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import re
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Mapping
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg.pq.abc import PGresult
+
+from session_kit.drivers.postgres.errors import READ_ONLY, NoAnswer, NotConnected, Refused, plain
+from session_kit.drivers.postgres.exchange import Statement, exchange
+from session_kit.drivers.postgres.settings import Settings
+
+Connection: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+# The server's own word comes first, where it keeps the time: it says that nothing was done.
+PATIENCE: Final = 0.5  # seconds
+# What PgBouncer and Amazon's proxy say, whose connections are not ours alone to set a timeout for.
+NO_OPTIONS: Final = re.compile("unsupported startup parameter|command-line options")
+
+
+class Pool:
+    """Up to `max_connections` connections. A call that finds all in use waits for one, no longer than the timeout."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._idle: deque[Connection] = deque()
+        self._process = os.getpid()
+        self._parameters = settings.timed()
+
+    def __del__(self) -> None:
+        self.close()
+
+    async def run(self, statement: Statement) -> PGresult:
+        """The server's answer to `statement`. Raises a `Failure`."""
+        await self._enter()
+        try:
+            connection = self._quiet() or await self._opened()
+            try:
+                answer = await self._steer(exchange(connection.pgconn, statement), connection.pgconn.socket)
+            except Refused as refused:
+                if refused.code == READ_ONLY:  # another server takes the writes now
+                    self._finish(connection)
+                    self.close()
+                else:
+                    self._idle.append(connection)
+                raise
+            except BaseException:
+                self._finish(connection)
+                raise
+            self._idle.append(connection)
+            return answer
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._finish(self._idle.pop())
+
+    def _finish(self, connection: Connection) -> None:
+        if os.getpid() == self._process:
+            # As `close` does, which waits for nothing either, but is a coroutine for one of the two.
+            connection.pgconn.finish()
+        else:  # the parent's: to close it would end its session at the server
+            _inherited.append(connection)
+
+    def _quiet(self) -> Connection | None:
+        """The connection that was used last, if nothing has come on it since: that would be its end."""
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if not _ready(connection.pgconn.socket, writing=False, seconds=0):
+                    return connection
+                self._finish(connection)
+        return None
+
+    async def _opened(self) -> Connection:
+        parameters = self._parameters
+        try:
+            return await self._connect(parameters)
+        except (psycopg.Error, OSError, UnicodeError) as error:
+            text = str(error)
+        # Outside, because the error knows the password.
+        if NO_OPTIONS.search(text) and parameters is not self._settings.parameters:
+            self._parameters = self._settings.parameters
+            return await self._opened()
+        raise NotConnected(plain(text))
+
+    async def _steer(self, steps: Generator[bool, None, PGresult], socket: int) -> PGresult:
+        deadline = time.monotonic() + self._settings.timeout + PATIENCE
+        try:
+            writing = next(steps)
+            while True:
+                if not await self._wait(socket, writing, deadline - time.monotonic()):
+                    raise NoAnswer
+                writing = next(steps)
+        except StopIteration as done:
+            answer: PGresult = done.value
+            return answer
+
+    def _all_in_use(self) -> NotConnected:
+        return NotConnected(f"all {self._settings.max_connections} connections are in use (max_connections=)")
+
+    # --- what differs ---
+
+    async def _enter(self) -> None:
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        raise NotImplementedError
+
+    async def _connect(self, parameters: Mapping[str, Any]) -> Connection:
+        raise NotImplementedError
+
+    async def _wait(self, socket: int, writing: bool, seconds: float) -> bool:
+        """Wait until the socket can be read, or written to; False if it cannot for so many seconds."""
+        raise NotImplementedError
+
+
+class BlockingPool(Pool):
+    """For threads, and for greenlets."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # One item for each connection that may be in use: a queue in C is several times faster than a semaphore.
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(settings.max_connections):
+            self._free.put(None)
+
+    async def _enter(self) -> None:
+        try:
+            self._free.get(timeout=self._settings.timeout)
+        except queue.Empty:
+            raise self._all_in_use() from None
+
+    def _leave(self) -> None:
+        self._free.put(None)
+
+    async def _connect(self, parameters: Mapping[str, Any]) -> Connection:
+        return psycopg.Connection.connect(autocommit=True, **parameters)
+
+    async def _wait(self, socket: int, writing: bool, seconds: float) -> bool:
+        return _ready(socket, writing=writing, seconds=seconds)
+
+
+class LoopPool(Pool):
+    """For the tasks of one event loop; it holds no reference to the loop, and ends with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._free = asyncio.Semaphore(settings.max_connections)
+
+    async def _enter(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await self._free.acquire()
+        except TimeoutError:
+            raise self._all_in_use() from None
+
+    def _leave(self) -> None:
+        self._free.release()
+
+    async def _connect(self, parameters: Mapping[str, Any]) -> Connection:
+        return await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
+
+    async def _wait(self, socket: int, writing: bool, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(max(seconds, 0), _settle, future, False)
+        loop.add_reader(socket, _settle, future, True)
+        if writing:
+            loop.add_writer(socket, _settle, future, True)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            loop.remove_reader(socket)
+            if writing:
+                loop.remove_writer(socket)
+
+
+class Pools:
+    """The pool of blocking code, and that of each event loop, each made by its first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._begin()
+
+    def _begin(self) -> None:
+        # Not before: a queue that was made before gevent took over would stop all greenlets.
+        self._blocking: BlockingPool | None = None
+        self._lock = threading.Lock()
+        self._loops: dict[asyncio.AbstractEventLoop, LoopPool] = {}
+
+    def blocking(self) -> Pool:
+        """The pool of blocking code."""
+        pool = self._blocking
+        if pool is None:
+            with self._lock:
+                pool = self._blocking = self._blocking or BlockingPool(self._settings)
+        return pool
+
+    def of_this_loop(self) -> Pool:
+        """The pool of the running event loop."""
+        loop = asyncio.get_running_loop()
+        pool = self._loops.get(loop)
+        if pool is None:
+            self._close_of_closed_loops()
+            pool = self._loops[loop] = LoopPool(self._settings)
+        return pool
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; those that are in use end with their calls."""
+        # What is idle is in nobody's hands, so that another thread than its loop's may close it.
+        pools = [*self._loops.values(), *([self._blocking] if self._blocking else [])]
+        self._begin()
+        for pool in pools:
+            pool.close()
+
+    after_fork = close  # begins anew, and leaves the parent's connections alone
+
+    def close_of_this_loop(self) -> None:
+        """Close what is this event loop's, and what is nobody's: other loops and threads may go on."""
+        pool = self._loops.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            pool.close()
+        if self._blocking is not None:
+            self._blocking.close()
+
+    def _close_of_closed_loops(self) -> None:
+        for loop in list(self._loops):
+            if loop.is_closed() and (pool := self._loops.pop(loop, None)) is not None:
+                pool.close()
+
+
+_inherited: list[Connection] = []
+"""Connections of a parent process, kept so that nobody closes them."""
+
+
+def _settle(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _ready(socket: int, *, writing: bool, seconds: float) -> bool:
+    """Wait until the socket can be read, or written to; False if it cannot for so many seconds."""
+    if not hasattr(select, "poll"):  # Windows
+        return any(select.select([socket], [socket] if writing else [], [], max(seconds, 0)))
+    poll = select.poll()
+    poll.register(socket, select.POLLIN | (select.POLLOUT if writing else 0))
+    return bool(poll.poll(max(seconds, 0) * 1000))
