@@ -185,7 +185,14 @@ async def async_write(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"value": await request.session.aget("user")})
 
 
+def bind(request: HttpRequest) -> HttpResponse:
+    request.session["user"] = "ada"
+    request.session.bind("ada", label="here")
+    return HttpResponse("ok")
+
+
 VIEWS = (
+    bind,
     untouched,
     read,
     write,

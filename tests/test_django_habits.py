@@ -29,6 +29,7 @@ from django.utils.translation import gettext_lazy
 
 from session_kit.integrations.django import SessionMiddleware, SessionStore
 from session_kit.integrations.django.checks import check_secret, check_settings
+from session_kit.integrations.django.settings import store
 
 AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
@@ -51,6 +52,13 @@ def ada() -> Iterator[User]:
     user, _ = User.objects.get_or_create(username="ada")
     with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, AUTH]):
         yield user
+
+
+def cookie_id(client: Client) -> str:
+    """The id of a client's session."""
+    key = SessionStore(client.cookies[settings.SESSION_COOKIE_NAME].value).session_key
+    assert key is not None
+    return key
 
 
 def cookie_of(response: Any) -> Any:
@@ -279,6 +287,17 @@ def test_the_token_against_forgery_may_be_in_the_session(client: Client) -> None
         token = strict.get("/csrf").content.decode()
         assert strict.post("/write").status_code == 403
         assert strict.post("/write", {"csrfmiddlewaretoken": token}).status_code == 200
+
+
+def test_a_user_can_be_logged_out_everywhere(client: Client) -> None:
+    others = [Client(), Client()]
+    for each in (client, *others):
+        assert each.get("/bind").status_code == 200
+    assert [info.label for info in store().sessions_of("ada")] == ["here"] * 3
+    assert store().revoke("ada", keep=cookie_id(client)) == 2
+    assert client.get("/read").json() == {"value": "ada"}
+    for each in others:
+        assert each.get("/read").json() == {"value": None}
 
 
 # --- requests that overlap ---

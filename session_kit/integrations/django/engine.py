@@ -12,6 +12,7 @@ from session_kit.errors import CorruptEntry
 from session_kit.integrations.django.session import DjangoSession, open_session, read_key
 from session_kit.integrations.django.settings import store
 from session_kit.integrations.django.state import SessionState
+from session_kit.owners import UserId
 from session_kit.state import AHEAD
 
 
@@ -152,6 +153,18 @@ class SessionStore(SessionState):
 
     async def acycle_key(self) -> None:
         self._rotate(await self._aget_session())
+
+    def bind(self, user_id: UserId, *, label: str = "") -> None:
+        """Say whose session it is, for lists of a user's sessions and "log out everywhere" (`Session.bind`).
+
+        In a receiver of `user_logged_in`: `request.session.bind(user.pk)`.
+        """
+        self._get_session().bind(user_id, label=label)
+        self.modified = True
+
+    async def abind(self, user_id: UserId, *, label: str = "") -> None:
+        await (await self._aget_session()).abind(user_id, label=label)
+        self.modified = True
 
     def _rotate(self, session: DjangoSession) -> None:
         session.loaded()
