@@ -15,6 +15,13 @@ class SessionError(SessionKitError):
     """A session was used in a way that cannot work, or holds a value that cannot be stored."""
 
 
+class OtherCodec(CorruptEntry):
+    """A record was written by a codec that this one cannot read: encrypted with another key, or not encrypted.
+
+    It is whole and was left alone; what wrote it can read it.
+    """
+
+
 STORE_DOWN = "The session store does not answer; try again later."
 """What a client is told with the 503."""
 
@@ -24,6 +31,7 @@ __all__ = [
     "CorruptEntry",
     "DriverError",
     "DriverUnavailable",
+    "OtherCodec",
     "SessionError",
     "SessionKitError",
     "Unsupported",
