@@ -32,7 +32,7 @@ from session_kit import (
     open_store,
 )
 from session_kit.codec import MAX_DEPTH, Codec, Compressed, Encrypted, MessagePackCodec, make_codec
-from session_kit.codec.foreign import ENCRYPTED, MARK, MAX_SIZE, ZLIB, ZSTD
+from session_kit.codec.foreign import ENCRYPTED, MARK, MAX_SIZE, ZLIB, ZSTD, find_zstd
 from session_kit.codec.format import is_deep_msgpack
 from session_kit.drivers import Driver
 from session_kit.drivers.disk import DiskDriver
@@ -86,7 +86,7 @@ MORE: Any = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(TEXT, MORE))
 def test_message_pack_keeps_bytes_times_and_keys_of_any_kind(data: dict[str, Any]) -> None:
     record = write(MESSAGE_PACK, data)
@@ -140,7 +140,7 @@ def test_depth_in_keys_counts() -> None:
     assert is_deep_msgpack(msgspec.msgpack.encode({key: 1}))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary() | st.dictionaries(TEXT, MORE).map(msgspec.msgpack.encode), st.integers(0, 400), st.integers(0, 255))
 def test_any_bytes_of_message_pack_are_corrupt_or_load_wholly(data: bytes, at: int, byte: int) -> None:
     data = data[:at] + bytes([byte]) + data[at + 1 :]
@@ -196,7 +196,7 @@ def test_what_is_large_is_compressed_and_what_is_small_is_not(method: Any, mark:
 
 
 def test_a_few_bytes_cannot_fill_the_memory() -> None:
-    bomb = b'{"a":"' + b"b" * (40 * MAX_SIZE) + b'"}'
+    bomb = b'{"a":"' + b"b" * (3 * MAX_SIZE) + b'"}'
     for record in (ZLIB + zlib.compress(bomb), ZSTD + zstd.compress(bomb)):
         with pytest.raises(CorruptEntry, match="becomes more than 8388608 bytes"):
             make_codec("json").unpack(record)
@@ -225,6 +225,7 @@ def test_a_worker_without_zstd_leaves_its_records_alone(monkeypatch: pytest.Monk
     record = write(CODECS["json+zstd"], DATA)
     for name in ("backports.zstd", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
+    find_zstd.cache_clear()
     with pytest.raises(OtherCodec, match=r"compressed: zstd needs .*pip install 'session-kit\[zstd\]'"):
         read(CODECS["json"], record)
     with pytest.raises(ConfigError, match="zstd needs the package"):
@@ -475,7 +476,7 @@ def test_a_record_that_another_codec_can_read_is_an_event_and_no_logout(
     assert events == ["other_codec"] * 3
     (line,) = caplog.messages
     assert reason in line
-    assert "ada" not in line
+    assert "apple" not in line
     assert stored(backend) == before
     with open_with(right, ada).request() as session:
         assert dict(session) == DATA

@@ -6,6 +6,7 @@ with `MARK`, which begins neither, and a letter that says what it is.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import zlib
@@ -78,6 +79,7 @@ def inflate(data: bytes) -> bytes:
     return inflated
 
 
+@functools.cache
 def find_zstd() -> Any:
     """The module for Zstandard: of the standard library since Python 3.14, else the wheel that has the same interface.
 
