@@ -238,7 +238,15 @@ def _decoder(data_type: type[Any], form: Format) -> Callable[[bytes], Any]:
         return validate if callable(validate) else msgspec.json.Decoder(data_type).decode
     decode = form.module.decode
     if callable(validate):
-        return lambda data: validate(msgspec.json.encode(decode(data)))
+
+        def decode_model(data: bytes) -> Any:
+            try:
+                text = msgspec.json.encode(decode(data))
+            except TypeError:
+                raise ValueError("a key in them has no form in JSON") from None
+            return validate(text)
+
+        return decode_model
     strict = form.module.Decoder(data_type).decode
 
     def decode_typed(data: bytes) -> Any:

@@ -125,10 +125,12 @@ def explain(value: object, where: str, format: Format) -> str:
         elif isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    if format is not JSON and _keeps(key, format):
-                        continue
                     kind = type(key).__name__
-                    return f"{path}: {format.name} keys are text, this dict has a key of type {kind}; convert it first"
+                    if format is JSON:
+                        return f"{path}: JSON keys are text, this dict has a key of type {kind}; convert it first"
+                    if not _keeps(key, format):
+                        return f"{path}: a key of type {kind} cannot be stored as {format.name}; convert it first"
+                    continue
                 if not _keeps(str.__str__(key), format):
                     return f"{path}: a key holds a lone surrogate, which has no form in UTF-8"
             children = {f"{path}.{key}": item for key, item in value.items()}
