@@ -15,6 +15,13 @@ class SessionError(SessionKitError):
     """A session was used in a way that cannot work, or holds a value that cannot be stored."""
 
 
+class OtherCodec(CorruptEntry):
+    """A record was written by a codec that this one cannot read: encrypted with another key, or not encrypted.
+
+    It is whole and was left alone; what wrote it can read it.
+    """
+
+
 class TooManySessions(SessionError):
     """A user has as many sessions as `max_sessions` allows, and none of them is to end for a new one (`when_full`)."""
 
@@ -28,6 +35,7 @@ __all__ = [
     "CorruptEntry",
     "DriverError",
     "DriverUnavailable",
+    "OtherCodec",
     "SessionError",
     "SessionKitError",
     "TooManySessions",

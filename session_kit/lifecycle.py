@@ -21,7 +21,7 @@ import msgspec
 from session_kit.draft import Draft
 from session_kit.drivers import Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.support.twins import on_event_loop, run, run_to_end
-from session_kit.errors import SessionError
+from session_kit.errors import OtherCodec, SessionError
 from session_kit.record import RESERVED, Record, name_of
 from session_kit.state import Attempt, Found, State, Stored, Written
 
@@ -92,11 +92,14 @@ class Lifecycle(State, eq=False):
         if self.unanswered:
             raise self.no_answer()
         policy = self.policy
-        displaced = None
+        displaced = unread = None
         for claim in list(self.find_claims()):
             name = name_of(claim[0])
             try:
-                found = await self._fetch(io, name, answers, loading=True)
+                found = await self._look_up(io, name, answers, loading=True)
+            except OtherCodec:
+                unread = unread or name
+                continue
             except DriverUnavailable as error:
                 self.unanswered = True
                 policy.emit("store_error", name)
@@ -114,14 +117,22 @@ class Lifecycle(State, eq=False):
                 policy.emit("unknown_id", name)
         if displaced is not None:
             policy.emit("displaced", displaced)
-        return self.begin(displaced)
+        return self.begin(displaced or unread)
 
-    async def _fetch(
+    async def _fetch(self, io: Any, name: str) -> Found | None:
+        """`_look_up`, where a record of another codec is as good as none: it is not ours to change."""
+        try:
+            return await self._look_up(io, name)
+        except OtherCodec:
+            return None
+
+    async def _look_up(
         self, io: Any, name: str, answers: list[Answer] | None = None, *, loading: bool = False
     ) -> Found | None:
         """Read the record of that name; None if it is gone, over, or cannot be decoded.
 
         answers: what the store has said already. loading: it counts as use, and that there is none is news.
+        `OtherCodec` if it is whole, and its codec another one: it is left alone.
         """
         policy = self.policy
         store = policy.store
@@ -134,12 +145,15 @@ class Lifecycle(State, eq=False):
                 else:
                     entry: Any = await store.entry_by(io, name, renew=loading and policy.renews)
                     version = getattr(entry, "version", None)
-                    record = store.record(entry)
+                    record = store.record(entry, name)
                 if record is None:
                     if loading:
                         policy.emit("unknown_id", name)
                     return None
                 stored = self.stored_as(name, record)
+            except OtherCodec as error:
+                policy.leave(name, error)
+                raise
             except CorruptEntry as error:
                 version = error.version if version is None else version
                 # A file system that does not write atomically may have shown half of a write.
@@ -447,7 +461,11 @@ class Lifecycle(State, eq=False):
                 name = name_of(claim[0])
                 if name in names:
                     continue
-                found = await self._fetch(io, name)
+                try:
+                    found = await self._look_up(io, name)
+                except OtherCodec:  # its token cannot be compared, but a logout must not wait for that
+                    names.append(name)
+                    continue
                 if found is None or not self.accepts(found.stored, claim[0]):
                     continue
                 names.append(name)

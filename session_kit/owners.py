@@ -190,7 +190,7 @@ class Owners:
             return False
         key = self._place.key_of(filed_as)
         value = await io.get(key)
-        notes = None if value is None else self._notes_in(value)
+        notes = None if value is None else self._notes_in(value, key)
         if owner is not None and (notes is None or notes.owner != owner):
             return False
         gone: bool = await io.delete(key)
@@ -204,7 +204,7 @@ class Owners:
         live: dict[str, Notes] = {}
         for key, value in (await io.get_many(list(keys))).items():
             with suppress(CorruptEntry, RecursionError):  # a record that cannot be read opens no session either
-                notes = self._notes_in(value)
+                notes = self._notes_in(value, key)
                 if notes is not None and notes.owner == owner:
                     live[keys[key]] = notes
         now = self._now()
@@ -239,7 +239,7 @@ class Owners:
         if entry is None:
             return {}, ABSENT
         try:
-            fields = self._place.codec.unpack(entry.value)
+            fields = self._place.codec.unpack(entry.value, self._place.index_key(owner))
             return {name: self._place.codec.load(raw, Entry) for name, raw in fields.items()}, entry.version
         except CorruptEntry:
             return {}, entry.version
@@ -255,7 +255,7 @@ class Owners:
         ends = [entry.until for entry in index.values()]
         ttl = None if None in ends else max(1.0, max(end for end in ends if end is not None) - now)
         fields: Mapping[str, Raw] = {name: codec.encode(entry) for name, entry in index.items()}
-        await io.set(key, codec.pack(fields), ttl=ttl, expect=version)
+        await io.set(key, codec.pack(fields, key), ttl=ttl, expect=version)
 
     def _now(self) -> float:
         return self._place.driver.clock()
@@ -267,8 +267,8 @@ class Owners:
         """The handle of a session in an index."""
         return filed_as if self._place.hash_ids else hash_id(filed_as)
 
-    def _notes_in(self, value: bytes) -> Notes | None:
-        raw = self._place.codec.unpack(value).get(RESERVED)
+    def _notes_in(self, value: bytes, key: str) -> Notes | None:
+        raw = self._place.codec.unpack(value, key).get(RESERVED)
         return None if raw is None else self._place.codec.load(raw, Notes)
 
 

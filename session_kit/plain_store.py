@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from session_kit.codec import Codec, JSONCodec
+from session_kit.codec import Codec, JSONCodec, Wrapper
 from session_kit.drivers import ANY, Capabilities
 from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.errors import ConfigError
@@ -27,6 +27,8 @@ class PlainStore:
         missing = [name for name in ("get", "set", "touch", "destroy") if not callable(getattr(store, name, None))]
         if missing:
             raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
+        if isinstance(codec, Wrapper):
+            raise ConfigError(f"codec: {type(store).__name__} keeps no bytes that could be compressed or encrypted")
         self.codec: Codec = codec or JSONCodec()
         self._store = store
         self.blocking, self.native = Blocking(store), Native(store)
@@ -49,7 +51,7 @@ class PlainStore:
         getting: Coroutine[Any, Any, Mapping[str, Any] | None] = io.get(sid)
         return getting
 
-    def record(self, data: Mapping[str, Any] | None) -> Record | None:
+    def record(self, data: Mapping[str, Any] | None, name: str = "") -> Record | None:
         """The record that the data would be."""
         if data is None:
             return None

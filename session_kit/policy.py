@@ -13,6 +13,7 @@ from session_kit.codec import Codec
 from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities
+from session_kit.errors import OtherCodec
 from session_kit.owners import Owners
 from session_kit.plain_store import PlainStore
 from session_kit.record import hash_id, join_id, random_id, random_name, random_token
@@ -34,6 +35,7 @@ EventName = Literal[
     "unknown_id",
     "bad_signature",
     "undecodable",
+    "other_codec",
     "misfit",
     "store_error",
 ]
@@ -99,6 +101,7 @@ class Policy:
         self._learn()
         self.renews = store.renews
         self.prepared = False
+        self._warned = False
         self.cookie = cookie
         self.signer = signer
         self.clock = clock
@@ -157,6 +160,13 @@ class Policy:
             self.on_event(Event(name, None if sid is None else hash_id(sid)))
         except Exception:
             log.exception("the on_event callback failed at %r", name)
+
+    def leave(self, name: str, error: OtherCodec) -> None:
+        """Tell of a record of another codec, which is left alone; the first time in the log too."""
+        self.emit("other_codec", name)
+        if not self._warned:
+            self._warned = True
+            log.warning("session %s is left alone, and its visitor gets an empty one: %s", hash_id(name), error)
 
     def slack(self, ttl: float | None) -> float:
         """The seconds between two renewals. What is stored and sent lives longer by as much: idle means idle."""

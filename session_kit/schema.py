@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
 
-from session_kit.codec import Codec, is_deep, too_deep
+from session_kit.codec import JSON, Codec, Format, format_of, too_deep
 from session_kit.draft import Draft, Drop, Edit, Put, Updater, check_name
 from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
@@ -39,14 +40,13 @@ class Schema:
         self.type = data_type
         self.codec = codec
         self.upgrade = upgrade
-        if callable(getattr(data_type, "model_validate_json", None)):
-            self._decode: Callable[[bytes], Any] = cast(_Model, data_type).model_validate_json
-        else:
-            try:
-                self._decode = msgspec.json.Decoder(data_type).decode
-            except TypeError as error:
-                raise ConfigError(f"data_type={data_type!r} cannot be stored as JSON: {error}") from None
-        self._encode = msgspec.json.Encoder(enc_hook=_plain).encode
+        self.format = form = format_of(codec)
+        try:
+            self._decode = _decoder(data_type, form)
+        except TypeError as error:
+            raise ConfigError(f"data_type={data_type!r} cannot be stored as {form.name}: {error}") from None
+        self._encode: Callable[[object], bytes] = form.module.Encoder(enc_hook=partial(_plain, form)).encode
+        self._split: Callable[[bytes], dict[str, Raw]] = form.module.Decoder(dict[str, Raw]).decode
 
     def decode(self, fields: Mapping[str, Raw]) -> Any:
         """Return the fields as a value of the type; `CorruptEntry` if they do not fit."""
@@ -65,14 +65,14 @@ class Schema:
                 check_name(key)
         fields = self.split(value)
         for key, raw in fields.items():
-            check_depth(raw, key)
+            self.check_depth(raw, key)
         return fields
 
     def split(self, value: object) -> dict[str, Raw]:
         """`encode`, however deep: what is in the store already must not fail when it is only looked at."""
         try:
-            fields = self.codec.unpack(self._encode(value))
-        except (TypeError, ValueError, CorruptEntry) as error:
+            fields = self._split(self._encode(value))
+        except (TypeError, ValueError, OverflowError) as error:
             kind = type(value).__name__
             raise SessionError(f"a {kind} cannot be stored as {self.type.__name__}: {_reason(error)}") from None
         except RecursionError:
@@ -85,13 +85,18 @@ class Schema:
         """Encode one value. Its type says what it is when it is read, so that a datetime may be text in the store."""
         try:
             data = self._encode(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise SessionError(f"{where}: {_reason(error)}") from None
         except RecursionError:
             raise SessionError(too_deep(where)) from None
         raw = Raw(data)
-        check_depth(raw, where)
+        self.check_depth(raw, where)
         return raw
+
+    def check_depth(self, raw: Raw, where: str) -> None:
+        """Raise `SessionError`, naming `where`, if an encoded value is nested too deep."""
+        if self.format.is_deep(bytes(raw)):
+            raise SessionError(too_deep(where))
 
     def fit(self, fields: dict[str, Raw]) -> dict[str, Raw]:
         """Return the fields, upgraded if they do not fit as they are; `CorruptEntry` if they do not even then."""
@@ -145,7 +150,7 @@ class TypedDraft(Draft):
         now = self._schema.split(self._value)
         changed = {key: raw for key, raw in now.items() if raw != self._baseline.get(key)}
         for key, raw in changed.items():
-            check_depth(raw, key)
+            self._schema.check_depth(raw, key)
         for key, raw in changed.items():
             base = self.fields.get(key, self._baseline.get(key))
             self.store(key, raw)
@@ -226,17 +231,39 @@ class TypedDraft(Draft):
         self._value = None
 
 
-def check_depth(raw: Raw, where: str) -> None:
-    """Raise `SessionError`, naming `where`, if an encoded value is nested too deep."""
-    if is_deep(bytes(raw)):
-        raise SessionError(too_deep(where))
+def _decoder(data_type: type[Any], form: Format) -> Callable[[bytes], Any]:
+    """What makes values of the type from an encoded record."""
+    validate = getattr(data_type, "model_validate_json", None)
+    if form is JSON:
+        return validate if callable(validate) else msgspec.json.Decoder(data_type).decode
+    decode = form.module.decode
+    if callable(validate):
+
+        def decode_model(data: bytes) -> Any:
+            try:
+                text = msgspec.json.encode(decode(data))
+            except TypeError:
+                raise ValueError("a key in them has no form in JSON") from None
+            return validate(text)
+
+        return decode_model
+    strict = form.module.Decoder(data_type).decode
+
+    def decode_typed(data: bytes) -> Any:
+        try:
+            return strict(data)
+        except msgspec.ValidationError:  # what was JSON once has text in place of bytes and of numbers as keys
+            return msgspec.convert(decode(data), data_type, str_keys=True)
+
+    return decode_typed
 
 
-def _plain(value: object) -> object:
+def _plain(form: Format, value: object) -> object:
     """What msgspec cannot encode by itself: a pydantic model."""
     if callable(getattr(value, "model_dump_json", None)):
-        return Raw(cast(_Model, value).model_dump_json().encode())
-    raise TypeError(f"a {type(value).__name__} cannot be stored as JSON; convert it first")
+        encoded = cast(_Model, value).model_dump_json().encode()
+        return Raw(encoded) if form is JSON else msgspec.json.decode(encoded)
+    raise TypeError(f"a {type(value).__name__} cannot be stored as {form.name}; convert it first")
 
 
 def _reason(error: Exception) -> str:

@@ -74,7 +74,9 @@ class UnstorageSessionStore:
         session (OWASP Session Management Cheat Sheet). False stores plain names. Default True.
     codec: how data become bytes. `"json"` (default) refuses what JSON would change; `"json-lenient"` converts it, as
         the serializers of Flask and Django do; from `"json-tagged"`, Flask's, tuples, bytes, UUIDs, datetimes and
-        `Markup` come back. All three read what the others have written. Or a `Codec` of your own.
+        `Markup` come back; `"msgpack"` is smaller and keeps bytes and datetimes. With `+zlib` or `+zstd` behind it,
+        large records are compressed; `+encrypt:NAME`, or an `Encrypted` in place of the name, encrypts them. Each reads
+        what the others have written, unless it is encrypted. Or a `Codec` of your own.
     clock: Unix time in seconds, for the notes that `set` makes and for a driver that is opened here by URL.
 
     An id is `name~token`, as `session.id` has it, or any other text without a `~`. The name finds the record. A token
@@ -150,8 +152,8 @@ class UnstorageSessionStore:
             return run(self._read(self.blocking, sid, renew=renew))
         key, ttl = self._key(sid), self.ttl
         if not renew or ttl is None or callable(ttl):
-            return self.record(self.driver.read(key))
-        return self.record(self.driver.renew(key, ttl))
+            return self._record(self.driver.read(key), key)
+        return self._record(self.driver.renew(key, ttl), key)
 
     async def aread(self, sid: str, *, renew: bool = False) -> Record | None:
         """Async twin of `read`."""
@@ -327,24 +329,22 @@ class UnstorageSessionStore:
         reading = io.renew(self._key(name), ttl) if renewing else io.read(self._key(name))
         return reading
 
-    def record(self, entry: Entry | None) -> Record | None:
-        """The record in an entry; `CorruptEntry` if it cannot be decoded."""
-        if entry is None:
-            return None
-        value, version, expires_at = entry
-        # What Record(...) does, in a third of the time.
-        return tuple.__new__(Record, (self.codec.unpack(value), version, expires_at, self.codec))
+    def record(self, entry: Entry | None, name: str) -> Record | None:
+        """The record in the entry of that name; `CorruptEntry` if it cannot be decoded."""
+        return self._record(entry, self._key(name))
 
     def set_by(
         self, io: Any, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
     ) -> Coroutine[Any, Any, object]:
         """`set` by a face, of encoded values, for so many seconds or, if None, for ever."""
-        setting: Coroutine[Any, Any, object] = io.set(self._key(name), self.codec.pack(fields), ttl=ttl, expect=expect)
+        key = self._key(name)
+        setting: Coroutine[Any, Any, object] = io.set(key, self.codec.pack(fields, key), ttl=ttl, expect=expect)
         return setting
 
     def put(self, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
         """`set_by` the blocking face, without a coroutine."""
-        return self.driver.set(self._key(name), self.codec.pack(fields), ttl=ttl, expect=expect)
+        key = self._key(name)
+        return self.driver.set(key, self.codec.pack(fields, key), ttl=ttl, expect=expect)
 
     def destroy_by(self, io: Any, name: str, *, expect: object = ANY) -> Coroutine[Any, Any, bool]:
         """Delete a record by a face."""
@@ -357,7 +357,7 @@ class UnstorageSessionStore:
 
     async def _read(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
         name, token = split_id(sid)
-        record = self.record(await self.entry_by(io, name, renew=renew))
+        record = self.record(await self.entry_by(io, name, renew=renew), name)
         return None if record is None or (token and token != _token_in(record)) else record
 
     async def _set(self, io: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
@@ -382,7 +382,7 @@ class UnstorageSessionStore:
         """Write `fields` beside the notes in the record, if its token is this one, or beside new ones."""
         await io.prepare()
         for attempt in range(MAX_ATTEMPTS):
-            record = None if expect is ABSENT else self.record(await self.entry_by(io, name))
+            record = None if expect is ABSENT else self.record(await self.entry_by(io, name), name)
             if record is None:
                 notes = self.codec.encode(Notes(self.clock(), token=token))
                 seen: object = ABSENT if self.capabilities.create else ANY
@@ -430,7 +430,7 @@ class UnstorageSessionStore:
                 continue
             name = found[1] if self.hash_ids else _unescape(found[1])
             try:
-                record = self.record(await io.read(key))
+                record = self._record(await io.read(key), key)
                 data = None if record is None else record.data
             except (CorruptEntry, RecursionError) as error:
                 hashed = name if self.hash_ids else hash_id(name)
@@ -457,6 +457,13 @@ class UnstorageSessionStore:
             await io.delete_many(indexes)
         sessions = [key for key in page if not self._index(key)] if indexes else page
         return await io.delete_many(sessions) if sessions else 0
+
+    def _record(self, entry: Entry | None, key: str) -> Record | None:
+        if entry is None:
+            return None
+        value, version, expires_at = entry
+        # What Record(...) does, in a third of the time.
+        return tuple.__new__(Record, (self.codec.unpack(value, key), version, expires_at, self.codec))
 
     def _key(self, name: str) -> str:
         last, key = self._last_key  # most names are asked for twice in a row: by a read, and by the write that follows

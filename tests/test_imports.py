@@ -102,7 +102,7 @@ def test_the_layers_are_kept() -> None:
     [
         ("drivers/base.py", "from session_kit.store import UnstorageSessionStore", "Drivers know nothing of sessions"),
         ("drivers/memory.py", "from session_kit.errors import SessionError", "Drivers know nothing of sessions"),
-        ("session_kit/codec.py", "from session_kit.session import Session", "Arrows point down"),
+        ("session_kit/codec/json.py", "from session_kit.session import Session", "Arrows point down"),
         ("session_kit/store.py", "import starlette", "The core knows no framework and no client"),
         ("drivers/memory.py", "import redis.asyncio", "The core knows no framework and no client"),
     ],

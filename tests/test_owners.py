@@ -21,6 +21,7 @@ from session_kit import (
     UnstorageSessionStore,
     Unsupported,
 )
+from session_kit.codec import Encrypted
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.record import Notes
@@ -294,6 +295,20 @@ def test_no_id_or_token_is_in_a_list_or_an_index(manager: SessionManager) -> Non
     for secret in (name, token):
         assert secret not in shown
         assert secret.encode() not in index
+
+
+@pytest.mark.parametrize(
+    "codec", ["json", "json-tagged", "msgpack", "msgpack+zlib", Encrypted([bytes(range(32))], "msgpack")]
+)
+def test_owners_are_kept_by_every_codec(codec: Any) -> None:
+    store = UnstorageSessionStore("memory://", codec=codec)
+    manager = SessionManager(store, SECRET)
+    session = manager.open()
+    session.bind("ada", label="é").save()
+    assert [info.label for info in store.sessions_of("ada")] == ["é"]
+    assert store.revoke_one(session.handle)
+    assert store.length() == 0
+    assert list(store.driver.keys()) == []
 
 
 def test_what_owners_cost_in_calls_of_the_store() -> None:

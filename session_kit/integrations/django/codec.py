@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.functional import Promise
 from msgspec import Raw
 
-from session_kit.codec import Codec
+from session_kit.codec import Codec, format_of
 from session_kit.errors import SessionError
 
 
@@ -17,6 +17,7 @@ class LenientCodec:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
+        self.format = format_of(codec)
         self.load = codec.load
         self.pack = codec.pack
         self.unpack = codec.unpack

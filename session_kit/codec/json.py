@@ -1,66 +1,30 @@
-"""How session data becomes bytes: JSON that any language can read, decoded one top-level value at a time."""
+"""JSON that any language can read, decoded one top-level value at a time."""
 
 from __future__ import annotations
 
-import builtins
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw
 
-from session_kit.drivers.support.options import guess
-from session_kit.errors import ConfigError, CorruptEntry, SessionError
+from session_kit.codec.base import IMMUTABLE, SCALARS, FormatCodec
+from session_kit.codec.foreign import is_foreign, recode
+from session_kit.codec.format import JSON, MAX_DEPTH, too_deep
+from session_kit.errors import CorruptEntry, SessionError
 
 T = TypeVar("T")
 
-MAX_DEPTH = 100
-"""So deep may a value be nested; a reader whose stack is nearly full already must be able to read it too."""
 
-SHALLOW = 2 * MAX_DEPTH
-"""What has no more bytes is not nested deeper."""
-
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_NO_MARKS = bytes(byte for byte in range(256) if byte not in b'{}[]"')
-
-
-class Codec(Protocol):
-    """What a store needs of an encoding. A record is a mapping whose values stay encoded (`Raw`) until asked for."""
-
-    def pack(self, fields: Mapping[str, Raw]) -> bytes:
-        """Make a record of encoded values."""
-
-    def unpack(self, data: bytes) -> dict[str, Raw]:
-        """Split a record into its encoded values. `CorruptEntry` if it is not one.
-
-        A `RecursionError` passes: it tells of how deep the caller's stack is, and nothing certain of the record.
-        """
-
-    def dump(self, value: object, where: str) -> Raw:
-        """Encode one value.
-
-        `SessionError`, naming `where`, if decoding it would not give back an equal value, or it is nested too deep.
-        """
-
-    def same(self, value: object, raw: Raw) -> bool:
-        """Whether `raw` is exactly what `value` is encoded as; quicker than `dump`, and never an error."""
-
-    def encode(self, value: msgspec.Struct) -> Raw:
-        """Encode a value of the library's own, which `load` gives back by its type."""
-
-    def load(self, raw: Raw, type: type[T]) -> T:
-        """Decode one value. `CorruptEntry` if it does not fit `type`."""
-
-
-class JSONCodec:
-    """JSON by msgspec.
+class JSONCodec(FormatCodec):
+    """`"json"`: JSON by msgspec.
 
     A value that JSON would turn into something else (a datetime into text, a tuple into a list, 1 as a key into "1") is
     refused when it is put in, not discovered when it is read.
@@ -73,45 +37,18 @@ class JSONCodec:
     session_kit.errors.SessionError: cart.at: a set cannot be stored as JSON without changing it; convert it first
     """
 
-    def __init__(self) -> None:
-        self._encode = msgspec.json.Encoder().encode
-        self._decode = msgspec.json.Decoder().decode
-        self._decoders: dict[object, Callable[[Raw], Any]] = {object: self._decode}
-        self._split = msgspec.json.Decoder(dict[str, Raw]).decode
+    format = JSON
 
-    def pack(self, fields: Mapping[str, Raw]) -> bytes:
-        return self._encode(fields)
-
-    def unpack(self, data: bytes) -> dict[str, Raw]:
+    def unpack(self, data: bytes, key: str = "") -> dict[str, Raw]:
         try:
             # msgspec looks into a text only when it decodes it; bytes that are no UTF-8 must be found here.
             if not data.isascii():
                 data.decode()
             return self._split(data)
         except (ValueError, msgspec.MsgspecError) as error:
-            raise CorruptEntry(f"the stored record is not a JSON object: {type(error).__name__}") from None
-
-    def dump(self, value: object, where: str) -> Raw:
-        try:
-            data = self._encode(value)
-            if type(value) in SCALARS:
-                return Raw(data)
-            if self._decode(data) == value:
-                if len(data) > SHALLOW and is_deep(data):
-                    raise SessionError(too_deep(where))
-                return Raw(data)
-        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-            pass
-        raise SessionError(_explain(value, where))
-
-    def same(self, value: object, raw: Raw) -> bool:
-        try:
-            return self._encode(value) == bytes(raw)
-        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-            return False
-
-    def encode(self, value: msgspec.Struct) -> Raw:
-        return Raw(self._encode(value))
+            if not is_foreign(data):
+                raise CorruptEntry(f"the stored record is not a JSON object: {type(error).__name__}") from None
+        return recode(data, self.dump)
 
     def load(self, raw: Raw, type: type[T]) -> T:
         decode = self._decoders.get(type)
@@ -223,30 +160,6 @@ class TaggedJSONCodec(LenientJSONCodec):
         return super()._convert(value, depth)
 
 
-CodecName = Literal["json", "json-lenient", "json-tagged"]
-CODECS: Final[Mapping[str, Callable[[], Codec]]] = {
-    "json": JSONCodec,
-    "json-lenient": LenientJSONCodec,
-    "json-tagged": TaggedJSONCodec,
-}
-
-
-def make_codec(codec: Codec | str) -> Codec:
-    """Return the codec of that name, or the codec that is given. `ConfigError` for anything else.
-
-    >>> make_codec("json-tagd")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    session_kit.drivers.errors.ConfigError: codec: there is no 'json-tagd'; did you mean 'json-tagged'? ...
-    """
-    if isinstance(codec, str):
-        if codec in CODECS:
-            return CODECS[codec]()
-        raise ConfigError(f"codec: there is no {codec!r}{guess(codec, CODECS)} There are {', '.join(CODECS)}")
-    if isinstance(codec, type) or not all(callable(getattr(codec, name, None)) for name in ("pack", "unpack", "dump")):
-        raise ConfigError(f"codec must be one of {', '.join(CODECS)}, or an object with the methods of Codec")
-    return codec
-
-
 def _text_of(key: Any) -> Any:
     """A key as `json.dumps` writes it."""
     if isinstance(key, str):
@@ -335,79 +248,3 @@ def _restore(value: Any) -> Any:
             with suppress(TypeError, ValueError, AttributeError):
                 return _TAGS[key](item)
     return value
-
-
-SCALARS = frozenset({str, int, bool, type(None)})
-"""Types whose values JSON always keeps. (A float may be NaN, for which it has no form.)"""
-
-IMMUTABLE = SCALARS | {float}
-"""Types whose values nobody can change in place."""
-
-
-def is_deep(data: bytes) -> bool:
-    """Whether JSON is nested deeper than `MAX_DEPTH`.
-
-    >>> is_deep(b"[" * 100 + b"]" * 100), is_deep(b"[" * 101 + b"]" * 101)
-    (False, True)
-    """
-    if len(data) <= SHALLOW:
-        return False
-    if data.find(b"\\") >= 0:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Of texts their quotes are left, and brackets that stand between them; texts without brackets go first.
-    marks = data.translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
-    marks = b"".join(marks.split(b'"')[::2])
-    for _ in range(MAX_DEPTH):  # each time the innermost pairs go
-        marks = marks.replace(b"[]", b"")
-        if not marks:
-            return False
-    return True
-
-
-def too_deep(where: str) -> str:
-    """What is said of a value that is nested too deep."""
-    return f"{where}: the value is nested deeper than {MAX_DEPTH} levels; store it in a flatter form"
-
-
-def _explain(value: object, where: str) -> str:
-    """Say where in `value` the first thing lies that JSON cannot keep, and what it is."""
-    path, seen = where, set[int]()
-    for _ in range(MAX_DEPTH):
-        if id(value) in seen:
-            return f"{path}: the value contains itself and cannot be stored as JSON"
-        seen.add(id(value))
-        if isinstance(value, list):
-            children = {f"{path}[{index}]": item for index, item in enumerate(value)}
-        elif isinstance(value, dict):
-            for key in value:
-                if not isinstance(key, str):
-                    kind = type(key).__name__
-                    return f"{path}: JSON keys are text, this dict has a key of type {kind}; convert it first"
-                if not _keeps(str.__str__(key)):
-                    return f"{path}: a key holds a lone surrogate, which has no form in UTF-8"
-            children = {f"{path}.{key}": item for key, item in value.items()}
-        else:
-            break
-        for child, item in children.items():
-            if not _keeps(item):
-                path, value = child, item
-                break
-        else:
-            break
-    else:
-        return too_deep(where)
-    if type(value) is float:
-        return f"{path}: {value} has no form in JSON"
-    if type(value) is str:
-        return f"{path}: the text holds a lone surrogate, which has no form in UTF-8"
-    kind = type(value).__name__
-    if hasattr(builtins, kind):  # that of numpy is called `bool` too
-        kind = f"{type(value).__module__}.{kind}".removeprefix("builtins.")
-    return f"{path}: a {kind} cannot be stored as JSON without changing it; convert it first"
-
-
-def _keeps(value: object) -> bool:
-    try:
-        return bool(msgspec.json.decode(msgspec.json.encode(value)) == value)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-        return False
