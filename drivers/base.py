@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import SplitResult
 
 from session_kit.drivers.errors import Conflict, Unsupported
+from session_kit.drivers.findings import Finding
 from session_kit.drivers.options import Parser, options_of
 from session_kit.drivers.twins import pause
 
@@ -245,6 +246,10 @@ class Driver:
 
     def prepare(self) -> None:
         """Find out what the backend can do, where it has to be asked; from then on `capabilities` is final."""
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield what an operator should know of the backend beyond this contract: clock, permissions, settings."""
+        return iter(())
 
     def close(self) -> None:
         """Release connections and threads. Idempotent; never closes a client that the caller handed in."""

@@ -24,6 +24,7 @@ import diskcache
 
 from session_kit.drivers.base import ABSENT, ANY, LIST_BATCH, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.findings import Finding, path_findings
 from session_kit.drivers.folder import expanded, make_private, named_in
 from session_kit.drivers.options import Duration, Size
 
@@ -319,6 +320,9 @@ class DiskDriver(Driver):
         while removed := self._prune_batch():
             count += removed
         return count
+
+    def examine(self) -> Iterator[Finding]:
+        return path_findings(self.path)
 
     @_translated
     def close(self) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult
 from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.envelope import HEADER, seal, unseal, unseal_header
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.findings import Finding, path_findings
 from session_kit.drivers.folder import expanded, make_private, named_in
 from session_kit.drivers.names import FOLDER_END, key_of, parts_of
 from session_kit.drivers.options import Duration
@@ -144,6 +145,9 @@ class FileDriver(Driver):
                 if path.stat().st_mtime < time.time() - ABANDONED:
                     path.unlink(missing_ok=True)
         return count
+
+    def examine(self) -> Iterator[Finding]:
+        return path_findings(self.path)
 
     def _path(self, key: str) -> Path:
         check_key(key)

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import boto3
 import botocore.handlers
@@ -34,6 +35,7 @@ from botocore.parsers import ResponseParserError
 
 from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_ttl, check_value
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.findings import Finding, clock_finding, network_finding
 from session_kit.drivers.names import key_of_path, path_of, stem_of
 from session_kit.drivers.options import Duration
 from session_kit.drivers.registry import redact
@@ -270,6 +272,14 @@ class S3Driver(Driver):
             if not self._prepared:
                 self._probe()
                 self._prepared = True
+
+    def examine(self) -> Iterator[Finding]:
+        url = urlsplit(self._client().meta.endpoint_url)
+        yield network_finding(url.hostname or "", url.scheme == "https", "use https:// in endpoint_url")
+        headers = self._must("head_bucket")["ResponseMetadata"]["HTTPHeaders"]
+        if "date" in headers:
+            # In whole seconds.
+            yield clock_finding(parsedate_to_datetime(headers["date"]).timestamp() + 0.5 - time.time(), "the server's")
 
     def close(self) -> None:
         super().close()

@@ -27,6 +27,7 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import ConfigError, Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.findings import Finding, path_findings
 from session_kit.drivers.folder import expanded, named_in
 from session_kit.drivers.options import Duration
 
@@ -227,6 +228,9 @@ class SQLiteDriver(Driver):
         while removed := self._prune_batch():
             count += removed
         return count
+
+    def examine(self) -> Iterator[Finding]:
+        return path_findings(self.path)
 
     def close(self) -> None:
         super().close()

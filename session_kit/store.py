@@ -245,6 +245,25 @@ class UnstorageSessionStore:
         other.codec = make_codec(codec)
         return other
 
+    # --- for operators, who see no names ---
+
+    def session_keys(self, beginning: str = "") -> Iterator[str]:
+        """The driver's keys of the live sessions, one at a time.
+
+        beginning: only those that go on so behind the prefix: with the beginning of a handle if this store hashes names.
+        """
+        return (key for key in self.driver.keys(f"{self.prefix}:{beginning}") if self._ours(key))
+
+    def handle_of(self, key: str) -> str:
+        """What names the session under this key for other people: the hash of the name in its id.
+
+        >>> store = UnstorageSessionStore("memory://", hash_ids=False)
+        >>> store.handle_of(store.key("some-id")) == hash_id("some-id")
+        True
+        """
+        name = key[len(self.prefix) + 1 :]
+        return name if self.hash_ids else hash_id(_unescape(name))
+
     # --- for the session layer, which checks tokens itself ---
 
     def ttl_of(self, data: Mapping[str, Any]) -> float | None:
