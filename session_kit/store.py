@@ -250,7 +250,7 @@ class UnstorageSessionStore:
     def session_keys(self, beginning: str = "") -> Iterator[str]:
         """The driver's keys of the live sessions, one at a time.
 
-        beginning: only those that go on so behind the prefix: with the beginning of a handle if this store hashes names.
+        beginning: only those that go on so behind the prefix. A store that hashes names has the handle there.
         """
         return (key for key in self.driver.keys(f"{self.prefix}:{beginning}") if self._ours(key))
 

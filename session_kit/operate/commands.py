@@ -11,15 +11,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from session_kit.drivers.findings import Finding
 from session_kit.errors import ConfigError, DriverError, SessionKitError
-from session_kit.manager import SessionManager
 from session_kit.operate.copy import Counts, copy
 from session_kit.operate.doctor import examine, examine_cookie, examine_secret
 from session_kit.operate.sessions import NoSuchSession, Summary, details, revoke, summaries
 from session_kit.store import UnstorageSessionStore, open_store
+
+if TYPE_CHECKING:
+    from session_kit.manager import SessionManager
 
 Say = Callable[[str], object]
 """Prints one line."""
@@ -161,15 +164,9 @@ def examine_url(url: str, secret_env: str | None, say: Say) -> int:
 
 
 def examine_application(store: UnstorageSessionStore, manager: SessionManager, say: Say) -> int:
-    """Examine the store of an application, and its cookie."""
-    return show_findings(application_findings(store, manager), say)
-
-
-def application_findings(store: UnstorageSessionStore, manager: SessionManager) -> Iterator[Finding]:
-    """What there is to be told of an application. Without a good secret it would not have started."""
-    yield from examine(store)
-    yield Finding("secret", "ok", "long enough, and no placeholder")
-    yield from examine_cookie(manager.policy.cookie)
+    """Examine the store of an application, and its cookie. Without a good secret it would not have started."""
+    secret = Finding("secret", "ok", "long enough, and no placeholder")
+    return show_findings(chain(examine(store), [secret], examine_cookie(manager.policy.cookie)), say)
 
 
 def show_findings(findings: Iterable[Finding], say: Say) -> int:
@@ -198,7 +195,7 @@ def _duration(seconds: float) -> str:
     >>> _duration(90_061), _duration(61), _duration(0.2)
     ('1d 1h', '1m 1s', '0s')
     """
-    left, parts = int(seconds), []
+    left, parts = int(seconds), list[str]()
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         number, left = divmod(left, size)
         if parts or number or unit == "s":

@@ -1,9 +1,9 @@
 """The sessions of one store into another, while both are in use.
 
-For each session that was copied, NEW keeps a *mark* for as long as the session lives: what was copied, and when it would
-expire. When the copy is repeated, the mark tells which of the two was changed since, as the common ancestor does in a
-merge. So what was written in OLD meanwhile is carried over, what was written in NEW stays, and a session that was ended
-in one of them ends.
+For each session that was copied, NEW keeps a *mark* for as long as the session lives: what was copied, and when it
+would expire. When the copy is repeated, the mark tells which of the two was changed since, as the common ancestor does
+in a merge. So what was written in OLD meanwhile is carried over, what was written in NEW stays, and a session that was
+ended in one of them ends.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def copy(
     tell: called with the counts after each session.
 
     A session keeps its id, its data, and the time that it has left. Records are copied as they are if both stores write
-    JSON, else they are decoded and encoded again. Nothing that was written in `new` is overwritten; where its driver has
-    no conditional writes, nothing but a write at the same moment.
+    JSON, else they are decoded and encoded again. Nothing that was written in `new` is overwritten (where its driver
+    has no conditional writes: nothing but a write at the same moment).
     Raises `ConfigError` if both are the same store, or `old` hashes names and `new` does not; `DriverError` if one of
     them does not answer: the same call goes on from there.
     """
@@ -145,7 +145,12 @@ class _Move:
                 return self._carry(key, name), handle
             except Conflict:  # somebody wrote it in NEW at this moment
                 continue
-            except (CorruptEntry, SessionError, RecursionError, ValueError):  # of a key: with this prefix it is too long
+            except (
+                CorruptEntry,
+                SessionError,
+                RecursionError,
+                ValueError,
+            ):  # of a key: with this prefix it is too long
                 return "unreadable", handle
         return "differs", handle
 

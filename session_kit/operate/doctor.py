@@ -37,9 +37,13 @@ def examine(store: UnstorageSessionStore, *, wait: Callable[[float], object] = t
             yield Finding("sharing", "warning", text, "for several workers, take a store that they share")
         yield from driver.examine()
     except DriverUnavailable as error:
-        yield Finding("reach", "failed", str(error), "is the address right, does it run, does a firewall let us through?")
+        yield Finding(
+            "reach", "failed", str(error), "is the address right, does it run, does a firewall let us through?"
+        )
     except DriverError as error:
-        yield Finding("contract", "failed", f"{driver!r}: {error}", "the driver does not keep what its capabilities say")
+        yield Finding(
+            "contract", "failed", f"{driver!r}: {error}", "the driver does not keep what its capabilities say"
+        )
 
 
 def examine_secret(secret: str | None, name: str) -> Finding:
@@ -97,7 +101,9 @@ def _conditions(store: UnstorageSessionStore, probe: str) -> Iterator[Finding]:
     driver = store.driver
     if not (driver.capabilities.create and driver.capabilities.swap):
         text = "this store has none: of two requests that write one session at the same moment, the last wins"
-        yield Finding("conditions", "warning", text, "see the limits in the README; sqlite, disk, Redis and S3 have them")
+        yield Finding(
+            "conditions", "warning", text, "see the limits in the README; sqlite, disk, Redis and S3 have them"
+        )
         return
 
     def refused(value: bytes, expect: object) -> bool:

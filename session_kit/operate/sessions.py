@@ -39,7 +39,7 @@ class Summary(NamedTuple):
 class Field(NamedTuple):
     """One key of a session's data.
 
-    key: its name. type: of its value, in Python's words. size: of its value as it is stored, in bytes. value: the value.
+    key: its name. type: of its value, in Python's words. size: of the value as it is stored, in bytes.
     """
 
     key: str
@@ -118,7 +118,8 @@ def _look(store: UnstorageSessionStore, key: str) -> tuple[Summary | None, Recor
     except (CorruptEntry, RecursionError):
         record = notes = None
     used = _last_used(store, notes, entry.expires_at)
-    return Summary(handle, notes and notes.created, used, entry.expires_at, len(entry.value)), record
+    created = None if notes is None else notes.created
+    return Summary(handle, created, used, entry.expires_at, len(entry.value)), record
 
 
 def _last_used(store: UnstorageSessionStore, notes: Notes | None, expires: float | None) -> float | None:

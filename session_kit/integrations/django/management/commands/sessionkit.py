@@ -1,4 +1,4 @@
-"""`manage.py sessionkit list | show | revoke | prune | copy | doctor`: the operator's commands on the project's store."""
+"""`manage.py sessionkit list`, `show`, `revoke`, `prune`, `copy` and `doctor`, on the store of the project."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from session_kit.drivers.findings import Finding
 from session_kit.integrations.django.checks import check_secret, check_settings
 from session_kit.integrations.django.settings import manager
 from session_kit.operate import commands
+from session_kit.operate.doctor import examine, examine_cookie
 from session_kit.store import UnstorageSessionStore
 
 
@@ -62,6 +63,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
 
 
 def _findings(store: UnstorageSessionStore) -> Iterator[Finding]:
-    yield from commands.application_findings(store, manager())
+    yield from examine(store)
+    yield from examine_cookie(manager().policy.cookie)
     for problem in (*check_settings(), *check_secret()):
         yield Finding("settings", "failed" if problem.is_serious() else "warning", problem.msg, problem.hint or "")
