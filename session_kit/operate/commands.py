@@ -74,9 +74,10 @@ def checked(store: Any) -> UnstorageSessionStore:
 
 def list_sessions(store: UnstorageSessionStore, say: Say) -> int:
     """A line for each session, as they come: a million take no memory."""
-    say(f"{'HANDLE':{SHOWN}}  {'CREATED (UTC)':16}  {'LAST USED':16}  {'EXPIRES IN':>10}  {'SIZE':>8}")
     count = 0
     for summary in summaries(store):
+        if not count:
+            say(f"{'HANDLE':{SHOWN}}  {'CREATED (UTC)':16}  {'LAST USED':16}  {'EXPIRES IN':>10}  {'SIZE':>8}")
         created, used, expires, size = _cells(summary, store.clock())
         say(f"{summary.handle[:SHOWN]}  {created:16}  {used:16}  {expires:>10}  {size:>8}")
         count += 1
