@@ -9,10 +9,11 @@ ended in one of them ends.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -28,6 +29,7 @@ from session_kit.store import DAY, UnstorageSessionStore
 SLACK: Final = 5.0
 """Seconds by which clocks and expiries may differ and still count as equal."""
 ATTEMPTS: Final = 5
+PAGE: Final = 500
 MOST_NAMED: Final = 10
 """So many of the sessions that differ are named."""
 
@@ -98,11 +100,12 @@ def copy(
     if old.prefix == new.prefix and _share_a_place(old, new):
         raise ConfigError("both are the same store: there is nothing to copy")
     move = _Move(old, new)
-    for outcome, handle in at_once(move.carry, old.session_keys()):
+    for outcome, handle in at_once(move.carry, move.with_marks(old.session_keys())):
         move.count(counts, outcome, handle)
         tell(counts)
-    move.end(counts)
-    tell(counts)
+    emptied = counts.done == 0
+    for outcome in at_once(lambda key: move.end(key, not emptied), new.driver.keys(move.marks)):
+        move.count(counts, outcome)
 
 
 def _share_a_place(old: UnstorageSessionStore, new: UnstorageSessionStore) -> bool:
@@ -121,46 +124,58 @@ class _Move:
         self._source = _digest(repr(old).encode())
         self._as_it_is = isinstance(old.codec, JSONCodec) and isinstance(new.codec, JSONCodec)
         self._creates: object = ABSENT if new.capabilities.create else ANY
-        self._marks = f"{new.prefix}:~copied:"
+        self.marks = f"{new.prefix}:~copied:"
         self._hashes = new.hash_ids and not old.hash_ids
         # Of names in plain, the hash does not tell the key in OLD.
         self._seen: set[str] = set()
 
-    def count(self, counts: Counts, outcome: str, handle: str) -> None:
-        """Count what `carry` has returned."""
+    def count(self, counts: Counts, outcome: str, handle: str = "") -> None:
+        """Count what `carry` or `end` has returned."""
         if not outcome:
             return
         setattr(counts, outcome, getattr(counts, outcome) + 1)
         if outcome in ("differs", "unreadable") and len(counts.differing) < MOST_NAMED:
             counts.differing.append(handle)
-        if self._hashes:
+        if self._hashes and handle:
             self._seen.add(handle)
 
-    def carry(self, key: str) -> tuple[str, str]:
-        """Bring one session up to date in NEW. Returns the name of the count, or nothing if it is gone; its handle."""
-        handle = self._old.handle_of(key)
-        name = handle if self._hashes else key[len(self._old.prefix) + 1 :]
-        for _ in range(ATTEMPTS):
+    def with_marks(self, keys: Iterator[str]) -> Iterator[tuple[str, Mark | None]]:
+        """Each key with its mark, which are asked for a page at a time."""
+        while page := list(islice(keys, PAGE)):
+            names = [self._name(key) for key in page]
             try:
-                return self._carry(key, name), handle
-            except Conflict:  # somebody wrote it in NEW at this moment
+                found = self._new.driver.get_many([self.marks + name for name in names])
+            except (CorruptEntry, ValueError):  # one of them: it is not ours, or its key is too long
+                yield from ((key, self._mark(name)) for key, name in zip(page, names, strict=True))
                 continue
-            except (
-                CorruptEntry,
-                SessionError,
-                RecursionError,
-                ValueError,
-            ):  # of a key: with this prefix it is too long
+            yield from ((key, _read(found.get(self.marks + name))) for key, name in zip(page, names, strict=True))
+
+    def carry(self, marked: tuple[str, Mark | None]) -> tuple[str, str]:
+        """Bring one session up to date in NEW. Returns the name of the count, or nothing if it is gone; its handle.
+
+        marked: its key in OLD, and its mark.
+        """
+        key, mark = marked
+        handle, name = self._old.handle_of(key), self._name(key)
+        for attempt in range(ATTEMPTS):
+            try:
+                # Without a mark it is not there, as a rule; a creation is refused if it is.
+                hopes = mark is None and attempt == 0 and self._creates is ABSENT
+                return self._carry(key, name, mark, hopes), handle
+            except Conflict:  # it was there, or somebody wrote it in NEW at this moment
+                mark = self._mark(name)
+            # ValueError: with this prefix the key is too long.
+            except (CorruptEntry, SessionError, RecursionError, ValueError):
                 return "unreadable", handle
         return "differs", handle
 
-    def _carry(self, key: str, name: str) -> str:
+    def _carry(self, key: str, name: str, mark: Mark | None, hopes: bool) -> str:
         target, driver = f"{self._new.prefix}:{name}", self._new.driver
         entry = self._old.driver.read(key)
         left = None if entry is None else self._left(entry)
         if entry is None or (left is not None and left <= 0):
             return ""
-        mark, there = self._mark(name), driver.read(target)
+        there = None if hopes else driver.read(target)
         if there is None:
             if mark is not None and not self._is_over(mark.expires):
                 return "ended_in_new"
@@ -187,26 +202,26 @@ class _Move:
             self._set_mark(name, entry, there.value)
         return "same"
 
-    def end(self, counts: Counts) -> None:
-        """End in NEW what was ended in OLD since it was copied."""
-        nothing_left = counts.done == 0
-        for key in self._new.driver.keys(self._marks):
-            name = key.removeprefix(self._marks)
-            mark = self._mark(name)
-            # What would have expired by now in OLD may just have done so, and expires in NEW as well.
-            if mark is None or mark.source != self._source or self._is_over(mark.expires) or self._is_in_old(name):
-                continue
-            target = f"{self._new.prefix}:{name}"
-            with suppress(CorruptEntry, Conflict):
-                there = self._new.driver.read(target)
-                unused = there is not None and not _is_later(there.expires_at, mark.expires)
-                if there is None or not unused or _digest(there.value) != mark.new:
-                    continue
-                if nothing_left:
-                    counts.left += 1
-                    continue
-                self._new.driver.delete(target, expect=there.version if self._new.capabilities.swap else ANY)
-                counts.ended_in_old += 1
+    def end(self, key: str, delete: bool) -> str:
+        """If a session was ended in OLD since it was copied, end it in NEW. Returns the name of the count, or nothing.
+
+        key: of its mark. delete: False only tells.
+        """
+        name = key.removeprefix(self.marks)
+        mark = self._mark(name)
+        # What would have expired by now in OLD may just have done so, and expires in NEW as well.
+        if mark is None or mark.source != self._source or self._is_over(mark.expires) or self._is_in_old(name):
+            return ""
+        target = f"{self._new.prefix}:{name}"
+        with suppress(CorruptEntry, Conflict):
+            there = self._new.driver.read(target)
+            if there is None or _is_later(there.expires_at, mark.expires) or _digest(there.value) != mark.new:
+                return ""  # it is in use
+            if not delete:
+                return "left"
+            self._new.driver.delete(target, expect=there.version if self._new.capabilities.swap else ANY)
+            return "ended_in_old"
+        return ""
 
     def _is_in_old(self, name: str) -> bool:
         return name in self._seen if self._hashes else self._old.driver.has(f"{self._old.prefix}:{name}")
@@ -217,11 +232,14 @@ class _Move:
     def _is_over(self, expires: float | None) -> bool:
         return expires is not None and expires - SLACK <= self._old.clock()
 
+    def _name(self, key: str) -> str:
+        """What stands behind the prefix in NEW."""
+        return self._old.handle_of(key) if self._hashes else key[len(self._old.prefix) + 1 :]
+
     def _mark(self, name: str) -> Mark | None:
         try:
-            found = self._new.driver.get(self._marks + name)
-            return None if found is None else msgspec.json.decode(found, type=Mark)
-        except (CorruptEntry, msgspec.MsgspecError):
+            return _read(self._new.driver.get(self.marks + name))
+        except (CorruptEntry, ValueError):
             return None
 
     def _set_mark(self, name: str, entry: Entry, value: bytes) -> None:
@@ -230,7 +248,7 @@ class _Move:
         left = self._left(entry)
         # Longer than the session, which may be used in OLD for some time.
         ttl = None if left is None else max(left, 0.0) + DAY
-        self._new.driver.set(self._marks + name, msgspec.json.encode(mark), ttl=ttl)
+        self._new.driver.set(self.marks + name, msgspec.json.encode(mark), ttl=ttl)
 
     def _translated(self, value: bytes) -> bytes:
         if self._as_it_is:
@@ -244,6 +262,12 @@ def translate(fields: Mapping[str, Raw], old: Codec, new: Codec) -> dict[str, Ra
         key: new.encode(old.load(raw, Notes)) if key == RESERVED else new.dump(old.load(raw, object), key)
         for key, raw in fields.items()
     }
+
+
+def _read(mark: bytes | None) -> Mark | None:
+    with suppress(msgspec.MsgspecError):
+        return None if mark is None else msgspec.json.decode(mark, type=Mark)
+    return None  # not ours
 
 
 def _digest(value: bytes) -> str:
