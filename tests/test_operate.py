@@ -269,6 +269,22 @@ def test_use_in_the_old_store_makes_the_copy_live_longer(
     assert new.get("sid") == {"user": "ada"}
 
 
+@pytest.mark.parametrize(("passed", "left"), [(50, 1000), (99, 4)])
+def test_what_was_used_in_the_new_store_does_not_end_with_the_old_record(
+    passed: float, left: float, old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    old.set("a", {"user": "ada"}, ttl=100)
+    old.set("b", {"user": "bob"})
+    copy(old, new, Counts())
+    clock.advance(passed)
+    new.driver.touch(new.key("a"), left)
+    if passed < 90:
+        old.destroy("a")  # by a process that still used the old store
+    clock.advance(2)  # else it expires there by itself
+    assert moved(old, new) == {"same": 1}
+    assert new.get("a") == {"user": "ada"}
+
+
 def test_an_old_store_that_was_emptied_logs_nobody_out(
     old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
 ) -> None:
