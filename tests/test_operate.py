@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from session_kit import (
 from session_kit.codec import JSONCodec
 from session_kit.cookie import Cookie
 from session_kit.drivers import Capabilities, Driver, Entry
-from session_kit.drivers.findings import Finding, clock_finding, network_finding
+from session_kit.drivers.findings import Finding, clock_finding, network_finding, path_findings
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis_findings import server_findings
 from session_kit.operate.at_once import at_once
+from session_kit.operate.commands import revoke_sessions, run
 from session_kit.operate.copy import Counts, copy
 from session_kit.operate.doctor import examine, examine_cookie, examine_secret
 from session_kit.operate.sessions import NoSuchSession, details, find, revoke, summaries
@@ -173,6 +175,34 @@ def test_a_revoked_session_is_gone_at_its_next_request(everywhere: UnstorageSess
     assert read(bob) == {"user": "bob"}
     with pytest.raises(NoSuchSession):
         revoke(everywhere, handle)
+
+
+def test_a_store_that_dies_between_two_revocations_is_one_line_and_the_same_command_ends_the_work(
+    clock: ManualClock,
+) -> None:
+    mortal = Mortal(MemoryDriver(clock=clock), 10_000, after=False)
+    store = UnstorageSessionStore(mortal, clock=clock)
+    handles = [hash_id(sid) for sid in ("one", "two", "three")]
+    for sid in ("one", "two", "three"):
+        store.set(sid, {})
+    said, complaints = list[str](), list[str]()
+    mortal.lives = 1
+    command = partial(revoke_sessions, store, handles, said.append, complaints.append)
+    assert run(command, complaints.append) == 1
+    assert complaints == ["session-kit: it died"]
+    mortal.lives = 10_000
+    run(command, complaints.append)
+    assert store.length() == 0
+    assert [line for line in complaints if "no session has a handle" not in line] == ["session-kit: it died"]
+
+
+def test_a_folder_that_goes_while_it_is_examined_is_a_failed_check(tmp_path: Path, clock: ManualClock) -> None:
+    class Lost(MemoryDriver):
+        def examine(self) -> Iterator[Finding]:
+            return path_findings(tmp_path / "gone")
+
+    (*_, last) = examine(UnstorageSessionStore(Lost(clock=clock), clock=clock), wait=clock.advance)
+    assert (last.subject, last.state) == ("reach", "failed")
 
 
 # --- a copy of a live store ---

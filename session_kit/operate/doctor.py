@@ -36,7 +36,7 @@ def examine(store: UnstorageSessionStore, *, wait: Callable[[float], object] = t
             text = "other processes do not see these sessions, and a restart ends them"
             yield Finding("sharing", "warning", text, "for several workers, take a store that they share")
         yield from driver.examine()
-    except DriverUnavailable as error:
+    except (DriverUnavailable, OSError) as error:  # OSError: of a folder that is gone, or may not be written into
         yield Finding(
             "reach", "failed", str(error), "is the address right, does it run, does a firewall let us through?"
         )
