@@ -29,6 +29,7 @@ from session_kit.drivers.support.checks import (
     check_ttl,
     check_value,
 )
+from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.options import Parser, options_of
 from session_kit.drivers.support.twins import pause
 
@@ -218,6 +219,10 @@ class Driver:
 
     def prepare(self) -> None:
         """Find out what the backend can do, where it has to be asked; from then on `capabilities` is final."""
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield what an operator should know of the backend beyond this contract: clock, permissions, settings."""
+        return iter(())
 
     def close(self) -> None:
         """Release connections and threads. Idempotent; never closes a client that the caller handed in."""

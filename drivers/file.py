@@ -17,6 +17,7 @@ from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_exp
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
 from session_kit.drivers.support.envelope import HEADER, seal, unseal, unseal_header
 from session_kit.drivers.support.file_locks import FileLocks
+from session_kit.drivers.support.findings import Finding, path_findings
 from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private, named_in
 from session_kit.drivers.support.names import FOLDER_END, key_of, parts_of
 from session_kit.drivers.support.options import Duration
@@ -159,6 +160,9 @@ class FileDriver(Driver):
     def after_fork(self) -> None:
         super().after_fork()
         self._locks.after_fork()
+
+    def examine(self) -> Iterator[Finding]:
+        return path_findings(self.path)
 
     def _path(self, key: str) -> Path:
         check_key(key)

@@ -25,7 +25,9 @@ from session_kit.drivers.base import (
 from session_kit.drivers.errors import Conflict, CorruptEntry
 from session_kit.drivers.redis_cluster import Cluster
 from session_kit.drivers.redis_endpoint import Endpoint
+from session_kit.drivers.redis_findings import server_findings
 from session_kit.drivers.redis_links import Command, GivenClient, Link, Wire, unavailable
+from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.options import Duration
 
 if TYPE_CHECKING:
@@ -242,6 +244,7 @@ class RedisDriver(Driver):
         self._has_ifeq = True  # until a server says that it has not
         if client is not None:
             self._link: Link = GivenClient(client)
+            self._hosts, self._encrypted = [], False
             return
         tls = {
             "ssl_ca_certs": ssl_ca_certs,
@@ -259,6 +262,7 @@ class RedisDriver(Driver):
             sentinel_username=sentinel_username,
             sentinel_password=sentinel_password,
         )
+        self._hosts, self._encrypted = [host for host, _ in endpoint.hosts], "ssl" in endpoint.settings
         self._link = Cluster(endpoint) if endpoint.kind == "cluster" else Wire(endpoint)
 
     @classmethod
@@ -294,6 +298,9 @@ class RedisDriver(Driver):
         async for name in self._link.ascan(new.pattern):
             if (found := new.key(name)) is not None:
                 yield found
+
+    def examine(self) -> Iterator[Finding]:
+        return server_findings(self._link.run, self._hosts, self._encrypted)
 
     def close(self) -> None:
         super().close()

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -26,6 +27,7 @@ from session_kit.drivers.base import (
 )
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.registry import redact
+from session_kit.drivers.support.findings import Finding, clock_finding, network_finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.s3_client import S3Client, code_of
@@ -228,6 +230,14 @@ class S3Driver(Driver):
             if not self._prepared:
                 self._probe()
                 self._prepared = True
+
+    def examine(self) -> Iterator[Finding]:
+        url = urlsplit(self._client.endpoint)
+        yield network_finding(url.hostname or "", url.scheme == "https", "use https:// in endpoint_url")
+        headers = self._client.must("head_bucket")["ResponseMetadata"]["HTTPHeaders"]
+        if "date" in headers:
+            # In whole seconds.
+            yield clock_finding(parsedate_to_datetime(headers["date"]).timestamp() + 0.5 - time.time(), "the server's")
 
     def close(self) -> None:
         super().close()

@@ -1,8 +1,9 @@
-"""The command line: `session-kit demo`, `session-kit bench`, `session-kit secret`."""
+"""The command line `session-kit`: demo, bench, secret, and what operators do with a store."""
 
 # Without `from __future__ import annotations`: typer reads the annotations of functions that are made inside another.
 import secrets
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from session_kit import __version__
@@ -16,6 +17,9 @@ FROM_EXTRA = ("typer", "rich", "starlette", "uvicorn", "httpx")
 
 def main() -> None:
     """Run the command line: the console script `session-kit`."""
+    if sys.argv[1:] == ["secret"]:  # which a bare install has too
+        print(secrets.token_urlsafe(32))
+        return
     try:
         make_cli()()
     except ModuleNotFoundError as error:
@@ -144,11 +148,92 @@ def make_cli() -> "Typer":
         """Print a new secret for signing cookies."""
         print(secrets.token_urlsafe(32))
 
+    _add_operators(cli)
     return cli
 
 
+def _add_operators(cli: "Typer") -> None:
+    """Add the commands for a store in use."""
+    import typer
+
+    from session_kit.operate import commands
+    from session_kit.store import UnstorageSessionStore
+
+    Url = Annotated[str, typer.Argument(metavar="URL", help="The store, such as 'redis://localhost?prefix=shop'.")]
+
+    Owner = Annotated[str | None, typer.Option(metavar="USER", help="Those of this user, as `bind` has filed them.")]
+
+    def run(command: Callable[[], int]) -> None:
+        raise typer.Exit(commands.run(command, _complain))
+
+    def run_on(url: str, command: Callable[[UnstorageSessionStore], int]) -> None:
+        def opened() -> int:
+            with commands.opened(url) as store:
+                return command(store)
+
+        run(opened)
+
+    @cli.command("list")
+    def list_(url: Url, owner: Owner = None) -> None:
+        """List the sessions of a store, without their data."""
+        run_on(url, lambda store: commands.list_sessions(store, print, owner))
+
+    @cli.command()
+    def show(
+        url: Url,
+        handle: Annotated[str, typer.Argument(help="As `list` shows it, or its beginning.")],
+        values: Annotated[bool, typer.Option("--values", help="Show what the keys hold, too.")] = False,
+    ) -> None:
+        """Show one session: its keys and their types."""
+        run_on(url, lambda store: commands.show_session(store, handle, values, print))
+
+    @cli.command()
+    def revoke(
+        url: Url,
+        handles: Annotated[
+            list[str] | None, typer.Argument(metavar="[HANDLE...]", help="As `list` shows them.")
+        ] = None,
+        owner: Owner = None,
+    ) -> None:
+        """End sessions: they are gone at their next request."""
+        run_on(url, lambda store: commands.revoke_sessions(store, handles or [], print, _complain, owner))
+
+    @cli.command()
+    def prune(url: Url) -> None:
+        """Remove what has expired and still takes room."""
+        run_on(url, lambda store: commands.prune_store(store, print))
+
+    @cli.command()
+    def copy(
+        old: Annotated[str, typer.Argument(metavar="OLD", help="The store to read.")],
+        new: Annotated[str, typer.Argument(metavar="NEW", help="The store to write.")],
+    ) -> None:
+        """Copy the sessions of one store into another, both in use; again, what has changed since."""
+
+        def command() -> int:
+            with commands.opened(old) as source, commands.opened(new) as target:
+                return commands.copy_sessions(source, target, print, _complain)
+
+        run(command)
+
+    @cli.command()
+    def doctor(
+        url: Url,
+        secret_env: Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="The environment variable with the secret, to be examined too."),
+        ] = None,
+    ) -> None:
+        """Examine a store: whether it does what sessions need, and what to do where it does not."""
+        run(lambda: commands.examine_url(url, secret_env, print))
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _quit(message: str, code: int) -> None:
-    print(f"session-kit: {message}", file=sys.stderr)
+    _complain(f"session-kit: {message}")
     sys.exit(code)
 
 

@@ -141,6 +141,21 @@ class Owners:
         for each in oldest:
             del index[each]
 
+    async def entry_of(self, io: Any, owner: str, handle: str) -> Entry | None:
+        """What the index of an owner says of the session with that handle."""
+        index, _ = await self._read(io, owner)
+        return next((entry for filed_as, entry in index.items() if self.handle(filed_as) == handle), None)
+
+    async def take_in(self, io: Any, owner: str, filed_as: str, entry: Entry | None, lives: float | None) -> None:
+        """File a session that came from another store, whose index says `entry` of it; `lives` as for `file`."""
+
+        async def change(index: Index) -> None:
+            now = self._now()
+            until = None if lives is None else now + lives
+            index[filed_as] = Entry(now, until) if entry is None else Entry(now, entry.until, entry.label)
+
+        await self._change(io, owner, change)
+
     async def remove(self, io: Any, owner: str, names: Iterable[str]) -> None:
         """Take sessions that are gone, or another's now, out of the index of an owner."""
         await self._change(io, owner, _taking_out([self._filed_as(name) for name in names]))

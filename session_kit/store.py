@@ -152,8 +152,8 @@ class UnstorageSessionStore:
             return run(self._read(self.blocking, sid, renew=renew))
         key, ttl = self._key(sid), self.ttl
         if not renew or ttl is None or callable(ttl):
-            return self._record(self.driver.read(key), key)
-        return self._record(self.driver.renew(key, ttl), key)
+            return self.record_at(self.driver.read(key), key)
+        return self.record_at(self.driver.renew(key, ttl), key)
 
     async def aread(self, sid: str, *, renew: bool = False) -> Record | None:
         """Async twin of `read`."""
@@ -246,11 +246,11 @@ class UnstorageSessionStore:
         >>> manager.store.revoke("ada")
         1
         """
-        return run(self._owners.sessions_of(self.blocking, owner_text(user_id), _handles(current)))
+        return run(self.owners.sessions_of(self.blocking, owner_text(user_id), _handles(current)))
 
     async def asessions_of(self, user_id: UserId, *, current: str | Handled | None = None) -> list[SessionInfo]:
         """Async twin of `sessions_of`."""
-        return await self._owners.sessions_of(self.native, owner_text(user_id), _handles(current))
+        return await self.owners.sessions_of(self.native, owner_text(user_id), _handles(current))
 
     def revoke(self, user_id: UserId, *, keep: str | Handled | None = None) -> int:
         """End the sessions of a user, and return how many there were: "log out everywhere".
@@ -258,22 +258,22 @@ class UnstorageSessionStore:
         keep: the session of this request, or its id; it stays.
         They are gone at their next request. After a new password or a theft, call it with `keep`.
         """
-        return run(self._owners.revoke(self.blocking, owner_text(user_id), _handles(keep)))
+        return run(self.owners.revoke(self.blocking, owner_text(user_id), _handles(keep)))
 
     async def arevoke(self, user_id: UserId, *, keep: str | Handled | None = None) -> int:
         """Async twin of `revoke`."""
-        return await self._owners.revoke(self.native, owner_text(user_id), _handles(keep))
+        return await self.owners.revoke(self.native, owner_text(user_id), _handles(keep))
 
     def revoke_one(self, handle: str, *, owner: UserId | None = None) -> bool:
         """End the session with that handle; False if there is none.
 
         owner: only if it is one of this user's. Give it where the handle comes from a browser.
         """
-        return run(self._owners.revoke_one(self.blocking, handle, None if owner is None else owner_text(owner)))
+        return run(self.owners.revoke_one(self.blocking, handle, None if owner is None else owner_text(owner)))
 
     async def arevoke_one(self, handle: str, *, owner: UserId | None = None) -> bool:
         """Async twin of `revoke_one`."""
-        return await self._owners.revoke_one(self.native, handle, None if owner is None else owner_text(owner))
+        return await self.owners.revoke_one(self.native, handle, None if owner is None else owner_text(owner))
 
     def close(self) -> None:
         """Close the driver if this store opened it. Idempotent."""
@@ -298,7 +298,8 @@ class UnstorageSessionStore:
     # --- for the indexes of owners ---
 
     @property
-    def _owners(self) -> Owners:
+    def owners(self) -> Owners:
+        """The indexes of owners."""
         return Owners(self)
 
     def index_key(self, owner: str) -> str:
@@ -308,6 +309,25 @@ class UnstorageSessionStore:
     def key_of(self, filed_as: str) -> str:
         """The driver's key for a name, which is hashed already if this store hashes names."""
         return f"{self.prefix}:{filed_as}" if self.hash_ids else self._key(filed_as)
+
+    # --- for operators, who see no names ---
+
+    def session_keys(self, beginning: str = "") -> Iterator[str]:
+        """The driver's keys of the live sessions, one at a time.
+
+        beginning: only those that go on so behind the prefix. A store that hashes names has the handle there.
+        """
+        return (key for key in self.driver.keys(f"{self.prefix}:{beginning}") if self._ours(key))
+
+    def handle_of(self, key: str) -> str:
+        """What names the session under this key for other people: the hash of the name in its id.
+
+        >>> store = UnstorageSessionStore("memory://", hash_ids=False)
+        >>> store.handle_of(store.key("some-id")) == hash_id("some-id")
+        True
+        """
+        name = key[len(self.prefix) + 1 :]
+        return name if self.hash_ids else hash_id(_unescape(name))
 
     # --- for the session layer, which checks tokens itself ---
 
@@ -331,7 +351,7 @@ class UnstorageSessionStore:
 
     def record(self, entry: Entry | None, name: str) -> Record | None:
         """The record in the entry of that name; `CorruptEntry` if it cannot be decoded."""
-        return self._record(entry, self._key(name))
+        return self.record_at(entry, self._key(name))
 
     def set_by(
         self, io: Any, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
@@ -430,7 +450,7 @@ class UnstorageSessionStore:
                 continue
             name = found[1] if self.hash_ids else _unescape(found[1])
             try:
-                record = self._record(await io.read(key), key)
+                record = self.record_at(await io.read(key), key)
                 data = None if record is None else record.data
             except (CorruptEntry, RecursionError) as error:
                 hashed = name if self.hash_ids else hash_id(name)
@@ -458,7 +478,7 @@ class UnstorageSessionStore:
         sessions = [key for key in page if not self._index(key)] if indexes else page
         return await io.delete_many(sessions) if sessions else 0
 
-    def _record(self, entry: Entry | None, key: str) -> Record | None:
+    def record_at(self, entry: Entry | None, key: str) -> Record | None:
         if entry is None:
             return None
         value, version, expires_at = entry

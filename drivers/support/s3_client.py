@@ -98,6 +98,11 @@ class S3Client:
         """The error to raise for one of boto3's."""
         return DriverUnavailable(f"{self.where}: {_reason(error)}")
 
+    @property
+    def endpoint(self) -> str:
+        """The URL that requests go to."""
+        return str(self._client().meta.endpoint_url)
+
     def close(self) -> None:
         """Close what was opened here. It opens again by itself."""
         with self._opening:

@@ -22,6 +22,7 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import Conflict, CorruptEntry, DriverUnavailable
+from session_kit.drivers.support.findings import Finding, path_findings
 from session_kit.drivers.support.folder import expanded
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.sqlite_pool import SQLitePool, is_full
@@ -180,6 +181,9 @@ class SQLiteFileDriver(Driver):
         while removed := self._prune_batch():
             count += removed
         return count
+
+    def examine(self) -> Iterator[Finding]:
+        return path_findings(self.path)
 
     def prepare(self) -> None:
         """Make the file and its table, where they are not there yet."""

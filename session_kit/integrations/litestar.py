@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
+from click import Group
 from litestar import Request, Response, types
 from litestar.config.app import AppConfig
 from litestar.exceptions import ServiceUnavailableException
 from litestar.exceptions.responses import create_exception_response
 from litestar.middleware import AbstractMiddleware, DefineMiddleware
 from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
-from litestar.plugins import InitPlugin
+from litestar.plugins import CLIPlugin, InitPlugin
 
 from session_kit import asgi
 from session_kit.asgi import KEY, OURS, RESPONSE_STARTS, App, Message, Receive, Scope, Send
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.integrations.command_line import make_group
 from session_kit.integrations.litestar_backend import SessionConfig, SessionRequest, SessionWebSocket
 from session_kit.integrations.litestar_store import KeyValueStore
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
@@ -29,7 +31,7 @@ FAILED = {500, 4500}
 """What Litestar makes of an exception that nobody handles: the status, or the code that closes a WebSocket."""
 
 
-class SessionKit(InitPlugin):
+class SessionKit(InitPlugin, CLIPlugin):
     """Gives a Litestar application its sessions, as `request.session`.
 
     store, secret, options: as for `session_kit.SessionManager`.
@@ -77,6 +79,10 @@ class SessionKit(InitPlugin):
         Without the plugin nothing closes the store but `manager.aclose`, and an outage during `asave` is a 500.
         """
         return _SharedMiddleware(SessionMiddleware, manager=self.manager, load=self.load)
+
+    def on_cli_init(self, cli: Group) -> None:
+        """Add `litestar session list`, `show`, `revoke`, `prune`, `copy` and `doctor`, for operators."""
+        cli.add_command(make_group(lambda: self.manager))
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware as the outermost, tell Litestar how to treat sessions, and close the store at the end."""

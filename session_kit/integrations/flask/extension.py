@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from session_kit.cookie import CookieOptions
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
+from session_kit.integrations.command_line import make_group
 from session_kit.integrations.flask.sessions import FlaskSession, TemplateSession
 from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
 from session_kit.state import Phase
@@ -38,6 +39,8 @@ class SessionKit:
     The cookie ends with the browser's session until `session.permanent` is set, whatever `CookieOptions.persistent`
     says; its lifetime is then renewed by use, at most every `touch_after` seconds, or, without
     `SESSION_REFRESH_EACH_REQUEST`, by changes alone.
+
+    `flask session list`, `show`, `revoke`, `prune`, `copy` and `doctor` are there for operators.
 
     The manager is `app.extensions["session_kit"]`. A view that raises has changed nothing; what an error handler
     changes counts by the status that it answers with: 5xx keeps nothing. A store that does not answer is a 503, for
@@ -69,6 +72,7 @@ class SessionKit:
             raise ConfigError("SessionKit is installed twice on this application; keep one")
         manager = app.extensions["session_kit"] = self._given or self._make(app)
         app.session_interface = self._interface(app, manager)
+        app.cli.add_command(make_group(lambda: manager))
 
     def _interface(self, app: Any, manager: SessionManager) -> Any:
         return FlaskSessions(app, manager)
