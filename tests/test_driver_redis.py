@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -24,6 +24,8 @@ from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUn
 from session_kit.drivers.redis import RedisDriver
 from session_kit.testing import DriverConformance, ManualClock
 from tests.servers import Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
+
+T = TypeVar("T")
 
 
 class RedisConformance(DriverConformance):
@@ -360,6 +362,60 @@ def test_a_loop_that_ends_without_closing_the_driver_leaves_nothing_behind(drive
     assert asyncio.run(driver.aget("key")) == b"value"
 
 
+# That a transport was left open is told of the loop that was closed over it, not of the driver.
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_loops_that_are_closed_with_nothing_told_leave_no_connection_and_no_task(
+    driver: RedisDriver, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    def connections() -> int:
+        return len(valkey.ask("CLIENT LIST")) - 1
+
+    before, sockets = connections(), open_sockets()
+    for number in range(50):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(driver.aset("key", b"%d" % number))
+        loop.close()
+    assert [task for task in existing(asyncio.Task) if not task.done()] == []
+    wait_until(lambda: connections() <= before + 1)
+    assert open_sockets() <= sockets + 1
+    driver.close()
+    wait_until(lambda: connections() == before)
+    assert open_sockets() == sockets
+    assert caplog.records == []
+    assert asyncio.run(driver.aget("key")) == b"49"
+
+
+def existing(kind: type[T]) -> list[T]:
+    gc.collect()
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]  # isinstance would wake lazy objects
+
+
+def open_sockets() -> int:
+    return sum(thing.fileno() >= 0 for thing in existing(socket.socket))
+
+
+def test_a_loop_that_ends_keeps_the_connection_until_its_last_task_has_ended(
+    driver: RedisDriver, valkey: Valkey
+) -> None:
+    async def say_goodbye() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await driver.aset("goodbye", b"said")
+
+    async def main() -> None:
+        await driver.aset("key", b"value")
+        tasks.append(asyncio.create_task(say_goodbye()))
+        await asyncio.sleep(0)
+
+    tasks: list[object] = []
+    with valkey.client() as client:
+        before = client.info("stats")["total_connections_received"]
+        asyncio.run(main())
+        assert client.info("stats")["total_connections_received"] == before + 1
+        assert client.get("goodbye") == b"said"
+
+
 # --- outages ---
 
 
@@ -551,7 +607,7 @@ def test_nobody_listening_is_an_outage(colour: str) -> None:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     driver = RedisDriver(f"redis://127.0.0.1:{port}", timeout=1)
-    with pytest.raises(DriverUnavailable, match=rf"redis://127.0.0.1:{port}: Error 111"):
+    with pytest.raises(DriverUnavailable, match=rf"redis://127.0.0.1:{port}: Connection refused"):
         call(driver, colour, "get", "key")
     driver.close()
 
@@ -676,7 +732,7 @@ def test_a_password_in_a_url_is_never_shown(user: str, password: str) -> None:
     assert repr(driver) == "RedisDriver(redis://redis.example.com:6379/0)"
     store = RedisSessionStore(host="redis.example.com", username=user, password=password)
     assert repr(store) == "RedisSessionStore(RedisDriver(redis://redis.example.com:6379/0), prefix='sess')"
-    assert store.driver._link._endpoint.settings["password"] == password  # type: ignore[attr-defined]
+    assert store.driver._transport._settings.login.password == password  # type: ignore[attr-defined]
 
 
 def test_a_store_by_host_and_port(valkey: Valkey) -> None:

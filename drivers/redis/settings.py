@@ -1,32 +1,38 @@
-"""Where a Redis or Valkey server is, and how to get in: what a URL says, as redis-py's connections and clients."""
+"""Where a Redis or Valkey server is, and how to get in: what a URL and its options say."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-import functools
 import re
-from collections.abc import AsyncIterator
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
-import redis
-import redis.asyncio
-import redis.sentinel
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from session_kit.drivers.errors import ConfigError
+from session_kit.drivers.redis.protocol import Command
 from session_kit.drivers.registry import ESCAPE, redact
 
 SCHEME = re.compile(r"(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel))?|(?P<unix>unix)")
 HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
+CERT_REQS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
-@dataclass(frozen=True)
-class Endpoint:
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """User and password; None where there is none."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def commands(self) -> list[Command]:
+        if not (self.username or self.password):
+            return []
+        return [("AUTH", *([self.username] if self.username else []), self.password or "")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """One server, a Sentinel-watched one, or a cluster.
 
     where: for messages; holds no user and no password.
@@ -35,7 +41,7 @@ class Endpoint:
     socket: the path of a Unix socket, in place of a host.
     service: the name that the Sentinels know.
     timeout: seconds for a connection, and for an answer. max_connections: for blocking calls under way at a time.
-    settings, sentinel_settings: keyword arguments of redis-py's connections.
+    tls: the `ssl_...` options that were given; None without TLS.
     """
 
     where: str
@@ -45,8 +51,10 @@ class Endpoint:
     service: str
     timeout: float
     max_connections: int
-    settings: dict[str, Any] = field(repr=False)
-    sentinel_settings: dict[str, Any] = field(repr=False)
+    db: int
+    tls: dict[str, Any] | None
+    login: Login
+    sentinel_login: Login
 
     def __str__(self) -> str:
         return self.where
@@ -56,13 +64,12 @@ class Endpoint:
         cls,
         url: SplitResult,
         *,
-        db: int | None = None,
+        db: int | None,
         timeout: float,
         max_connections: int,
         tls: dict[str, Any],
-        sentinel_username: str | None = None,
-        sentinel_password: str | None = None,
-    ) -> Endpoint:
+        sentinel_login: Login,
+    ) -> Settings:
         """Read a URL; `ConfigError` if it cannot be meant."""
         where = redact(url)
         match = SCHEME.fullmatch(url.scheme)
@@ -72,17 +79,6 @@ class Endpoint:
             raise ConfigError(f"{where}: options in a URL are read by open_driver; here they are keyword arguments")
         user, _, address = url.netloc.rpartition("@")
         name, _, password = user.partition(":")
-        settings: dict[str, Any] = {
-            "username": unquote(name) or None,
-            "password": unquote(password) or None,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            # RESP2 has all we ask for, and no push message can come between two answers.
-            "protocol": 2,
-            "driver_info": None,
-            # What may be sent again is decided by the call, not by the connection.
-            "retry": Retry(NoBackoff(), 0),
-        }
         kind = "server" if match["unix"] else match["kind"] or "server"
         path = unquote(url.path)
         hosts: tuple[tuple[str, int], ...] = ()
@@ -103,85 +99,55 @@ class Endpoint:
         number = "" if match["unix"] or kind == "sentinel" else path.strip("/")
         if number and (db is not None or not number.isdecimal()):
             raise ConfigError(f"{where}: the path is the number of the database, given once: redis://host:6379/0")
-        settings["db"] = int(number) if number else db or 0
-        if settings["db"] < 0:
-            raise ConfigError(f"{where}: db must be 0 or above, not {settings['db']}")
-        if kind == "cluster" and settings["db"]:
+        db = int(number) if number else db or 0
+        if db < 0:
+            raise ConfigError(f"{where}: db must be 0 or above, not {db}")
+        if kind == "cluster" and db:
             raise ConfigError(f"{where}: a cluster has only database 0")
         if max_connections < 1:
             raise ConfigError(f"{where}: max_connections must be at least 1, not {max_connections}")
-        if tls.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
+        if tls.get("ssl_cert_reqs", "none") not in CERT_REQS:
             raise ConfigError(f"{where}: ssl_cert_reqs must be required, optional or none")
         if tls and not match["tls"]:
             raise ConfigError(f"{where}: {next(iter(tls))} needs TLS: rediss:// or valkeys://")
-        # redis-py spells TLS as `ssl`.
-        security = {"ssl": True, **tls} if match["tls"] else {}
-        sentinel_settings = {
-            "username": sentinel_username,
-            "password": sentinel_password,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            **security,
-        }
         return cls(
-            where,
-            kind,
-            hosts,
-            path if match["unix"] else "",
-            service,
-            timeout,
-            max_connections,
-            {**settings, **security},
-            sentinel_settings,
+            where=where,
+            kind=kind,
+            hosts=hosts,
+            socket=path if match["unix"] else "",
+            service=service,
+            timeout=timeout,
+            max_connections=max_connections,
+            db=db,
+            tls=tls if match["tls"] else None,
+            login=Login(username=unquote(name) or None, password=unquote(password) or None),
+            sentinel_login=sentinel_login,
         )
 
-    def connection(self) -> Any:
-        """Make a blocking connection, not yet connected. That of a Sentinel asks for the primary when it connects."""
-        return _unconnected(self._client)
-
-    @contextlib.asynccontextmanager
-    async def async_connection(self) -> AsyncIterator[Any]:
-        """Connect a connection of the running event loop; it is closed on the way out."""
-        sentinels, client = None, None
-        if self.kind == "sentinel":
-            sentinels = redis.asyncio.Sentinel(self.hosts, sentinel_kwargs=self.sentinel_settings, **self.settings)
-            client = sentinels.master_for(self.service)
-        else:
-            client = redis.asyncio.Redis(**self._address, **self.settings)
-        connection = _unconnected(client)
-        try:
-            async with asyncio.timeout(self.timeout):
-                await connection.connect()
-            yield connection
-        finally:
-            await connection.disconnect(nowait=True)
-            if sentinels is not None:
-                await sentinels.aclose()
-
-    def node(self, host: str, port: int) -> Endpoint:
-        """The endpoint of one node of this cluster."""
+    def server(self, host: str, port: int) -> Settings:
+        """The settings of one server: a node of this cluster, or what the Sentinels watch."""
         where = f"{self.where} (node {host}:{port})"
         return dataclasses.replace(self, where=where, kind="server", hosts=((host, port),))
 
-    @functools.cached_property
-    def _client(self) -> Any:
-        if self.kind == "sentinel":
-            sentinels = redis.sentinel.Sentinel(self.hosts, sentinel_kwargs=self.sentinel_settings, **self.settings)
-            return sentinels.master_for(self.service)
-        return redis.Redis(**self._address, **self.settings)
+    def sentinel(self, host: str, port: int) -> Settings:
+        """The settings of one of the Sentinels."""
+        return dataclasses.replace(self.server(host, port), db=0, login=self.sentinel_login)
 
-    @property
-    def _address(self) -> dict[str, Any]:
-        if self.socket:
-            return {"unix_socket_path": self.socket}
-        host, port = self.hosts[0]
-        return {"host": host, "port": port}
+    def greeting(self) -> list[Command]:
+        """What a new connection has to say first."""
+        return [*self.login.commands(), *([("SELECT", self.db)] if self.db else [])]
 
-
-def _unconnected(client: Any) -> Any:
-    # Only redis-py knows which of its connection classes all these settings ask for.
-    pool = client.connection_pool
-    return pool.connection_class(**pool.connection_kwargs)
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Made for each connection: certificates in files are renewed. Raises `OSError` if one cannot be read."""
+        if self.tls is None:
+            return None
+        context = ssl.create_default_context(cafile=self.tls.get("ssl_ca_certs"))
+        if certificate := self.tls.get("ssl_certfile"):
+            context.load_cert_chain(certificate, self.tls.get("ssl_keyfile"))
+        mode = CERT_REQS[self.tls.get("ssl_cert_reqs", "required")]
+        context.check_hostname = mode != ssl.CERT_NONE and self.tls.get("ssl_check_hostname", True)
+        context.verify_mode = mode
+        return context
 
 
 def _hosts(address: str, port: int, where: str) -> tuple[tuple[str, int], ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
 from collections import defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
-
 from session_kit.drivers.errors import DriverUnavailable
-from session_kit.drivers.redis_endpoint import Endpoint
-from session_kit.drivers.redis_links import Command, Wire
+from session_kit.drivers.redis.errors import ServerError
+from session_kit.drivers.redis.protocol import Command
+from session_kit.drivers.redis.server import Server
+from session_kit.drivers.redis.settings import Settings
 
 Address = tuple[str, int]
 Requests = Mapping[Address, list[Command]]
@@ -25,7 +25,7 @@ ASKING: Final = ("ASKING",)
 
 
 class Cluster:
-    """A wire to each node that is needed, and the map of slots to nodes.
+    """A transport to each node that is needed, and the map of slots to nodes.
 
     Each command goes to the primary that holds its key; commands for different nodes travel at the same time in
     asyncio. The map is learned from any node that answers, and again when a node is lost.
@@ -33,13 +33,13 @@ class Cluster:
 
     asynchronous = True
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._wires: dict[Address, Wire] = {}
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._nodes: dict[Address, Server] = {}
         self._owners: list[Address] | None = None
 
     def __str__(self) -> str:
-        return str(self._endpoint)
+        return str(self._settings)
 
     def run(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         return self._step(self._route(commands, repeatable), repeatable)
@@ -49,24 +49,24 @@ class Cluster:
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         for address in self._step(self._primaries(), True):
-            yield from self._wire(address).scan(pattern)
+            yield from self._node(address).scan(pattern)
 
     async def ascan(self, pattern: bytes) -> AsyncIterator[bytes]:
         for address in await self._astep(self._primaries(), True):
-            async for key in self._wire(address).ascan(pattern):
+            async for key in self._node(address).ascan(pattern):
                 yield key
 
     def close(self) -> None:
-        for wire in list(self._wires.values()):
-            wire.close()
+        for node in list(self._nodes.values()):
+            node.close()
 
     async def aclose(self) -> None:
-        for wire in list(self._wires.values()):
-            await wire.aclose()
+        for node in list(self._nodes.values()):
+            await node.aclose()
 
     def after_fork(self) -> None:
-        for wire in self._wires.values():
-            wire.after_fork()
+        for node in self._nodes.values():
+            node.after_fork()
 
     # --- decided once for both colours: a generator says what to ask whom, and is sent the answers ---
 
@@ -95,16 +95,17 @@ class Cluster:
                     continue
                 for number, reply in zip(numbers, _without_announcements(got, sent[address]), strict=True):
                     asking.pop(number, None)
-                    if isinstance(reply, AskError):
-                        target = (reply.host or address[0], reply.port)
-                        if not isinstance(reply, MovedError):
+                    code = reply.code if isinstance(reply, ServerError) else ""
+                    if code in ("MOVED", "ASK"):
+                        slot, target = _elsewhere(reply, address)
+                        if code == "ASK":
                             asking[number] = target
                         elif self._owners is not None:
-                            self._owners[reply.slot_id] = target
-                    elif not isinstance(reply, TryAgainError):
+                            self._owners[slot] = target
+                    elif code != "TRYAGAIN":
                         answers[number] = reply
                         todo.discard(number)
-                        if isinstance(reply, ClusterDownError):
+                        if code == "CLUSTERDOWN":
                             self._owners = None
             if not todo:
                 return answers
@@ -113,7 +114,7 @@ class Cluster:
     def _learn(self) -> Generator[Requests, Answers, list[Address]]:
         """Ask the nodes, one after the other, who holds what."""
         error = DriverUnavailable(f"{self}: no node covers all slots")
-        for address in dict.fromkeys([*self._wires, *self._endpoint.hosts]):
+        for address in dict.fromkeys([*self._nodes, *self._settings.hosts]):
             (reply,) = (yield {address: [("CLUSTER", "SLOTS")]}).values()
             if isinstance(reply, DriverUnavailable):
                 error = reply
@@ -141,7 +142,7 @@ class Cluster:
                 answers: dict[Address, Any] = {}
                 for address, commands in requests.items():
                     try:
-                        answers[address] = self._wire(address).run(commands, repeatable)
+                        answers[address] = self._node(address).run(commands, repeatable)
                     except DriverUnavailable as error:
                         answers[address] = error
                 requests = plan.send(answers)
@@ -152,7 +153,7 @@ class Cluster:
     async def _astep(self, plan: Generator[Requests, Answers, list[Any]], repeatable: bool) -> list[Any]:
         async def ask(address: Address, commands: list[Command]) -> list[Any] | DriverUnavailable:
             try:
-                return await self._wire(address).arun(commands, repeatable)
+                return await self._node(address).arun(commands, repeatable)
             except DriverUnavailable as error:
                 return error
 
@@ -169,16 +170,26 @@ class Cluster:
             result: list[Any] = done.value
             return result
 
-    def _wire(self, address: Address) -> Wire:
-        wire = self._wires.get(address)
-        if wire is None:
-            wire = self._wires.setdefault(address, Wire(self._endpoint.node(*address)))
-        return wire
+    def _node(self, address: Address) -> Server:
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes.setdefault(address, Server(self._settings.server(*address)))
+        return node
 
 
 def _slot(command: Command) -> int:
-    key = command[3] if command[0].startswith("EVAL") else command[1]
-    return int(key_slot(key.encode()))
+    key = (command[3] if command[0].startswith("EVAL") else command[1]).encode()
+    # Of a key with braces only what is inside the first pair counts, if anything is.
+    _, opened, rest = key.partition(b"{")
+    tag, closed, _ = rest.partition(b"}")
+    return binascii.crc_hqx(tag if opened and closed and tag else key, 0) % SLOTS
+
+
+def _elsewhere(error: ServerError, asked: Address) -> tuple[int, Address]:
+    """The slot and the node that a `MOVED` or `ASK` names; without a host it is the one that was asked."""
+    _, slot, target = str(error).split(" ")
+    host, _, port = target.rpartition(":")
+    return int(slot), (host or asked[0], int(port))
 
 
 def _announced(command: Command, asking: bool) -> list[Command]:

@@ -1,0 +1,47 @@
+"""The Redis protocol, version 2: it has all we ask for, and no push message can come between two answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import hiredis
+
+from session_kit.drivers.base import LIST_BATCH
+from session_kit.drivers.redis.errors import ProtocolError, ServerError
+
+Command = tuple[Any, ...]
+"""The words of one command: str, bytes or int."""
+
+PIECE: Final = 16_384  # bytes; hiredis gets slow with much at a time
+_NOT_YET: Final = object()
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """The commands as a server reads them."""
+    packed = [hiredis.pack_command(command) for command in commands]
+    return packed[0] if len(packed) == 1 else b"".join(packed)
+
+
+class Parser:
+    """Parses the answers that come over one connection; an error of the server is a `ServerError` among them."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(protocolError=ProtocolError, replyError=ServerError, notEnoughData=_NOT_YET)
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """The answers that `data` completes. Raises `ProtocolError`."""
+        for start in range(0, len(data), PIECE):
+            self._reader.feed(data, start, min(PIECE, len(data) - start))
+            while (answer := self._reader.gets()) is not _NOT_YET:
+                yield answer
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of an answer has come, and its end has not."""
+        return self._reader.has_data()
+
+
+def scan(cursor: bytes, pattern: bytes) -> Command:
+    """Ask for the next keys that match `pattern`; a scan begins and ends with the cursor `0`."""
+    return "SCAN", cursor, "MATCH", pattern, "COUNT", LIST_BATCH
