@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo bench test test-slow test-browser check format clean
+.PHONY: help demo bench test test-slow test-redis-py test-browser check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
 	@echo "make test    install everything and run the tests"
 	@echo "make test-slow    those that take long and tell little that others do not"
+	@echo "make test-redis-py    clients of older versions of redis-py that are handed in"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make check   formatting, lint, types, import rule"
 
@@ -26,6 +27,12 @@ test: $(VENV)/dev-installed
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-redis-py: $(VENV)/dev-installed
+	for version in 5.0.0 6.0.0 7.0.0; do \
+	    $(PIP) --no-deps --upgrade --target $(VENV)/redis-py redis==$$version && \
+	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest tests/test_driver_redis.py -k given $(ARGS) || exit 1; \
+	done
 
 test-browser: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -23,7 +23,7 @@ from session_kit import ConfigError, RedisSessionStore, open_driver
 from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.redis import RedisDriver
 from session_kit.testing import DriverConformance, ManualClock
-from tests.servers import Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
+from tests.servers import Cluster, Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
 
 T = TypeVar("T")
 
@@ -687,8 +687,49 @@ def test_a_given_asyncio_client_works_in_its_loop_alone(valkey: Valkey) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:Call to '__init__':DeprecationWarning:redis")  # redis-py 6.0 by itself
+def test_given_cluster_clients_work_in_both_colours(valkey_cluster: Cluster) -> None:
+    async def main() -> None:
+        async with redis.asyncio.RedisCluster(*valkey_cluster.nodes[0].address) as client:
+            driver = RedisDriver(client=client)
+            assert await driver.aget_many(["a", "b", "c"]) == {"b": b"2", "c": b"3"}
+            await driver.aset("a", b"1", expect=ABSENT)
+            assert sorted([key async for key in driver.akeys()]) == ["a", "b", "c"]
+            with pytest.raises(Conflict):
+                await driver.adelete("a", expect=b"2")
+
+    with redis.RedisCluster(*valkey_cluster.nodes[0].address) as client:
+        client.flushall()
+        driver = RedisDriver(client=client)
+        driver.set_many({"a": b"0", "b": b"2", "c": b"3"})
+        assert driver.delete("a", expect=b"0")
+        asyncio.run(main())
+        assert sorted(driver.keys()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("colour", ["blocking", "async"])
+def test_a_given_client_whose_server_refuses_or_is_gone_says_why_and_no_secret(own: Valkey, colour: str) -> None:
+    def ask() -> Any:
+        if colour == "blocking":
+            with own.client(username="ada", password="wr0ng-passw0rd") as client:
+                return RedisDriver(client=client).get("key")
+
+        async def main() -> bytes | None:
+            async with redis.asyncio.Redis(port=own.port, username="ada", password="wr0ng-passw0rd") as client:
+                return await RedisDriver(client=client).aget("key")
+
+        return asyncio.run(main())
+
+    with pytest.raises(DriverUnavailable, match="the given Redis client: the server refuses the user name or password"):
+        ask()
+    own.kill()
+    with pytest.raises(DriverUnavailable, match=r"(?i)the given Redis client: .*connect") as caught:
+        ask()
+    assert "passw0rd" not in str(caught.value)
+
+
 @pytest.mark.parametrize("client", [object(), "redis://localhost", redis.Redis(decode_responses=True)])
-def test_a_client_that_cannot_work_is_refused(client: object) -> None:
+def test_a_given_client_that_cannot_work_is_refused(client: object) -> None:
     with pytest.raises(ConfigError, match="client must be"):
         RedisDriver(client=client)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -19,8 +20,10 @@ Requests = Mapping[Address, list[Command]]
 Answers = Mapping[Address, list[Any] | DriverUnavailable]
 
 SLOTS: Final = 16384
-# A key that moves sends us on once; a cluster that changes its shape may do so a few times.
-MAX_ROUNDS: Final = 6
+# A key that moves sends us on once or twice. Nodes that send us to and fro are told of a change one after the other.
+QUICK_ROUNDS: Final = 3
+MAX_ROUNDS: Final = 8
+PAUSE: Final = 0.1  # seconds
 ASKING: Final = ("ASKING",)
 
 
@@ -68,14 +71,16 @@ class Cluster:
         for node in self._nodes.values():
             node.after_fork()
 
-    # --- decided once for both colours: a generator says what to ask whom, and is sent the answers ---
+    # --- decided once for both colours: a generator says what to ask whom, and is sent the answers; or to wait ---
 
     def _route(self, commands: Sequence[Command], repeatable: bool) -> Generator[Requests, Answers, list[Any]]:
         answers: list[Any] = [None] * len(commands)
         todo = set(range(len(commands)))
         asking: dict[int, Address] = {}
         lost = 0
-        for _ in range(MAX_ROUNDS):
+        for turn in range(MAX_ROUNDS):
+            if turn >= QUICK_ROUNDS:
+                yield {}
             owners = self._owners or (yield from self._learn())
             batches: dict[Address, list[int]] = defaultdict(list)
             for number in sorted(todo):
@@ -140,6 +145,8 @@ class Cluster:
             requests = next(plan)
             while True:
                 answers: dict[Address, Any] = {}
+                if not requests:
+                    time.sleep(PAUSE)
                 for address, commands in requests.items():
                     try:
                         answers[address] = self._node(address).run(commands, repeatable)
@@ -160,6 +167,8 @@ class Cluster:
         try:
             requests = next(plan)
             while True:
+                if not requests:
+                    await asyncio.sleep(PAUSE)
                 if len(requests) == 1:
                     ((address, commands),) = requests.items()
                     replies = [await ask(address, commands)]

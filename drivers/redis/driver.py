@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from session_kit.drivers.base import Capabilities, Driver
-from session_kit.drivers.errors import CorruptEntry
+from session_kit.drivers.errors import ConfigError, CorruptEntry
 from session_kit.drivers.options import Duration
 from session_kit.drivers.redis.cluster import Cluster
 from session_kit.drivers.redis.commands import Commands, Request
@@ -86,8 +86,10 @@ class RedisDriver(Driver):
         super().__init__(clock=clock)
         self._commands = Commands(clock)
         if client is not None:
-            from session_kit.drivers.redis.given import GivenClient
-
+            try:
+                from session_kit.drivers.redis.given import GivenClient
+            except ModuleNotFoundError:  # without redis-py it cannot be one of its clients
+                raise ConfigError(f"client must be a redis-py client, not {type(client).__name__}") from None
             self._transport: Transport = GivenClient(client)
             return
         tls = {

@@ -115,7 +115,7 @@ class Pipeline:
             self.stop()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Sends calls, and hands out answers in the callback of the socket: a task that reads would come a turn later."""
 
     _transport: asyncio.Transport
@@ -161,9 +161,12 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  # of a stream
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._parser.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            for answer in self._parser.feed(data):
+            for answer in self._parser.parse(nbytes):
                 self._hand_out(answer)
         except ProtocolError as error:
             self.end(error)

@@ -15,8 +15,6 @@ from session_kit.drivers.redis.protocol import Command, Parser, pack
 from session_kit.drivers.redis.sentinel import find_primary
 from session_kit.drivers.redis.settings import Settings
 
-RECEIVE = 65_536  # bytes
-
 
 class ConnectionPool:
     """Up to `max_connections` to one server; a call that finds all in use waits for one, no longer than the timeout."""
@@ -91,10 +89,10 @@ class Connection:
         self._socket.sendall(pack(commands))
         answers: list[Any] = []
         while len(answers) < len(commands):
-            data = self._socket.recv(RECEIVE)
-            if not data:
+            size = self._socket.recv_into(self._parser.buffer)
+            if not size:
                 raise ConnectionError("the server has closed the connection")
-            answers.extend(self._parser.feed(data))
+            answers.extend(self._parser.parse(size))
         if len(answers) > len(commands) or self._parser.has_part:
             # Were it kept, the next caller would be given what is another's.
             self.usable = False
