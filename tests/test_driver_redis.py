@@ -7,11 +7,13 @@ import gc
 import os
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
 
 import pytest
 import redis
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from session_kit import ConfigError, RedisSessionStore, open_driver
 from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.redis import RedisDriver
+from session_kit.drivers.redis.settings import Login, Settings
 from session_kit.testing import DriverConformance, ManualClock
 from tests.servers import Cluster, Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
 
@@ -766,8 +769,6 @@ def test_a_url_that_cannot_be_meant_is_refused_at_start(url: str, message: str) 
 
 @given(st.text(min_size=1).filter(lambda text: text.isprintable()), st.text(min_size=6).filter(str.isprintable))
 def test_a_password_in_a_url_is_never_shown(user: str, password: str) -> None:
-    from urllib.parse import quote
-
     url = f"redis://{quote(user, safe='')}:{quote(password, safe='')}@redis.example.com:6379/0"
     driver = RedisDriver(url)
     assert repr(driver) == "RedisDriver(redis://redis.example.com:6379/0)"
@@ -800,10 +801,12 @@ def test_tls_settings_of_a_store_by_host_and_port_are_not_ignored(valkey: Valkey
             "cert_reqs": "required",
             "check_hostname": True,
         }
-        store = RedisSessionStore(host="127.0.0.1", port=tls.port, tls=trusting, timeout="2s")
-        store.set("sid", {"user": "ada"})
-        assert store.get("sid") == {"user": "ada"}
-        store.close()
+        unchecked = {**trusting, "ca_certs": None, "cert_reqs": "none"}
+        for right in (trusting, {**trusting, "check_hostname": False}, unchecked):
+            store = RedisSessionStore(host="127.0.0.1", port=tls.port, tls=right, timeout="2s")
+            store.set("sid", {"user": "ada"})
+            assert store.get("sid") == {"user": "ada"}
+            store.close()
         for wrong in (True, {**trusting, "ca_certs": None}, {**trusting, "certfile": None, "keyfile": None}):
             stranger = RedisSessionStore(host="127.0.0.1", port=tls.port, tls=wrong, timeout="2s")
             with pytest.raises(DriverUnavailable):
@@ -812,6 +815,25 @@ def test_tls_settings_of_a_store_by_host_and_port_are_not_ignored(valkey: Valkey
     finally:
         tls.stop()
         gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("tls", "mode", "checks_name"),
+    [
+        ({}, ssl.CERT_REQUIRED, True),
+        ({"ssl_check_hostname": False}, ssl.CERT_REQUIRED, False),
+        ({"ssl_cert_reqs": "optional"}, ssl.CERT_OPTIONAL, True),
+        ({"ssl_cert_reqs": "none"}, ssl.CERT_NONE, False),
+    ],
+)
+def test_certificates_and_their_names_are_checked_unless_it_is_said_otherwise(
+    tls: dict[str, Any], mode: ssl.VerifyMode, checks_name: bool
+) -> None:
+    url = urlsplit("rediss://redis.example.com")
+    settings = Settings.parse(url, db=None, timeout=1, max_connections=1, tls=tls, sentinel_login=Login())
+    context = settings.ssl_context()
+    assert context is not None
+    assert (context.verify_mode, context.check_hostname) == (mode, checks_name)
 
 
 @pytest.mark.parametrize(

@@ -222,14 +222,10 @@ async def _connect_to_server(settings: Settings) -> Connection:
     loop = asyncio.get_running_loop()
     security = settings.ssl_context()
     host = settings.hosts[0][0] if security else None
-    connected = await _socket(settings)
-    try:
-        _, connection = await loop.create_connection(
-            lambda: Connection(settings, loop, connected), sock=connected, ssl=security, server_hostname=host
-        )
-    except BaseException:
-        connected.close()
-        raise
+    connected = await _socket(settings)  # from here on the transport's to close
+    _, connection = await loop.create_connection(
+        lambda: Connection(settings, loop, connected), sock=connected, ssl=security, server_hostname=host
+    )
     try:
         if greeting := settings.greeting():
             for answer in await connection.exchange(greeting):
