@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from session_kit import ConfigError, RedisSessionStore, open_driver
 from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.redis import RedisDriver
-from session_kit.drivers.redis.settings import Login, Settings
+from session_kit.drivers.redis.settings import Settings
 from session_kit.testing import DriverConformance, ManualClock
 from tests.servers import Cluster, Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
 
@@ -365,8 +365,8 @@ def test_a_loop_that_ends_without_closing_the_driver_leaves_nothing_behind(drive
     assert asyncio.run(driver.aget("key")) == b"value"
 
 
-# That a transport was left open is told of the loop that was closed over it, not of the driver.
-@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+# That a transport and its socket were left open is told of the loop that was closed over them, not of the driver.
+@pytest.mark.filterwarnings("ignore:unclosed (transport|<socket):ResourceWarning")
 def test_loops_that_are_closed_with_nothing_told_leave_no_connection_and_no_task(
     driver: RedisDriver, valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -774,7 +774,7 @@ def test_a_password_in_a_url_is_never_shown(user: str, password: str) -> None:
     assert repr(driver) == "RedisDriver(redis://redis.example.com:6379/0)"
     store = RedisSessionStore(host="redis.example.com", username=user, password=password)
     assert repr(store) == "RedisSessionStore(RedisDriver(redis://redis.example.com:6379/0), prefix='sess')"
-    assert store.driver._transport._settings.login.password == password  # type: ignore[attr-defined]
+    assert store.driver._transport._settings.options["password"] == password  # type: ignore[attr-defined]
 
 
 def test_a_store_by_host_and_port(valkey: Valkey) -> None:
@@ -830,10 +830,10 @@ def test_certificates_and_their_names_are_checked_unless_it_is_said_otherwise(
     tls: dict[str, Any], mode: ssl.VerifyMode, checks_name: bool
 ) -> None:
     url = urlsplit("rediss://redis.example.com")
-    settings = Settings.parse(url, db=None, timeout=1, max_connections=1, tls=tls, sentinel_login=Login())
-    context = settings.ssl_context()
-    assert context is not None
-    assert (context.verify_mode, context.check_hostname) == (mode, checks_name)
+    settings = Settings.parse(url, db=None, timeout=1, max_connections=1, tls=tls)
+    for kind in (redis.SSLConnection, redis.asyncio.SSLConnection):
+        connection = kind(**settings.options)
+        assert (connection.cert_reqs, connection.check_hostname) == (mode, checks_name)
 
 
 @pytest.mark.parametrize(

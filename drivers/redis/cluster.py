@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+
 from session_kit.drivers.errors import DriverUnavailable
-from session_kit.drivers.redis.errors import ServerError
 from session_kit.drivers.redis.protocol import Command
 from session_kit.drivers.redis.server import Server
 from session_kit.drivers.redis.settings import Settings
@@ -31,7 +32,8 @@ class Cluster:
     """A transport to each node that is needed, and the map of slots to nodes.
 
     Each command goes to the primary that holds its key; commands for different nodes travel at the same time in
-    asyncio. The map is learned from any node that answers, and again when a node is lost.
+    asyncio. The map is learned from any node that answers, and again when a node is lost. (That of redis-py's cluster
+    clients belongs to one event loop each, and is not to be had while a node is down.)
     """
 
     asynchronous = True
@@ -100,17 +102,16 @@ class Cluster:
                     continue
                 for number, reply in zip(numbers, _without_announcements(got, sent[address]), strict=True):
                     asking.pop(number, None)
-                    code = reply.code if isinstance(reply, ServerError) else ""
-                    if code in ("MOVED", "ASK"):
-                        slot, target = _elsewhere(reply, address)
-                        if code == "ASK":
+                    if isinstance(reply, AskError):
+                        target = (reply.host or address[0], reply.port)  # without a host it is the one that was asked
+                        if not isinstance(reply, MovedError):
                             asking[number] = target
                         elif self._owners is not None:
-                            self._owners[slot] = target
-                    elif code != "TRYAGAIN":
+                            self._owners[reply.slot_id] = target
+                    elif not isinstance(reply, TryAgainError):
                         answers[number] = reply
                         todo.discard(number)
-                        if code == "CLUSTERDOWN":
+                        if isinstance(reply, ClusterDownError):
                             self._owners = None
             if not todo:
                 return answers
@@ -187,18 +188,8 @@ class Cluster:
 
 
 def _slot(command: Command) -> int:
-    key = (command[3] if command[0].startswith("EVAL") else command[1]).encode()
-    # Of a key with braces only what is inside the first pair counts, if anything is.
-    _, opened, rest = key.partition(b"{")
-    tag, closed, _ = rest.partition(b"}")
-    return binascii.crc_hqx(tag if opened and closed and tag else key, 0) % SLOTS
-
-
-def _elsewhere(error: ServerError, asked: Address) -> tuple[int, Address]:
-    """The slot and the node that a `MOVED` or `ASK` names; without a host it is the one that was asked."""
-    _, slot, target = str(error).split(" ")
-    host, _, port = target.rpartition(":")
-    return int(slot), (host or asked[0], int(port))
+    key = command[3] if command[0].startswith("EVAL") else command[1]
+    return int(key_slot(key.encode()))
 
 
 def _announced(command: Command, asking: bool) -> list[Command]:

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
+from redis.exceptions import NoScriptError, ResponseError
+
 from session_kit.drivers.base import ABSENT, ANY, Entry, check_key, check_ttl, check_value
 from session_kit.drivers.errors import Conflict
-from session_kit.drivers.redis.errors import ServerError
 from session_kit.drivers.redis.protocol import Command
 
 R = TypeVar("R")
@@ -127,9 +128,9 @@ class Commands:
     def delete_many(self, keys: Iterable[str]) -> Request[int]:
         return [self.delete(key)[0][0] for key in keys], sum, False
 
-    def in_other_words(self, command: Command, error: ServerError) -> Command | None:
+    def in_other_words(self, command: Command, error: ResponseError) -> Command | None:
         """The same for a server that did not understand it; None if that is not what is wrong."""
-        if error.code == "NOSCRIPT":
+        if isinstance(error, NoScriptError):
             _, sha, *rest = command
             return ("EVAL", SCRIPTS[sha], *rest)
         if command[-2] == "IFEQ" and "syntax" in str(error):

@@ -9,15 +9,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from redis.exceptions import ResponseError
+
 from session_kit.drivers.base import Capabilities, Driver
-from session_kit.drivers.errors import ConfigError, CorruptEntry
+from session_kit.drivers.errors import CorruptEntry
 from session_kit.drivers.options import Duration
 from session_kit.drivers.redis.cluster import Cluster
 from session_kit.drivers.redis.commands import Commands, Request
-from session_kit.drivers.redis.errors import ServerError, unavailable
+from session_kit.drivers.redis.errors import text, unavailable
+from session_kit.drivers.redis.given import GivenClient
 from session_kit.drivers.redis.protocol import Command
 from session_kit.drivers.redis.server import Server
-from session_kit.drivers.redis.settings import Login, Settings
+from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.redis.transport import Transport
 
 if TYPE_CHECKING:
@@ -86,10 +89,6 @@ class RedisDriver(Driver):
         super().__init__(clock=clock)
         self._commands = Commands(clock)
         if client is not None:
-            try:
-                from session_kit.drivers.redis.given import GivenClient
-            except ModuleNotFoundError:  # without redis-py it cannot be one of its clients
-                raise ConfigError(f"client must be a redis-py client, not {type(client).__name__}") from None
             self._transport: Transport = GivenClient(client)
             return
         tls = {
@@ -105,7 +104,8 @@ class RedisDriver(Driver):
             timeout=timeout,
             max_connections=max_connections,
             tls={name: value for name, value in tls.items() if value is not None},
-            sentinel_login=Login(username=sentinel_username, password=sentinel_password),
+            sentinel_username=sentinel_username,
+            sentinel_password=sentinel_password,
         )
         self._transport = Cluster(settings) if settings.kind == "cluster" else Server(settings)
 
@@ -158,8 +158,8 @@ class RedisDriver(Driver):
     def _do(self, request: Request[R]) -> R:
         commands, parse, repeatable = request
         answers = self._transport.run(commands, repeatable) if commands else []
-        while ServerError in map(type, answers):
-            commands = self._again(commands, answers)
+        while (error := _refusal(answers)) is not None:
+            commands = self._again(commands, error)
             answers = self._transport.run(commands)
         return parse(answers)
 
@@ -169,20 +169,26 @@ class RedisDriver(Driver):
             return await self._in_thread(self._do, request)
         commands, parse, repeatable = request
         answers = await transport.arun(commands, repeatable) if commands else []
-        while ServerError in map(type, answers):
-            commands = self._again(commands, answers)
+        while (error := _refusal(answers)) is not None:
+            commands = self._again(commands, error)
             answers = await transport.arun(commands)
         return parse(answers)
 
-    def _again(self, commands: list[Command], answers: list[Any]) -> list[Command]:
+    def _again(self, commands: list[Command], error: ResponseError) -> list[Command]:
         """What to send in place of what the server did not understand; raises if it has refused it."""
-        error: ServerError = next(answer for answer in answers if type(answer) is ServerError)
         others = self._commands.in_other_words(commands[0], error) if len(commands) == 1 else None
         if others is not None:
             return [others]
-        if error.code == "WRONGTYPE":
+        if text(error).startswith("WRONGTYPE"):
             raise CorruptEntry(f"{self._transport}: the key holds no string; another program wrote it")
         raise unavailable(str(self._transport), error)
+
+
+def _refusal(answers: list[Any]) -> ResponseError | None:
+    for answer in answers:
+        if isinstance(answer, ResponseError):
+            return answer
+    return None
 
 
 class _OnlyNew:

@@ -6,54 +6,50 @@ import os
 import re
 from typing import Final
 
+from redis import exceptions
+
 from session_kit.drivers.errors import DriverUnavailable
 
-
-class ServerError(Exception):
-    """What a server answers when it refuses a command. code: its first word, like `WRONGTYPE`."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.code = text.partition(" ")[0]
-
-
-class ProtocolError(OSError):
-    """What came is no answer to what was asked."""
-
-
-FAILURES: Final = (OSError, UnicodeError, ServerError)
+FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
 CLOSED: Final = "the driver or its event loop was closed"
-_BAD_USER = "the server refuses the user name or password"
-_REFUSALS = {
-    "NOAUTH": _BAD_USER,
-    "WRONGPASS": _BAD_USER,
-    "NOPERM": "the user may not do this (ACL); sessions need read, write, scan and eval on their keys",
-    "OOM": "the server has no memory left for it (maxmemory)",
-    "READONLY": "the server is a read-only replica",
+_TIMEOUT = "no answer within the timeout"
+_REASONS: dict[type[Exception], str] = {
+    exceptions.AuthenticationError: "the server refuses the user name or password",
+    exceptions.NoPermissionError: (
+        "the user may not do this (ACL); sessions need read, write, scan and eval on their keys"
+    ),
+    exceptions.OutOfMemoryError: "the server has no memory left for it (maxmemory)",
+    exceptions.ReadOnlyError: "the server is a read-only replica",
+    exceptions.InvalidResponse: "what answers there does not speak the Redis protocol",
+    exceptions.TimeoutError: _TIMEOUT,
+    TimeoutError: _TIMEOUT,
+    UnicodeError: "no host can have this name",
 }
 
 
 def is_lost(error: Exception) -> bool:
     """Whether the connection is gone. Not after a timeout: a second attempt would only double the wait."""
-    return isinstance(error, ConnectionError)
+    return isinstance(error, exceptions.ConnectionError) and not isinstance(error, exceptions.AuthenticationError)
 
 
-def unavailable(where: str, error: Exception) -> DriverUnavailable:
-    """The error to raise for one of the server's or the system's."""
+def unavailable(where: str, error: BaseException) -> DriverUnavailable:
+    """The error to raise for one of redis-py's or the system's."""
     reason = _reason(error).strip(" ,.:") or type(error).__name__
     return DriverUnavailable(f"{where}: {reason}")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ServerError):
-        # What stands in quotes is what was sent.
-        return _REFUSALS.get(error.code) or re.split("[`']", str(error).removeprefix("ERR "))[0]
-    if isinstance(error, TimeoutError):
-        return "no answer within the timeout"
-    if isinstance(error, ProtocolError):
-        return "what answers there does not speak the Redis protocol"
-    if isinstance(error, UnicodeError):
-        return "no host can have this name"
+def text(error: BaseException) -> str:
+    """What the server or the system said; a pipeline of redis-py puts the command in front."""
+    return str(error).rpartition("caused error: ")[2]
+
+
+def _reason(error: BaseException) -> str:
+    if reason := next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), ""):
+        return reason
+    if isinstance(error, exceptions.ResponseError):
+        return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
+    if isinstance(error, exceptions.ConnectionError) and isinstance(error.__context__, (OSError, UnicodeError)):
+        return _reason(error.__context__)  # redis-py's own text says less
     if isinstance(error, ConnectionError) and error.errno:
         return os.strerror(error.errno)
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    return (isinstance(error, OSError) and error.strerror) or text(error)

@@ -1,4 +1,4 @@
-"""Commands through a client of redis-py, 5 to 8, that the application made, and closes."""
+"""Commands through a client of redis-py that the application made, and closes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis import exceptions
+from redis.exceptions import ResponseError
 
 from session_kit.drivers.base import LIST_BATCH
-from session_kit.drivers.errors import ConfigError, DriverUnavailable, Unsupported
-from session_kit.drivers.redis.errors import ProtocolError, ServerError, unavailable
+from session_kit.drivers.errors import ConfigError, Unsupported
+from session_kit.drivers.redis.errors import FAILURES, unavailable
 from session_kit.drivers.redis.protocol import Command
-
-FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
-# redis-py takes the code off what the server says.
-CODES = {
-    exceptions.AuthenticationError: "WRONGPASS",
-    exceptions.NoPermissionError: "NOPERM",
-    exceptions.NoScriptError: "NOSCRIPT",
-    exceptions.OutOfMemoryError: "OOM",
-    exceptions.ReadOnlyError: "READONLY",
-}
 
 
 class GivenClient:
@@ -45,28 +35,28 @@ class GivenClient:
             given = self._send(commands)
         except FAILURES as error:
             given = self._refused(commands, error)
-        return _answers(commands, given)
+        return [given] if len(commands) == 1 else list(given)
 
     async def arun(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         try:
             given = await self._send(commands)
         except FAILURES as error:
             given = self._refused(commands, error)
-        return _answers(commands, given)
+        return [given] if len(commands) == 1 else list(given)
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         self._check_blocking()
         try:
             yield from self._client.scan_iter(match=pattern, count=LIST_BATCH)
         except FAILURES as error:
-            raise self._unavailable(error) from None
+            raise unavailable(str(self), error) from None
 
     async def ascan(self, pattern: bytes) -> AsyncIterator[bytes]:
         try:
             async for key in self._client.scan_iter(match=pattern, count=LIST_BATCH):
                 yield key
         except FAILURES as error:
-            raise self._unavailable(error) from None
+            raise unavailable(str(self), error) from None
 
     def close(self) -> None:
         """Not ours to close."""
@@ -88,34 +78,10 @@ class GivenClient:
 
     def _refused(self, commands: Sequence[Command], error: Exception) -> Exception:
         """The answer to a single command that is an error; what else is raised is an outage."""
-        if len(commands) == 1 and isinstance(error, exceptions.ResponseError):
+        if len(commands) == 1 and isinstance(error, ResponseError):
             return error
-        raise self._unavailable(error) from None
-
-    def _unavailable(self, error: Exception) -> DriverUnavailable:
-        return unavailable(str(self), _translated(error))
+        raise unavailable(str(self), error) from None
 
     def _check_blocking(self) -> None:
         if self.asynchronous:
             raise Unsupported(f"{self} is an asyncio client: use the async methods, or give a URL")
-
-
-def _answers(commands: Sequence[Command], given: Any) -> list[Any]:
-    answers = [given] if len(commands) == 1 else given
-    return [_translated(answer) if isinstance(answer, Exception) else answer for answer in answers]
-
-
-def _translated(error: Exception) -> Exception:
-    """An error of redis-py as one of ours."""
-    # A pipeline puts the command in front.
-    plain = str(error).rpartition("caused error: ")[2]
-    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), None)
-    if code is not None:
-        return ServerError(f"{code} {plain}")
-    if isinstance(error, exceptions.ResponseError):
-        return ServerError(plain)
-    if isinstance(error, exceptions.TimeoutError):
-        return TimeoutError(plain)
-    if isinstance(error, exceptions.InvalidResponse):
-        return ProtocolError(plain)
-    return ConnectionError(plain)

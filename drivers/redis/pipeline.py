@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from session_kit.drivers.redis.errors import CLOSED, FAILURES, ProtocolError, ServerError
+from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
+
+from session_kit.drivers.redis.connect import connect_stream
+from session_kit.drivers.redis.errors import CLOSED, FAILURES
 from session_kit.drivers.redis.protocol import Command, Parser, pack
-from session_kit.drivers.redis.sentinel import find_primary
 from session_kit.drivers.redis.settings import Settings
 
 
@@ -94,7 +97,7 @@ class Pipeline:
                 self._end_of_loop = self._stop_with_the_loop()
                 await anext(self._end_of_loop)
             async with asyncio.timeout(self._settings.timeout):
-                connection = self._connection = await _connect(self._settings)
+                connection = self._connection = Connection(await connect_stream(self._settings), self._loop)
         except FAILURES as failure:
             error = failure
         finally:
@@ -118,28 +121,21 @@ class Pipeline:
 class Connection(asyncio.BufferedProtocol):
     """Sends calls, and hands out answers in the callback of the socket: a task that reads would come a turn later."""
 
-    _transport: asyncio.Transport  # in all but name: uvloop's do not inherit from it
-
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, connected: socket.socket) -> None:
+    def __init__(self, stream: asyncio.StreamWriter, loop: asyncio.AbstractEventLoop) -> None:
         self.is_closing = False
-        self._socket = connected
-        self._timeout = settings.timeout
+        self._stream = stream  # kept: it closes its transport when it is dropped
+        self._transport = stream.transport
         self._loop = loop
         self._parser = Parser()
         self._in_flight: deque[Call] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._transport.set_protocol(self)
 
     def send(self, calls: Sequence[Call]) -> None:
         self._in_flight.extend(calls)
         self._transport.write(b"".join([call.packed for call in calls]))
         if self._timer is None:
             self._timer = self._loop.call_at(calls[0].deadline, self._watch)
-
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send `commands` and return the answers."""
-        call = Call(commands, self._loop.create_future(), self._loop.time() + self._timeout)
-        self.send([call])
-        return await call.future
 
     def end(self, error: Exception) -> None:
         """Close it; what is in flight fails with `error`."""
@@ -154,11 +150,11 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def abandon(self) -> None:
-        """Close the socket under the transport, which cannot do it without its loop."""
-        self._socket.close()
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        """End the connection under the transport, which cannot do it without its loop; its memory goes with it."""
+        with contextlib.suppress(OSError):
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, but now the stream does not try it again
+            self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._parser.buffer
@@ -167,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             for answer in self._parser.parse(nbytes):
                 self._hand_out(answer)
-        except ProtocolError as error:
+        except RedisError as error:
             self.end(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -175,14 +171,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hand_out(self, answer: Any) -> None:
         if not self._in_flight:  # were it kept, the next caller would be given what is another's
-            raise ProtocolError("an answer that nobody has asked for")
+            raise InvalidResponse("an answer that nobody has asked for")
         call = self._in_flight[0]
         call.answers.append(answer)
         if len(call.answers) == call.count:
             self._in_flight.popleft()
             if not call.future.done():
                 call.future.set_result(call.answers)
-        if type(answer) is ServerError and answer.code == "READONLY":
+        if type(answer) is ReadOnlyError:
             self.end(ConnectionError("the primary has moved"))
 
     def _watch(self) -> None:
@@ -193,67 +189,3 @@ class Connection(asyncio.BufferedProtocol):
             self._timer = self._loop.call_at(deadline, self._watch)
         else:
             self.end(TimeoutError())
-
-
-async def _connect(settings: Settings) -> Connection:
-    if settings.kind != "sentinel":
-        return await _connect_to_server(settings)
-    search = find_primary(settings)
-    try:
-        sentinel, question = next(search)
-        while True:
-            answer: Any = None
-            try:
-                connection = await _connect_to_server(sentinel)
-                try:
-                    (answer,) = await connection.exchange([question])
-                finally:
-                    connection.end(ConnectionError(CLOSED))
-            except FAILURES as error:
-                answer = error
-            sentinel, question = search.send(answer)
-    except StopIteration as found:
-        primary: Settings = found.value
-    return await _connect_to_server(primary)
-
-
-async def _connect_to_server(settings: Settings) -> Connection:
-    """Connect, and say who we are."""
-    loop = asyncio.get_running_loop()
-    security = settings.ssl_context()
-    host = settings.hosts[0][0] if security else None
-    connected = await _socket(settings)  # from here on the transport's to close
-    _, connection = await loop.create_connection(
-        lambda: Connection(settings, loop, connected), sock=connected, ssl=security, server_hostname=host
-    )
-    try:
-        if greeting := settings.greeting():
-            for answer in await connection.exchange(greeting):
-                if isinstance(answer, ServerError):
-                    raise answer
-    except BaseException:
-        connection.end(ConnectionError(CLOSED))
-        raise
-    return connection
-
-
-async def _socket(settings: Settings) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    if settings.socket:
-        addresses: list[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", settings.socket)]
-    else:
-        addresses = await loop.getaddrinfo(*settings.hosts[0], type=socket.SOCK_STREAM)
-    failure: OSError = ConnectionError("the host has no address")
-    for family, kind, protocol, _, address in addresses:
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.setblocking(False)
-            await loop.sock_connect(made, address)
-        except BaseException as error:
-            made.close()
-            if not isinstance(error, OSError):
-                raise
-            failure = error
-        else:
-            return made
-    raise failure

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import socket
-import ssl
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from session_kit.drivers.redis.errors import FAILURES, ServerError
-from session_kit.drivers.redis.protocol import Command, Parser, pack
-from session_kit.drivers.redis.sentinel import find_primary
+from redis import Connection
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from session_kit.drivers.redis.connect import connect
+from session_kit.drivers.redis.errors import FAILURES
+from session_kit.drivers.redis.protocol import Command, pack
 from session_kit.drivers.redis.settings import Settings
 
 
@@ -36,14 +37,14 @@ class ConnectionPool:
         try:
             connection = self._take()
             try:
-                answers = connection.exchange(commands)
+                answers = _exchange(connection, commands)
             except BaseException:
-                connection.close()
+                connection.disconnect()
                 raise
-            if connection.usable:
-                self._idle.append(connection)
+            if ReadOnlyError in map(type, answers):
+                connection.disconnect()  # the primary has to be found again
             else:
-                connection.close()
+                self._idle.append(connection)
             return answers
         finally:
             self._free.put(None)
@@ -52,7 +53,7 @@ class ConnectionPool:
         """Close the connections that nobody uses. In a child of a fork this leaves the parent's alone."""
         with contextlib.suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                self._idle.pop().disconnect()
 
     def _take(self) -> Connection:
         """The connection that was used last, or a new one."""
@@ -61,96 +62,26 @@ class ConnectionPool:
                 connection = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if connection.is_quiet():
+            if _is_quiet(connection):
                 return connection
-            connection.close()
-        return _connect(self._settings)
+            connection.disconnect()
+        return connect(self._settings)
 
 
-class Connection:
-    """One connection, which has said who we are. usable: whether it can take another call."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.usable = True
-        self._timeout = settings.timeout
-        self._parser = Parser()
-        self._socket = _socket(settings)
+def _exchange(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    connection.send_packed_command([pack(commands)], check_health=False)
+    answers: list[Any] = []
+    for _ in commands:
         try:
-            if greeting := settings.greeting():
-                for answer in self.exchange(greeting):
-                    if isinstance(answer, ServerError):
-                        raise answer
-        except BaseException:
-            self.close()
-            raise
+            answers.append(connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            answers.append(error)
+    return answers
 
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send `commands` and return the answers; after an error the connection is of no use."""
-        self._socket.sendall(pack(commands))
-        answers: list[Any] = []
-        while len(answers) < len(commands):
-            size = self._socket.recv_into(self._parser.buffer)
-            if not size:
-                raise ConnectionError("the server has closed the connection")
-            answers.extend(self._parser.parse(size))
-        if len(answers) > len(commands) or self._parser.has_part:
-            # Were it kept, the next caller would be given what is another's.
-            self.usable = False
-            del answers[len(commands) :]
-        if ServerError in map(type, answers) and any(getattr(answer, "code", "") == "READONLY" for answer in answers):
-            self.usable = False  # the primary has to be found again
-        return answers
 
-    def is_quiet(self) -> bool:
-        """Whether nothing has come since the last answer: no end, and no answer too many."""
-        self._socket.settimeout(0)
-        try:
-            self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            self._socket.settimeout(self._timeout)
-            return True
-        except OSError:
-            pass
+def _is_quiet(connection: Connection) -> bool:
+    """Whether nothing has come since the last answer: no end, and no answer too many."""
+    try:
+        return not connection.can_read(0)
+    except FAILURES:
         return False
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _connect(settings: Settings) -> Connection:
-    if settings.kind != "sentinel":
-        return Connection(settings)
-    search = find_primary(settings)
-    try:
-        sentinel, question = next(search)
-        while True:
-            answer: Any = None
-            try:
-                with contextlib.closing(Connection(sentinel)) as connection:
-                    (answer,) = connection.exchange([question])
-            except FAILURES as error:
-                answer = error
-            sentinel, question = search.send(answer)
-    except StopIteration as found:
-        return Connection(found.value)
-
-
-def _socket(settings: Settings) -> socket.socket:
-    if settings.socket:
-        connected = socket.socket(socket.AF_UNIX)
-        try:
-            connected.settimeout(settings.timeout)
-            connected.connect(settings.socket)
-        except BaseException:
-            connected.close()
-            raise
-        return connected
-    context = settings.ssl_context()
-    ((host, port),) = settings.hosts
-    connected = socket.create_connection((host, port), settings.timeout)
-    try:
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return context.wrap_socket(connected, server_hostname=host) if context else connected
-    except BaseException:
-        connected.close()
-        raise

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import hiredis
+from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError, InvalidResponse
 
 from session_kit.drivers.base import LIST_BATCH
-from session_kit.drivers.redis.errors import ProtocolError, ServerError
 
 Command = tuple[Any, ...]
 """The words of one command: str, bytes or int."""
@@ -25,26 +26,28 @@ def pack(commands: Sequence[Command]) -> bytes:
 
 
 class Parser:
-    """Parses the answers that come over one connection; an error of the server is a `ServerError` among them.
+    """Parses the answers that come over one connection of an event loop; redis-py's parsers read from its own streams.
+
+    An error of the server is one of redis-py's, among the answers. What it says of the connection as a whole, as that
+    the server is still loading, is raised.
 
     buffer: where the next bytes from the socket belong. (To allocate one at each read takes longer than to read.)
     """
 
     def __init__(self) -> None:
         self.buffer = bytearray(BUFFER)
-        self._reader = hiredis.Reader(protocolError=ProtocolError, replyError=ServerError, notEnoughData=_NOT_YET)
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOT_YET
+        )
 
     def parse(self, size: int) -> Iterator[Any]:
-        """The answers that the first `size` bytes of the buffer complete. Raises `ProtocolError`."""
+        """The answers that the first `size` bytes of the buffer complete. Raises redis-py's errors."""
         for start in range(0, size, PIECE):
             self._reader.feed(self.buffer, start, min(PIECE, size - start))  # type: ignore[arg-type]  # any buffer will do
             while (answer := self._reader.gets()) is not _NOT_YET:
+                if isinstance(answer, ConnectionError):
+                    raise answer
                 yield answer
-
-    @property
-    def has_part(self) -> bool:
-        """Whether a part of an answer has come, and its end has not."""
-        return self._reader.has_data()
 
 
 def scan(cursor: bytes, pattern: bytes) -> Command:

@@ -8,7 +8,9 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from session_kit.drivers.redis.errors import FAILURES, ServerError, is_lost, unavailable
+from redis.exceptions import ResponseError
+
+from session_kit.drivers.redis.errors import FAILURES, is_lost, unavailable
 from session_kit.drivers.redis.pipeline import Pipeline
 from session_kit.drivers.redis.pool import ConnectionPool
 from session_kit.drivers.redis.protocol import Command, scan
@@ -108,7 +110,7 @@ class Server:
 
     def _scanned(self, answers: list[Any]) -> tuple[bytes, list[bytes]]:
         (answer,) = answers
-        if isinstance(answer, ServerError):
+        if isinstance(answer, ResponseError):
             raise unavailable(str(self), answer)
         cursor, keys = answer
         return cursor, keys

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import ssl
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
+from redis.connection import parse_url
+
 from session_kit.drivers.errors import ConfigError
-from session_kit.drivers.redis.protocol import Command
 from session_kit.drivers.registry import ESCAPE, redact
 
 SCHEME = re.compile(r"(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel))?|(?P<unix>unix)")
 HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
-CERT_REQS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Login:
-    """User and password; None where there is none."""
-
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    def commands(self) -> list[Command]:
-        if not (self.username or self.password):
-            return []
-        return [("AUTH", *([self.username] if self.username else []), self.password or "")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +27,9 @@ class Settings:
     socket: the path of a Unix socket, in place of a host.
     service: the name that the Sentinels know.
     timeout: seconds for a connection, and for an answer. max_connections: for blocking calls under way at a time.
-    tls: the `ssl_...` options that were given; None without TLS.
+    secure: with TLS.
+    options: keyword arguments for redis-py's connections.
+    sentinel_options: keyword arguments for redis-py's clients of the Sentinels.
     """
 
     where: str
@@ -51,10 +39,9 @@ class Settings:
     service: str
     timeout: float
     max_connections: int
-    db: int
-    tls: dict[str, Any] | None
-    login: Login
-    sentinel_login: Login
+    secure: bool
+    options: dict[str, Any] = field(repr=False)
+    sentinel_options: dict[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
         return self.where
@@ -68,7 +55,8 @@ class Settings:
         timeout: float,
         max_connections: int,
         tls: dict[str, Any],
-        sentinel_login: Login,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
     ) -> Settings:
         """Read a URL; `ConfigError` if it cannot be meant."""
         where = redact(url)
@@ -78,7 +66,6 @@ class Settings:
         if url.query:
             raise ConfigError(f"{where}: options in a URL are read by open_driver; here they are keyword arguments")
         user, _, address = url.netloc.rpartition("@")
-        name, _, password = user.partition(":")
         kind = "server" if match["unix"] else match["kind"] or "server"
         path = unquote(url.path)
         hosts: tuple[tuple[str, int], ...] = ()
@@ -106,10 +93,17 @@ class Settings:
             raise ConfigError(f"{where}: a cluster has only database 0")
         if max_connections < 1:
             raise ConfigError(f"{where}: max_connections must be at least 1, not {max_connections}")
-        if tls.get("ssl_cert_reqs", "none") not in CERT_REQS:
+        if tls.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
             raise ConfigError(f"{where}: ssl_cert_reqs must be required, optional or none")
         if tls and not match["tls"]:
             raise ConfigError(f"{where}: {next(iter(tls))} needs TLS: rediss:// or valkeys://")
+        if secure := bool(match["tls"]):
+            # Whether redis-py checks names unless told so differs between its versions.
+            checks = tls.get("ssl_cert_reqs") != "none"
+            tls = {**tls, "ssl_check_hostname": checks and tls.get("ssl_check_hostname", True)}
+        # Of the rest, redis-py's parser knows less: one host, no service, no other scheme.
+        login = parse_url(f"redis://{user}@localhost")
+        waits = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
         return cls(
             where=where,
             kind=kind,
@@ -118,36 +112,21 @@ class Settings:
             service=service,
             timeout=timeout,
             max_connections=max_connections,
-            db=db,
-            tls=tls if match["tls"] else None,
-            login=Login(username=unquote(name) or None, password=unquote(password) or None),
-            sentinel_login=sentinel_login,
+            secure=secure,
+            options={"username": login.get("username"), "password": login.get("password"), "db": db, **waits, **tls},
+            sentinel_options={
+                "username": sentinel_username,
+                "password": sentinel_password,
+                "ssl": secure,
+                **waits,
+                **tls,
+            },
         )
 
     def server(self, host: str, port: int) -> Settings:
         """The settings of one server: a node of this cluster, or what the Sentinels watch."""
         where = f"{self.where} (node {host}:{port})"
         return dataclasses.replace(self, where=where, kind="server", hosts=((host, port),))
-
-    def sentinel(self, host: str, port: int) -> Settings:
-        """The settings of one of the Sentinels."""
-        return dataclasses.replace(self.server(host, port), db=0, login=self.sentinel_login)
-
-    def greeting(self) -> list[Command]:
-        """What a new connection has to say first."""
-        return [*self.login.commands(), *([("SELECT", self.db)] if self.db else [])]
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """Made for each connection: certificates in files are renewed. Raises `OSError` if one cannot be read."""
-        if self.tls is None:
-            return None
-        context = ssl.create_default_context(cafile=self.tls.get("ssl_ca_certs"))
-        if certificate := self.tls.get("ssl_certfile"):
-            context.load_cert_chain(certificate, self.tls.get("ssl_keyfile"))
-        mode = CERT_REQS[self.tls.get("ssl_cert_reqs", "required")]
-        context.check_hostname = mode != ssl.CERT_NONE and self.tls.get("ssl_check_hostname", True)
-        context.verify_mode = mode
-        return context
 
 
 def _hosts(address: str, port: int, where: str) -> tuple[tuple[str, int], ...]:

@@ -9,7 +9,7 @@ from session_kit.drivers.redis.protocol import Command
 
 
 class Transport(Protocol):
-    """Brings the commands of one call to a server and the answers back, in order; `ServerError`s are among them.
+    """Brings the commands of one call to a server and the answers back, in order; errors of the server are among them.
 
     What keeps the answers from coming is raised as `DriverUnavailable`, within the timeout.
     repeatable: the commands may be sent again after a lost connection, because doing them twice does no harm.
