@@ -12,6 +12,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from session_kit.drivers.redis.protocol import BlockingParser
 from session_kit.drivers.redis.settings import Settings
 
 
@@ -19,7 +20,7 @@ def connect(settings: Settings) -> redis.Connection:
     """Connect from blocking code. Sentinels are asked each time where their primary is."""
     if settings.kind == "sentinel":
         settings = _primary(settings)
-    connection: redis.Connection = _connection(redis, settings)
+    connection: redis.Connection = _connection(redis, settings, parser_class=BlockingParser)
     connection.connect()
     return connection
 
@@ -41,13 +42,13 @@ async def connect_stream(settings: Settings) -> asyncio.StreamWriter:
     return stream
 
 
-def _connection(library: Any, settings: Settings) -> Any:
+def _connection(library: Any, settings: Settings, **more: Any) -> Any:
     """A connection of `redis` or `redis.asyncio`, which have the same classes."""
     if settings.socket:
-        return library.UnixDomainSocketConnection(path=settings.socket, **settings.options)
+        return library.UnixDomainSocketConnection(path=settings.socket, **settings.options, **more)
     host, port = settings.hosts[0]
     kind = library.SSLConnection if settings.secure else library.Connection
-    return kind(host=host, port=port, **settings.options)
+    return kind(host=host, port=port, **settings.options, **more)
 
 
 def _primary(settings: Settings) -> Settings:

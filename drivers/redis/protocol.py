@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import hiredis
+import redis.cluster
 from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError, InvalidResponse
 
@@ -13,6 +14,9 @@ from session_kit.drivers.base import LIST_BATCH
 
 Command = tuple[Any, ...]
 """The words of one command: str, bytes or int."""
+
+BlockingParser: Final[Any] = getattr(redis.cluster, "ClusterParser", DefaultParser)
+"""What makes errors of redis-py's from those of a server. In redis-py 5 only this one knows those of a cluster."""
 
 BUFFER: Final = 65_536  # bytes
 PIECE: Final = 16_384  # bytes; hiredis gets slow with much at a time
@@ -37,7 +41,7 @@ class Parser:
     def __init__(self) -> None:
         self.buffer = bytearray(BUFFER)
         self._reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOT_YET
+            protocolError=InvalidResponse, replyError=BlockingParser.parse_error, notEnoughData=_NOT_YET
         )
 
     def parse(self, size: int) -> Iterator[Any]:

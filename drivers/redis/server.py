@@ -18,7 +18,7 @@ from session_kit.drivers.redis.settings import Settings
 
 
 class Server:
-    """A transport over connections of our own."""
+    """A transport over connections that are kept open."""
 
     asynchronous = True
 
