@@ -393,6 +393,16 @@ def existing(kind: type[T]) -> list[T]:
     return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]  # isinstance would wake lazy objects
 
 
+def test_a_driver_that_nobody_closes_closes_its_connections_without_a_word(driver: RedisDriver, valkey: Valkey) -> None:
+    before = open_sockets()
+    forgotten: Any = RedisDriver(valkey.url)
+    forgotten.myself = forgotten  # so that it is for the garbage collector, which asks a socket before its owner
+    assert forgotten.get("key") is None
+    assert open_sockets() == before + 1
+    del forgotten
+    assert open_sockets() == before
+
+
 def open_sockets() -> int:
     return sum(thing.fileno() >= 0 for thing in existing(socket.socket))
 

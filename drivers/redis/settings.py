@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import socket
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -72,6 +73,8 @@ class Settings:
         if match["unix"]:
             if not path.strip("/") or address:
                 raise ConfigError(f"{where}: a Unix socket needs an absolute path: unix:///run/valkey.sock")
+            if not hasattr(socket, "AF_UNIX"):
+                raise ConfigError(f"{where}: Python knows no Unix sockets on this system; use redis://127.0.0.1:6379")
         else:
             hosts = _hosts(address, 26379 if kind == "sentinel" else 6379, where)
         if kind == "server" and len(hosts) > 1:
