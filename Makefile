@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo bench test test-slow test-browser test-ecosystem check format clean
+.PHONY: help demo bench test test-slow test-redis-py test-browser test-ecosystem check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
 	@echo "make test    install everything and run the tests (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make test-slow    those that take long and tell little that others do not"
+	@echo "make test-redis-py    those of Redis with the oldest redis-py that will do, the newest, and two between"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make test-ecosystem    packages that people run on their sessions, in environments of their own"
 	@echo "make check   formatting, lint, types, import rule"
@@ -27,6 +28,12 @@ test: $(VENV)/dev-installed
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-redis-py: $(VENV)/dev-installed
+	for version in 5.0.1 6.0.0 7.0.0 "8.*"; do \
+	    $(PIP) --no-deps --upgrade --target $(VENV)/redis-py "redis==$$version" && \
+	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest tests/test_driver_redis.py tests/test_redis_*.py $(ARGS) || exit 1; \
+	done
 
 test-browser: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
@@ -45,6 +46,10 @@ from tests.servers import (
 
 BUCKET = "behaviour"
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
+
+# How long an example takes tells how busy the machine is: one that stalls for 200 ms is no fault of the code.
+settings.register_profile("session_kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("session_kit")
 
 
 class ProbedS3Driver(S3Driver):

@@ -461,7 +461,8 @@ class Sentinel(Stoppable):
         return running and self.watcher.ask("SENTINEL MASTER", "service")["flags"] == "master"
 
     def _is_ok(self) -> bool:
-        replicas = self.watcher.ask("SENTINEL REPLICAS", "service")
+        with self.watcher.client() as client:
+            replicas = client.sentinel_slaves("service")
         return [(replica["flags"], replica["master-link-status"]) for replica in replicas] == [("slave", "ok")]
 
     def heal(self) -> None:

@@ -26,7 +26,7 @@ from session_kit.codec import JSONCodec
 from session_kit.cookie import Cookie
 from session_kit.drivers import Capabilities, Driver, Entry
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.drivers.redis_findings import server_findings
+from session_kit.drivers.redis.findings import server_findings
 from session_kit.drivers.support.findings import Finding, clock_finding, network_finding, path_findings
 from session_kit.operate.at_once import at_once
 from session_kit.operate.commands import list_sessions, revoke_sessions, run

@@ -140,6 +140,26 @@ def test_a_slot_that_moves_fails_nobody(valkey_cluster: Cluster) -> None:
         driver.close()
 
 
+def test_nodes_that_send_a_call_to_and_fro_while_a_slot_moves_fail_nobody(valkey_cluster: Cluster) -> None:
+    driver = opened(valkey_cluster.url)
+    try:
+        for colour in ("blocking", "async"):
+            key = f"to and fro {colour}"
+            driver.get(key)
+            source = valkey_cluster.owner(key)
+            target = next(node for node in valkey_cluster.running if node is not source and node.slots())
+            moved = "CLUSTER SETSLOT", source.ask("CLUSTER KEYSLOT", key), "NODE", target.ask("CLUSTER MYID")
+            source.ask("FLUSHALL")  # a node gives away no slot that holds keys
+            source.ask(*moved)  # and to the target the slot is still the source's
+            late = threading.Timer(0.2, target.ask, moved)
+            late.start()
+            assert (driver.get(key) if colour == "blocking" else asyncio.run(aget(driver, key))) is None
+            late.join()
+            valkey_cluster.wait_ok()
+    finally:
+        driver.close()
+
+
 def test_a_cluster_client_can_start_while_a_node_is_down(valkey_cluster: Cluster) -> None:
     victim = valkey_cluster.owner("key")
     victim.kill()
@@ -156,11 +176,11 @@ def works(driver: Driver) -> bool:
         driver.set("key", b"value")
     except DriverUnavailable:
         return False
-    return asyncio.run(both(driver)) == b"value"
+    return asyncio.run(aget(driver, "key")) == b"value"
 
 
-async def both(driver: Driver) -> bytes | None:
+async def aget(driver: Driver, key: str) -> bytes | None:
     try:
-        return await driver.aget("key")
+        return await driver.aget(key)
     finally:
         await driver.aclose()

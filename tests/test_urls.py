@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -319,7 +320,6 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30) | st.lists(PIECES, max_size=14).map("".join) | st.text().map("memory://".__add__))
 def test_any_text_opens_or_is_a_config_error(url: str) -> None:
     # What opens a real folder or server is not left to chance. (urlsplit overlooks tabs, line ends and the like.)
@@ -332,7 +332,7 @@ def test_any_text_opens_or_is_a_config_error(url: str) -> None:
     assert isinstance(store.driver, MemoryDriver)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.text(max_size=30).filter(lambda text: not {"..", "$", "~"} & {*text, *text.split("/")}))
 def test_any_name_of_a_folder_opens_or_is_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -402,6 +402,15 @@ def test_a_password_that_was_not_escaped_is_in_no_error(
         f"/{before}{special}{after}@h",
     ):
         assert_no_secret(f"{scheme}://{url}{mistake}", before, after)
+
+
+def test_a_machine_that_stalls_fails_no_test() -> None:
+    @settings(max_examples=1)
+    @given(st.just(0.25))
+    def stall(seconds: float) -> None:
+        time.sleep(seconds)  # longer than Hypothesis gives an example by default
+
+    stall()
 
 
 def test_a_shared_memory_store_keeps_its_user_to_itself() -> None:

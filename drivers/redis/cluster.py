@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -11,35 +12,39 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from session_kit.drivers.errors import DriverUnavailable
-from session_kit.drivers.redis_endpoint import Endpoint
-from session_kit.drivers.redis_links import Command, Wire
+from session_kit.drivers.redis.protocol import Command
+from session_kit.drivers.redis.server import Server
+from session_kit.drivers.redis.settings import Settings
 
 Address = tuple[str, int]
 Requests = Mapping[Address, list[Command]]
 Answers = Mapping[Address, list[Any] | DriverUnavailable]
 
 SLOTS: Final = 16384
-# A key that moves sends us on once; a cluster that changes its shape may do so a few times.
-MAX_ROUNDS: Final = 6
+# A key that moves sends us on once or twice. Nodes that send us to and fro are told of a change one after the other.
+QUICK_ROUNDS: Final = 3
+MAX_ROUNDS: Final = 8
+PAUSE: Final = 0.1  # seconds
 ASKING: Final = ("ASKING",)
 
 
 class Cluster:
-    """A wire to each node that is needed, and the map of slots to nodes.
+    """A transport to each node that is needed, and the map of slots to nodes.
 
     Each command goes to the primary that holds its key; commands for different nodes travel at the same time in
-    asyncio. The map is learned from any node that answers, and again when a node is lost.
+    asyncio. The map is learned from any node that answers, and again when a node is lost. (That of redis-py's cluster
+    clients belongs to one event loop each, and is not to be had while a node is down.)
     """
 
     asynchronous = True
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._wires: dict[Address, Wire] = {}
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._nodes: dict[Address, Server] = {}
         self._owners: list[Address] | None = None
 
     def __str__(self) -> str:
-        return str(self._endpoint)
+        return str(self._settings)
 
     def run(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         return self._step(self._route(commands, repeatable), repeatable)
@@ -49,33 +54,35 @@ class Cluster:
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         for address in self._step(self._primaries(), True):
-            yield from self._wire(address).scan(pattern)
+            yield from self._node(address).scan(pattern)
 
     async def ascan(self, pattern: bytes) -> AsyncIterator[bytes]:
         for address in await self._astep(self._primaries(), True):
-            async for key in self._wire(address).ascan(pattern):
+            async for key in self._node(address).ascan(pattern):
                 yield key
 
     def close(self) -> None:
-        for wire in list(self._wires.values()):
-            wire.close()
+        for node in list(self._nodes.values()):
+            node.close()
 
     async def aclose(self) -> None:
-        for wire in list(self._wires.values()):
-            await wire.aclose()
+        for node in list(self._nodes.values()):
+            await node.aclose()
 
     def after_fork(self) -> None:
-        for wire in self._wires.values():
-            wire.after_fork()
+        for node in self._nodes.values():
+            node.after_fork()
 
-    # --- decided once for both colours: a generator says what to ask whom, and is sent the answers ---
+    # --- decided once for both colours: a generator says what to ask whom, and is sent the answers; or to wait ---
 
     def _route(self, commands: Sequence[Command], repeatable: bool) -> Generator[Requests, Answers, list[Any]]:
         answers: list[Any] = [None] * len(commands)
         todo = set(range(len(commands)))
         asking: dict[int, Address] = {}
         lost = 0
-        for _ in range(MAX_ROUNDS):
+        for turn in range(MAX_ROUNDS):
+            if turn >= QUICK_ROUNDS:
+                yield {}
             owners = self._owners or (yield from self._learn())
             batches: dict[Address, list[int]] = defaultdict(list)
             for number in sorted(todo):
@@ -96,7 +103,7 @@ class Cluster:
                 for number, reply in zip(numbers, _without_announcements(got, sent[address]), strict=True):
                     asking.pop(number, None)
                     if isinstance(reply, AskError):
-                        target = (reply.host or address[0], reply.port)
+                        target = (reply.host or address[0], reply.port)  # without a host it is the one that was asked
                         if not isinstance(reply, MovedError):
                             asking[number] = target
                         elif self._owners is not None:
@@ -113,7 +120,7 @@ class Cluster:
     def _learn(self) -> Generator[Requests, Answers, list[Address]]:
         """Ask the nodes, one after the other, who holds what."""
         error = DriverUnavailable(f"{self}: no node covers all slots")
-        for address in dict.fromkeys([*self._wires, *self._endpoint.hosts]):
+        for address in dict.fromkeys([*self._nodes, *self._settings.hosts]):
             (reply,) = (yield {address: [("CLUSTER", "SLOTS")]}).values()
             if isinstance(reply, DriverUnavailable):
                 error = reply
@@ -139,9 +146,11 @@ class Cluster:
             requests = next(plan)
             while True:
                 answers: dict[Address, Any] = {}
+                if not requests:
+                    time.sleep(PAUSE)
                 for address, commands in requests.items():
                     try:
-                        answers[address] = self._wire(address).run(commands, repeatable)
+                        answers[address] = self._node(address).run(commands, repeatable)
                     except DriverUnavailable as error:
                         answers[address] = error
                 requests = plan.send(answers)
@@ -152,13 +161,15 @@ class Cluster:
     async def _astep(self, plan: Generator[Requests, Answers, list[Any]], repeatable: bool) -> list[Any]:
         async def ask(address: Address, commands: list[Command]) -> list[Any] | DriverUnavailable:
             try:
-                return await self._wire(address).arun(commands, repeatable)
+                return await self._node(address).arun(commands, repeatable)
             except DriverUnavailable as error:
                 return error
 
         try:
             requests = next(plan)
             while True:
+                if not requests:
+                    await asyncio.sleep(PAUSE)
                 if len(requests) == 1:
                     ((address, commands),) = requests.items()
                     replies = [await ask(address, commands)]
@@ -169,11 +180,11 @@ class Cluster:
             result: list[Any] = done.value
             return result
 
-    def _wire(self, address: Address) -> Wire:
-        wire = self._wires.get(address)
-        if wire is None:
-            wire = self._wires.setdefault(address, Wire(self._endpoint.node(*address)))
-        return wire
+    def _node(self, address: Address) -> Server:
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes.setdefault(address, Server(self._settings.server(*address)))
+        return node
 
 
 def _slot(command: Command) -> int:

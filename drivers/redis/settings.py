@@ -1,23 +1,15 @@
-"""Where a Redis or Valkey server is, and how to get in: what a URL says, as redis-py's connections and clients."""
+"""Where a Redis or Valkey server is, and how to get in: what a URL and its options say."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-import functools
 import re
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
-import redis
-import redis.asyncio
-import redis.sentinel
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.connection import parse_url
 
 from session_kit.drivers.errors import ConfigError
 from session_kit.drivers.registry import ESCAPE, redact
@@ -26,8 +18,8 @@ SCHEME = re.compile(r"(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel)
 HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
-@dataclass(frozen=True)
-class Endpoint:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """One server, a Sentinel-watched one, or a cluster.
 
     where: for messages; holds no user and no password.
@@ -36,7 +28,9 @@ class Endpoint:
     socket: the path of a Unix socket, in place of a host.
     service: the name that the Sentinels know.
     timeout: seconds for a connection, and for an answer. max_connections: for blocking calls under way at a time.
-    settings, sentinel_settings: keyword arguments of redis-py's connections.
+    secure: with TLS.
+    options: keyword arguments for redis-py's connections.
+    sentinel_options: keyword arguments for redis-py's clients of the Sentinels.
     """
 
     where: str
@@ -46,8 +40,9 @@ class Endpoint:
     service: str
     timeout: float
     max_connections: int
-    settings: dict[str, Any] = field(repr=False)
-    sentinel_settings: dict[str, Any] = field(repr=False)
+    secure: bool
+    options: dict[str, Any] = field(repr=False)
+    sentinel_options: dict[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
         return self.where
@@ -57,13 +52,13 @@ class Endpoint:
         cls,
         url: SplitResult,
         *,
-        db: int | None = None,
+        db: int | None,
         timeout: float,
         max_connections: int,
         tls: dict[str, Any],
         sentinel_username: str | None = None,
         sentinel_password: str | None = None,
-    ) -> Endpoint:
+    ) -> Settings:
         """Read a URL; `ConfigError` if it cannot be meant."""
         where = redact(url)
         match = SCHEME.fullmatch(url.scheme)
@@ -72,18 +67,6 @@ class Endpoint:
         if url.query:
             raise ConfigError(f"{where}: options in a URL are read by open_driver; here they are keyword arguments")
         user, _, address = url.netloc.rpartition("@")
-        name, _, password = user.partition(":")
-        settings: dict[str, Any] = {
-            "username": unquote(name) or None,
-            "password": unquote(password) or None,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            # RESP2 has all we ask for, and no push message can come between two answers.
-            "protocol": 2,
-            "driver_info": None,
-            # What may be sent again is decided by the call, not by the connection.
-            "retry": Retry(NoBackoff(), 0),
-        }
         kind = "server" if match["unix"] else match["kind"] or "server"
         path = unquote(url.path)
         hosts: tuple[tuple[str, int], ...] = ()
@@ -106,10 +89,10 @@ class Endpoint:
         number = "" if match["unix"] or kind == "sentinel" else path.strip("/")
         if number and (db is not None or not number.isdecimal()):
             raise ConfigError(f"{where}: the path is the number of the database, given once: redis://host:6379/0")
-        settings["db"] = int(number) if number else db or 0
-        if settings["db"] < 0:
-            raise ConfigError(f"{where}: db must be 0 or above, not {settings['db']}")
-        if kind == "cluster" and settings["db"]:
+        db = int(number) if number else db or 0
+        if db < 0:
+            raise ConfigError(f"{where}: db must be 0 or above, not {db}")
+        if kind == "cluster" and db:
             raise ConfigError(f"{where}: a cluster has only database 0")
         if max_connections < 1:
             raise ConfigError(f"{where}: max_connections must be at least 1, not {max_connections}")
@@ -117,74 +100,36 @@ class Endpoint:
             raise ConfigError(f"{where}: ssl_cert_reqs must be required, optional or none")
         if tls and not match["tls"]:
             raise ConfigError(f"{where}: {next(iter(tls))} needs TLS: rediss:// or valkeys://")
-        # redis-py spells TLS as `ssl`.
-        security = {"ssl": True, **tls} if match["tls"] else {}
-        sentinel_settings = {
-            "username": sentinel_username,
-            "password": sentinel_password,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            **security,
-        }
+        if secure := bool(match["tls"]):
+            # Whether redis-py checks names unless told so differs between its versions.
+            checks = tls.get("ssl_cert_reqs") != "none"
+            tls = {**tls, "ssl_check_hostname": checks and tls.get("ssl_check_hostname", True)}
+        # Of the rest, redis-py's parser knows less: one host, no service, no other scheme.
+        login = parse_url(f"redis://{user}@localhost")
+        waits = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
         return cls(
-            where,
-            kind,
-            hosts,
-            path if match["unix"] else "",
-            service,
-            timeout,
-            max_connections,
-            {**settings, **security},
-            sentinel_settings,
+            where=where,
+            kind=kind,
+            hosts=hosts,
+            socket=path if match["unix"] else "",
+            service=service,
+            timeout=timeout,
+            max_connections=max_connections,
+            secure=secure,
+            options={"username": login.get("username"), "password": login.get("password"), "db": db, **waits, **tls},
+            sentinel_options={
+                "username": sentinel_username,
+                "password": sentinel_password,
+                "ssl": secure,
+                **waits,
+                **tls,
+            },
         )
 
-    def connection(self) -> Any:
-        """Make a blocking connection, not yet connected. That of a Sentinel asks for the primary when it connects."""
-        return _unconnected(self._client)
-
-    @contextlib.asynccontextmanager
-    async def async_connection(self) -> AsyncIterator[Any]:
-        """Connect a connection of the running event loop; it is closed on the way out."""
-        sentinels, client = None, None
-        if self.kind == "sentinel":
-            sentinels = redis.asyncio.Sentinel(self.hosts, sentinel_kwargs=self.sentinel_settings, **self.settings)
-            client = sentinels.master_for(self.service)
-        else:
-            client = redis.asyncio.Redis(**self._address, **self.settings)
-        connection = _unconnected(client)
-        try:
-            async with asyncio.timeout(self.timeout):
-                await connection.connect()
-            yield connection
-        finally:
-            await connection.disconnect(nowait=True)
-            if sentinels is not None:
-                await sentinels.aclose()
-
-    def node(self, host: str, port: int) -> Endpoint:
-        """The endpoint of one node of this cluster."""
+    def server(self, host: str, port: int) -> Settings:
+        """The settings of one server: a node of this cluster, or what the Sentinels watch."""
         where = f"{self.where} (node {host}:{port})"
         return dataclasses.replace(self, where=where, kind="server", hosts=((host, port),))
-
-    @functools.cached_property
-    def _client(self) -> Any:
-        if self.kind == "sentinel":
-            sentinels = redis.sentinel.Sentinel(self.hosts, sentinel_kwargs=self.sentinel_settings, **self.settings)
-            return sentinels.master_for(self.service)
-        return redis.Redis(**self._address, **self.settings)
-
-    @property
-    def _address(self) -> dict[str, Any]:
-        if self.socket:
-            return {"unix_socket_path": self.socket}
-        host, port = self.hosts[0]
-        return {"host": host, "port": port}
-
-
-def _unconnected(client: Any) -> Any:
-    # Only redis-py knows which of its connection classes all these settings ask for.
-    pool = client.connection_pool
-    return pool.connection_class(**pool.connection_kwargs)
 
 
 def _hosts(address: str, port: int, where: str) -> tuple[tuple[str, int], ...]:

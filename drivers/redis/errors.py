@@ -1,0 +1,55 @@
+"""What keeps a server from answering, said in one line that shows no password, no key and no value."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+from redis import exceptions
+
+from session_kit.drivers.errors import DriverUnavailable
+
+FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
+CLOSED: Final = "the driver or its event loop was closed"
+_TIMEOUT = "no answer within the timeout"
+_REASONS: dict[type[Exception], str] = {
+    exceptions.AuthenticationError: "the server refuses the user name or password",
+    exceptions.NoPermissionError: (
+        "the user may not do this (ACL); sessions need read, write, scan and eval on their keys"
+    ),
+    exceptions.OutOfMemoryError: "the server has no memory left for it (maxmemory)",
+    exceptions.ReadOnlyError: "the server is a read-only replica",
+    exceptions.InvalidResponse: "what answers there does not speak the Redis protocol",
+    exceptions.TimeoutError: _TIMEOUT,
+    TimeoutError: _TIMEOUT,
+    UnicodeError: "no host can have this name",
+}
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection is gone. Not after a timeout: a second attempt would only double the wait."""
+    return isinstance(error, exceptions.ConnectionError) and not isinstance(error, exceptions.AuthenticationError)
+
+
+def unavailable(where: str, error: BaseException) -> DriverUnavailable:
+    """The error to raise for one of redis-py's or the system's."""
+    reason = _reason(error).strip(" ,.:") or type(error).__name__
+    return DriverUnavailable(f"{where}: {reason}")
+
+
+def text(error: BaseException) -> str:
+    """What the server or the system said; a pipeline of redis-py puts the command in front."""
+    return str(error).rpartition("caused error: ")[2]
+
+
+def _reason(error: BaseException) -> str:
+    if reason := next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), ""):
+        return reason
+    if isinstance(error, exceptions.ResponseError):
+        return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
+    if isinstance(error, exceptions.ConnectionError) and isinstance(error.__context__, (OSError, UnicodeError)):
+        return _reason(error.__context__)  # redis-py's own text says less
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
+    return (isinstance(error, OSError) and error.strerror) or text(error)
