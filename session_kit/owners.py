@@ -27,10 +27,10 @@ LONGEST_PAUSE = 0.016
 """Seconds, between two attempts."""
 UNDER_WAY = 60.0
 """Seconds in which an entry without a session may be that of a login that is being written."""
-_HANDLE = re.compile("[0-9a-f]{64}")
 MAX_TEXT = 500
 """So many characters may an owner or a label have."""
 
+_HANDLE = re.compile("[0-9a-f]{64}")
 
 UserId = str | int | UUID
 """What names a user; it is kept as text."""
@@ -217,7 +217,7 @@ class Owners:
         """The notes of the sessions in an index that live and are this owner's; takes out those that are not."""
         keys = {self._place.key_of(each): each for each in index}
         live: dict[str, Notes] = {}
-        for key, value in (await io.get_many(list(keys))).items():
+        for key, value in (await _get_many(io, list(keys))).items():
             with suppress(CorruptEntry, RecursionError):  # a record that cannot be read opens no session either
                 notes = self._notes_in(value, key)
                 if notes is not None and notes.owner == owner:
@@ -285,6 +285,20 @@ class Owners:
     def _notes_in(self, value: bytes, key: str) -> Notes | None:
         raw = self._place.codec.unpack(value, key).get(RESERVED)
         return None if raw is None else self._place.codec.load(raw, Notes)
+
+
+async def _get_many(io: Any, keys: list[str]) -> dict[str, bytes]:
+    """The values of the keys, without those that the driver cannot read: one of them shall hide no other."""
+    with suppress(CorruptEntry):
+        found: dict[str, bytes] = await io.get_many(keys)
+        return found
+    found = {}
+    for key in keys:
+        with suppress(CorruptEntry):
+            value = await io.get(key)
+            if value is not None:
+                found[key] = value
+    return found
 
 
 def _taking_out(filed_as: Iterable[str]) -> Callable[[Index], Awaitable[None]]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from session_kit import (
     TooManySessions,
     UnstorageSessionStore,
     Unsupported,
+    open_store,
 )
 from session_kit.codec import Encrypted
 from session_kit.drivers import Driver
@@ -192,6 +194,23 @@ def test_an_index_that_cannot_be_read_locks_nobody_out(clients: Callable[..., li
     assert len(ask(two, "sessions_of", "ada")) == 1
     with one.request() as session:
         assert session["user"] == "ada"
+
+
+def test_a_record_that_cannot_be_read_keeps_nobody_from_logging_out_everywhere(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/sessions")
+    manager = SessionManager(store, SECRET)
+    cookies = []
+    for _ in range(2):
+        session = manager.open()
+        session.bind("ada")
+        cookies.append(dict(manager.commit(session))["Set-Cookie"])
+    broken = manager.open(cookies[0]).handle
+    [path] = [path for path in tmp_path.rglob("*") if broken in path.name]
+    path.write_bytes(b"broken")
+    assert len(store.sessions_of("ada")) == 1
+    assert store.revoke("ada") == 1
+    assert manager.open(cookies[1]).is_new
+    store.close()
 
 
 def test_an_entry_whose_session_was_never_written_is_in_no_list_and_goes_in_time(
