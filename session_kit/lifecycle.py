@@ -507,13 +507,13 @@ class Lifecycle(State, eq=False):
     async def _take_out(self, io: Any, before: Stored) -> None:
         """After a record is gone, or another's, or has another name, take what it was out of the index.
 
-        In an outage the entry stays, and is left out of lists, which look at the records.
+        If that fails the entry stays, and is left out of lists, which look at the records.
         """
         owner, now, owners = before.notes.owner, self.stored, self.policy.owners
         if owner and owners is not None and (now is None or (now.name, now.notes.owner) != (before.name, owner)):
             try:
                 await owners.remove(io, owner, [before.name])
-            except DriverUnavailable:
+            except (Conflict, DriverUnavailable):
                 self.policy.emit("store_error", before.name)
 
     # --- the tasks of one request ---
