@@ -11,7 +11,8 @@ import pytest
 from session_kit.benchmarks import growth
 from session_kit.benchmarks.growth import PARTS, WALKS, Row, Scale, Stock
 from session_kit.benchmarks.measure import Noise
-from session_kit.drivers import base, disk
+from session_kit.drivers import base
+from session_kit.drivers.support import sqlite_file
 from session_kit.testing import ManualClock
 
 QUICK = Scale(most=60, seconds=0.02, threads=(1, 3), processes=(2,), shared=50, counts=30)
@@ -106,7 +107,7 @@ def test_an_unknown_part_is_refused_with_the_names_of_those_there_are(capsys: py
 def test_a_walk_takes_no_more_memory_for_more_entries(
     driver: str, entries: int, most: int, stock: Stock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "CLEAR_BATCH", 1_000)
+    monkeypatch.setattr(sqlite_file, "CLEAR_BATCH", 1_000)
     if driver == "file":  # making files is slow; smaller pages tell as much
         monkeypatch.setattr(base, "LIST_BATCH", 100)
     peaks: dict[str, float] = {}

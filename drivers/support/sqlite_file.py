@@ -239,7 +239,7 @@ class SQLiteFileDriver(Driver):
         if next(self._writes) % WRITES_PER_PRUNE == 0:
             with contextlib.suppress(DriverUnavailable):  # the write itself has succeeded; this comes again
                 self._prune_batch()
-            self.connections.keep_reserve()
+            self.connections.reserve.keep()
 
     def _prune_batch(self) -> int:
         return self._delete(self.table.prune, self.clock(), PRUNE_BATCH)
