@@ -60,7 +60,6 @@ class FsspecDriver(Driver):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
         self.capabilities = Capabilities(shared=protocol != "memory")
         self._class = file_system_class(protocol)
         self._protocol = protocol
@@ -68,6 +67,7 @@ class FsspecDriver(Driver):
         self._where = f"{protocol}://{self._root.lstrip('/')}"
         self._options = {**(options or {}), **OURS}
         self._reset()
+        super().__init__(clock=clock)
 
     def _reset(self) -> None:
         self._opening = threading.Lock()

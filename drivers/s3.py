@@ -75,7 +75,6 @@ class S3Driver(Driver):
         max_connections: int = 32,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
         folder = folder.strip("/")
         self._where = f"s3://{bucket}/{folder}"
         if len(folder.encode()) > LONGEST_FOLDER or any(
@@ -103,6 +102,7 @@ class S3Driver(Driver):
         self._prepared = False
         self._deletes_conditionally = False
         self._begin()
+        super().__init__(clock=clock)
 
     def _begin(self) -> None:
         self._lock, self._preparing = threading.Lock(), threading.Lock()

@@ -70,11 +70,11 @@ class SQLiteFileDriver(Driver):
     version_type: ClassVar[type]
 
     def __init__(self, path: str | os.PathLike[str], file: str, timeout: Duration, clock: Callable[[], float]) -> None:
-        super().__init__(clock=clock)
         self.path = expanded(path)
         self.timeout = timeout
         self._writes = itertools.count()
         self.connections = SQLitePool(self.path / file, timeout, owner=self, make=self._make, create=self._create)
+        super().__init__(clock=clock)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"

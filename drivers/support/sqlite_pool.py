@@ -64,9 +64,11 @@ class SQLitePool:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._turn = threading.RLock()
+        self._opening = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._opened: list[sqlite3.Connection] = []
-        self._forking = False
+        self.gate = threading.Event()  # cleared while the process forks
+        self.gate.set()
         self._file: Identity | None = None  # what the connections have open
         self._looked = 0.0
 
@@ -116,17 +118,19 @@ class SQLitePool:
 
     def before_fork(self) -> None:
         """SQLite has locks of its own: a child that inherits one from a thread of the parent waits for it for ever."""
-        self._turn.acquire(timeout=self.timeout)
-        self._forking = True
+        self.gate.clear()  # or threads that write without a pause would seldom leave the turn to this one
+        for lock in (self._turn, self._opening):
+            lock.acquire(timeout=self.timeout)
         patience = time.monotonic() + 1.0
         while len(self._idle) < len(self._opened) and time.monotonic() < patience:
             time.sleep(0.0001)
 
     def after_fork_in_parent(self) -> None:
         """Let the threads go on."""
-        self._forking = False
-        with contextlib.suppress(RuntimeError):  # it was not to be had
-            self._turn.release()
+        for lock in (self._turn, self._opening):
+            with contextlib.suppress(RuntimeError):  # it was not to be had
+                lock.release()
+        self.gate.set()
 
     def after_fork(self) -> None:
         """Begin anew in the child: to use or to close the parent's connections there would break the parent's locks."""
@@ -156,9 +160,6 @@ class SQLitePool:
 
     def take(self) -> tuple[list[sqlite3.Connection], sqlite3.Connection]:
         """A connection, and the list that it came from."""
-        if self._forking:
-            with self._turn:
-                pass
         now = time.monotonic()
         if now - self._looked >= LOOK_AGAIN:
             self._look(now)
@@ -166,7 +167,8 @@ class SQLitePool:
         try:
             return idle, idle.pop()
         except IndexError:
-            return idle, self._connect()
+            with self._opening:
+                return idle, self._connect()
 
     def give_back(self, idle: list[sqlite3.Connection], database: sqlite3.Connection) -> None:
         """Take back a connection that came from this list."""
@@ -256,6 +258,8 @@ class Loan:
 
     def __enter__(self) -> sqlite3.Connection:
         pool = self._pool
+        if not pool.gate.is_set():
+            pool.gate.wait(pool.timeout)
         if self._writes:
             pool.begin_turn()
         try:
@@ -266,6 +270,9 @@ class Loan:
             if isinstance(error, FAILURES):
                 raise pool.unavailable(error) from error
             raise
+        if not (self._writes or pool.gate.is_set()):  # it was closed behind this thread, which has no turn
+            pool.give_back(self._idle, self._database)
+            return self.__enter__()
         return self._database
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
