@@ -61,7 +61,6 @@ class FileDriver(Driver):
         timeout: Duration = Duration(5.0),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
         self.path = expanded(path)
         self.timeout = timeout
         self._fsync = fsync
@@ -69,6 +68,7 @@ class FileDriver(Driver):
         with self._translated():
             self._make()
             self._device = device_of(self.path)
+        super().__init__(clock=clock)
 
     def _make(self) -> None:
         make_private(self.path, "file", LOCKS)

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 PREFIX: Final = "fsspec+"
-# Seconds until an entry that is torn is looked at again.
-WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # seconds until a torn entry is looked at again
 # What fsspec itself looks at, and what we have decided: nothing is cached, and nothing is shared with other code.
 OURS: Final = {"use_listings_cache": False, "skip_instance_cache": True}
 NO_OPTIONS: Final = {*OURS, "self", "args", "kwargs", "storage_options", "asynchronous", "loop", "fo", "fs"}
@@ -60,7 +59,6 @@ class FsspecDriver(Driver):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
         self.capabilities = Capabilities(shared=protocol != "memory")
         self._class = file_system_class(protocol)
         self._protocol = protocol
@@ -68,6 +66,7 @@ class FsspecDriver(Driver):
         self._where = f"{protocol}://{self._root.lstrip('/')}"
         self._options = {**(options or {}), **OURS}
         self._reset()
+        super().__init__(clock=clock)
 
     def _reset(self) -> None:
         self._opening = threading.Lock()
@@ -227,10 +226,8 @@ class FsspecDriver(Driver):
                 last = data
             if wait is not None:
                 await io.pause(wait)
-        raise DriverUnavailable(
-            f"{self!r} cannot be read: the entry is torn, since others write it all the time and this file system does"
-            " not replace a file at once"
-        )
+        reason = "the entry is torn, since others write it all the time and this file system replaces no file at once"
+        raise DriverUnavailable(f"{self!r} cannot be read: {reason}")
 
     # --- the file system ---
 

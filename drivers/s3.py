@@ -77,7 +77,6 @@ class S3Driver(Driver):
         max_connections: int = 32,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
         folder = folder.strip("/")
         self._where = f"s3://{bucket}/{folder}"
         if len(folder.encode()) > LONGEST_FOLDER or any(
@@ -105,6 +104,7 @@ class S3Driver(Driver):
         self._prepared = False
         self._deletes_conditionally = False
         self._begin()
+        super().__init__(clock=clock)
 
     def _begin(self) -> None:
         self._lock, self._preparing = threading.Lock(), threading.Lock()
@@ -272,14 +272,13 @@ class S3Driver(Driver):
     def _remove(self, name: str, version: Version) -> None:
         """Delete the object if it still has this version, else `Conflict`."""
         self.prepare()
-        if not self._deletes_conditionally:
-            if self.capabilities.swap:
-                # An object that has expired is as good as none, and it can be put under a condition.
-                self._objects.put(name, b"", 0.0, IfMatch=version.etag)
-            else:
-                self._client.must("delete_object", Key=name)
-            return
-        self._objects.remove(name, version)
+        if self._deletes_conditionally:
+            self._objects.remove(name, version)
+        elif self.capabilities.swap:
+            # An object that has expired is as good as none, and it can be put under a condition.
+            self._objects.put(name, b"", 0.0, IfMatch=version.etag)
+        else:
+            self._client.must("delete_object", Key=name)
 
     def _probe(self) -> None:
         honours = self._objects.probe(f"{self._folder}.probe-{secrets.token_hex(8)}")

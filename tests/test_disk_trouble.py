@@ -399,3 +399,25 @@ def test_close_leaves_no_descriptor_of_ten_threads_open(tmp_path: Path, scheme: 
     gate.wait()
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("url", ["disk://{}", "sqlite://{}", "file://{}", "s3://a", "fsspec+memory://x?nothing=1"])
+def test_a_driver_that_could_not_be_opened_does_not_disturb_a_fork(tmp_path: Path, url: str) -> None:
+    script = """
+import os, sys
+from session_kit import ConfigError, open_driver
+try:
+    open_driver(sys.argv[1])
+except ConfigError as error:
+    kept = error  # and with it, by its traceback, the driver
+child = os.fork()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+print(bool(kept))
+"""
+    (tmp_path / "file").write_text("no folder")
+    command = [sys.executable, "-c", script, url.format(tmp_path / "file" / "store")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("True\n", "")

@@ -71,11 +71,11 @@ class SQLiteFileDriver(Driver):
     version_type: ClassVar[type]
 
     def __init__(self, path: str | os.PathLike[str], file: str, timeout: Duration, clock: Callable[[], float]) -> None:
-        super().__init__(clock=clock)
         self.path = expanded(path)
         self.timeout = timeout
         self._writes = itertools.count()
         self.connections = SQLitePool(self.path / file, timeout, owner=self, make=self._make, create=self._create)
+        super().__init__(clock=clock)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -243,7 +243,7 @@ class SQLiteFileDriver(Driver):
         if next(self._writes) % WRITES_PER_PRUNE == 0:
             with contextlib.suppress(DriverUnavailable):  # the write itself has succeeded; this comes again
                 self._prune_batch()
-            self.connections.keep_reserve()
+            self.connections.reserve.keep()
 
     def _prune_batch(self) -> int:
         return self._delete(self.table.prune, self.clock(), PRUNE_BATCH)

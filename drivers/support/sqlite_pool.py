@@ -8,12 +8,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
-from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of
+from session_kit.drivers.support.folder import check_mounted, device_of
+from session_kit.drivers.support.reserve import Reserve
 
 R = TypeVar("R")
 
@@ -26,6 +27,7 @@ BESIDE: Final = ("", "-wal", "-shm")  # the file, its log, and the index of that
 
 # A log that grew to the size at which SQLite writes it back (a thousand pages) needs this much room in the file.
 RESERVE: Final = 4 * 1024 * 1024
+FAILURES: Final = (sqlite3.Error, OSError)
 # How SQLite says that there is no room: on the disk, within a quota, for the log's index.
 NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
@@ -54,7 +56,7 @@ class SQLitePool:
         self._owner = owner
         self._make = make
         self._create = create
-        self._reserve = path.with_name(f"{path.name}-reserve")
+        self.reserve = Reserve(path.with_name(f"{path.name}-reserve"), RESERVE, owner)
         self._begin()
         make()
         self._device = device_of(path)
@@ -62,9 +64,11 @@ class SQLitePool:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._turn = threading.RLock()
+        self._opening = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._opened: list[sqlite3.Connection] = []
-        self._forking = False
+        self.gate = threading.Event()  # cleared while the process forks
+        self.gate.set()
         self._file: Identity | None = None  # what the connections have open
         self._looked = 0.0
 
@@ -78,35 +82,16 @@ class SQLitePool:
             self._looked = now
         return self._file is not None and now - self._looked < LOOK_AGAIN
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Loan:
         """A connection of this thread alone, while it is used."""
-        try:
-            idle, database = self._take()
-            try:
-                yield database
-            finally:
-                self._give_back(idle, database)
-        except sqlite3.OperationalError as error:
-            if _is_busy(error):
-                raise self.locked() from error
-            raise DriverUnavailable(f"{self._owner!r} cannot be used: {error}") from error
-        except (sqlite3.Error, OSError) as error:
-            raise DriverUnavailable(f"{self._owner!r} cannot be used: {error}") from error
+        return Loan(self, False)
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Loan:
         """The same, but the threads of this process take turns.
 
         SQLite itself would let each sleep and try again: fifty threads get done a twentieth of what one does.
         """
-        if not self._turn.acquire(timeout=self.timeout):
-            raise self.locked()
-        try:
-            with self.reading() as database:
-                yield database
-        finally:
-            self._turn.release()
+        return Loan(self, True)
 
     def freeing(self, work: Callable[[sqlite3.Connection], R]) -> R:
         """Write what frees room: where the disk has none left, with what is kept in reserve for it.
@@ -119,29 +104,12 @@ class SQLitePool:
         except DriverUnavailable as error:
             if not is_full(error):
                 raise
-        self._use_reserve()
+        self.reserve.use()
         with self.writing() as database:
             with contextlib.suppress(sqlite3.OperationalError):
                 # Once the log has been written back, the next change begins it again and needs no further room.
                 database.execute("PRAGMA wal_checkpoint").fetchall()
             return work(database)
-
-    def keep_reserve(self) -> None:
-        """Set room aside for `freeing`, where there is enough."""
-        try:
-            if self._reserve.exists():
-                return
-            file = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | NOFOLLOW, 0o600)
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file, 0, RESERVE)
-                else:
-                    os.write(file, bytes(RESERVE))
-            finally:
-                os.close(file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._reserve.unlink()
 
     def close(self) -> None:
         """Close all connections; one that is in use is closed by the thread that gives it back."""
@@ -150,22 +118,39 @@ class SQLitePool:
 
     def before_fork(self) -> None:
         """SQLite has locks of its own: a child that inherits one from a thread of the parent waits for it for ever."""
-        self._turn.acquire(timeout=self.timeout)
-        self._forking = True
+        self.gate.clear()  # or threads that write without a pause would seldom leave the turn to this one
+        for lock in (self._turn, self._opening):
+            lock.acquire(timeout=self.timeout)
         patience = time.monotonic() + 1.0
         while len(self._idle) < len(self._opened) and time.monotonic() < patience:
             time.sleep(0.0001)
 
     def after_fork_in_parent(self) -> None:
         """Let the threads go on."""
-        self._forking = False
-        with contextlib.suppress(RuntimeError):  # it was not to be had
-            self._turn.release()
+        for lock in (self._turn, self._opening):
+            with contextlib.suppress(RuntimeError):  # it was not to be had
+                lock.release()
+        self.gate.set()
 
     def after_fork(self) -> None:
         """Begin anew in the child: to use or to close the parent's connections there would break the parent's locks."""
         _inherited.extend(self._opened)
         self._begin()
+
+    def begin_turn(self) -> None:
+        """Wait until no other thread writes."""
+        if not self._turn.acquire(timeout=self.timeout):
+            raise self.locked()
+
+    def end_turn(self) -> None:
+        """Let the next thread write."""
+        self._turn.release()
+
+    def unavailable(self, error: Exception) -> DriverUnavailable:
+        """The error to raise for one of SQLite or the file system."""
+        if isinstance(error, sqlite3.Error) and _is_busy(error):
+            return self.locked()
+        return DriverUnavailable(f"{self._owner!r} cannot be used: {error}")
 
     def locked(self) -> DriverUnavailable:
         """The error of who has waited too long."""
@@ -173,10 +158,8 @@ class SQLitePool:
             f"{self._owner!r} stayed locked by another writer for longer than timeout={self.timeout:g} s"
         )
 
-    def _take(self) -> tuple[list[sqlite3.Connection], sqlite3.Connection]:
-        if self._forking:
-            with self._turn:
-                pass
+    def take(self) -> tuple[list[sqlite3.Connection], sqlite3.Connection]:
+        """A connection, and the list that it came from."""
         now = time.monotonic()
         if now - self._looked >= LOOK_AGAIN:
             self._look(now)
@@ -184,9 +167,11 @@ class SQLitePool:
         try:
             return idle, idle.pop()
         except IndexError:
-            return idle, self._connect()
+            with self._opening:
+                return idle, self._connect()
 
-    def _give_back(self, idle: list[sqlite3.Connection], database: sqlite3.Connection) -> None:
+    def give_back(self, idle: list[sqlite3.Connection], database: sqlite3.Connection) -> None:
+        """Take back a connection that came from this list."""
         with self._lock:
             if idle is self._idle:
                 idle.append(database)
@@ -234,7 +219,7 @@ class SQLitePool:
         try:
             database = self._open()
         except sqlite3.OperationalError as error:
-            if _code(error) not in NO_ROOM or not self._use_reserve():
+            if _code(error) not in NO_ROOM or not self.reserve.use():
                 raise
             database = self._open()
         with self._lock:
@@ -261,14 +246,42 @@ class SQLitePool:
             database.close()
             raise
 
-    def _use_reserve(self) -> bool:
-        """Give the room that was set aside; False if there is none."""
+
+class Loan:
+    """A connection that is lent for the length of a `with`. Not a generator, which would take as long as a read."""
+
+    __slots__ = ("_database", "_idle", "_pool", "_writes")
+
+    def __init__(self, pool: SQLitePool, writes: bool) -> None:
+        self._pool = pool
+        self._writes = writes
+
+    def __enter__(self) -> sqlite3.Connection:
+        pool = self._pool
+        if not pool.gate.is_set():
+            pool.gate.wait(pool.timeout)
+        if self._writes:
+            pool.begin_turn()
         try:
-            self._reserve.unlink()
-        except FileNotFoundError:
-            return False
-        log.warning("%r: the disk is full; the room kept in reserve is used, so that sessions can end", self._owner)
-        return True
+            self._idle, self._database = pool.take()
+        except BaseException as error:
+            if self._writes:
+                pool.end_turn()
+            if isinstance(error, FAILURES):
+                raise pool.unavailable(error) from error
+            raise
+        if not (self._writes or pool.gate.is_set()):  # it was closed behind this thread, which has no turn
+            pool.give_back(self._idle, self._database)
+            return self.__enter__()
+        return self._database
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        pool = self._pool
+        pool.give_back(self._idle, self._database)
+        if self._writes:
+            pool.end_turn()
+        if isinstance(error, FAILURES):
+            raise pool.unavailable(error) from error
 
 
 _inherited: list[sqlite3.Connection] = []
