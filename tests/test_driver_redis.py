@@ -26,7 +26,7 @@ from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUn
 from session_kit.drivers.redis import RedisDriver
 from session_kit.drivers.redis.settings import Settings
 from session_kit.testing import DriverConformance, ManualClock
-from tests.servers import Cluster, Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
+from tests.servers import Cluster, Sentinel, Valkey, keep_time, silent_server, start_tls, start_valkey, wrong_server
 
 T = TypeVar("T")
 
@@ -785,6 +785,28 @@ def test_a_password_in_a_url_is_never_shown(user: str, password: str) -> None:
     store = RedisSessionStore(host="redis.example.com", username=user, password=password)
     assert repr(store) == "RedisSessionStore(RedisDriver(redis://redis.example.com:6379/0), prefix='sess')"
     assert store.driver._transport._settings.options["password"] == password  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("colour", ["blocking", "async"])
+def test_sentinels_and_what_they_watch_are_each_told_their_own_password(valkey_sentinel: Sentinel, colour: str) -> None:
+    watcher, primary = valkey_sentinel.watcher, valkey_sentinel.primary
+    primary.ask("ACL SETUSER", "app", "on", ">app-secret", "~mine", "+@all")
+    watcher.ask("ACL SETUSER", "reader", "on", ">reader-secret", "+@all")
+    url = f"redis+sentinel://app:app-secret@{watcher.host}:{watcher.port}/service?sentinel_username=reader"
+    right = open_driver(f"{url}&sentinel_password=reader-secret")
+    wrong = open_driver(f"{url}&sentinel_password=app-secret")
+    try:
+        call(right, colour, "set", "mine", b"value")
+        assert call(right, colour, "get", "mine") == b"value"
+        with pytest.raises(DriverUnavailable, match="the user may not do this"):
+            call(right, colour, "get", "another's")
+        with pytest.raises(DriverUnavailable, match="No master found for 'service'") as caught:
+            call(wrong, colour, "get", "mine")
+        assert "secret" not in str(caught.value)
+    finally:
+        right.close()
+        primary.ask("ACL DELUSER", "app")
+        watcher.ask("ACL DELUSER", "reader")
 
 
 def test_a_store_by_host_and_port(valkey: Valkey) -> None:

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from redis import exceptions
+from redis.sentinel import MasterNotFoundError
 
 from session_kit.drivers.errors import DriverUnavailable
 
@@ -46,6 +47,8 @@ def text(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     if reason := next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), ""):
         return reason
+    if isinstance(error, MasterNotFoundError):
+        return str(error).partition(" : ")[0]  # what follows is how each client of redis-py was made
     if isinstance(error, exceptions.ResponseError):
         return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__context__, (OSError, UnicodeError)):
