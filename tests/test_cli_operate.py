@@ -127,8 +127,9 @@ def test_a_bad_address_or_handle_is_one_line(session_kit: SessionKit, tmp_path: 
         (["list", "nope://x"], 2, "no driver for nope://"),
         (["list", down], 1, "refused"),
         (["show", url, "0" * 64], 1, "no session has a handle that begins with 0000"),
-        (["show", url, sid], 2, "that is no handle"),
-        (["revoke", url, sid], 2, "that is no handle"),
+        # An id may begin with a dash.
+        (["show", url, "--", sid], 2, "that is no handle"),
+        (["revoke", url, "--", sid], 2, "that is no handle"),
         (["revoke", url, "0" * 64], 1, "no session has a handle that begins with 0000"),
         (["revoke", down, "abc"], 1, "refused"),
         (["prune", "memory://?tll=7d"], 2, "did you mean 'ttl'?"),
