@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import pickle
@@ -421,3 +422,15 @@ print(bool(kept))
     command = [sys.executable, "-c", script, url.format(tmp_path / "file" / "store")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("url", ["disk://{}/store", "sqlite://{}/store.db"])
+def test_a_driver_that_nobody_closes_closes_its_connections_when_it_goes(tmp_path: Path, url: str) -> None:
+    driver: Any = open_driver(url.format(tmp_path))
+    driver.set("key", b"value")
+    with driver.connections.reading() as database:
+        pass
+    del driver
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")

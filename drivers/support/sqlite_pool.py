@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -67,6 +68,9 @@ class SQLitePool:
         self._opening = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._opened: list[sqlite3.Connection] = []
+        # Those of a driver that nobody closes, too. Not at the end of the process: it may be a child of a fork.
+        self._last_resort = weakref.finalize(self, _close_all, self._opened)
+        self._last_resort.atexit = False
         self.gate = threading.Event()  # cleared while the process forks
         self.gate.set()
         self._file: Identity | None = None  # what the connections have open
@@ -134,6 +138,7 @@ class SQLitePool:
 
     def after_fork(self) -> None:
         """Begin anew in the child: to use or to close the parent's connections there would break the parent's locks."""
+        self._last_resort.detach()
         _inherited.extend(self._opened)
         self._begin()
 
@@ -245,6 +250,11 @@ class SQLitePool:
         except BaseException:
             database.close()
             raise
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 class Loan:
