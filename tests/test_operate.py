@@ -99,7 +99,7 @@ def test_a_list_tells_when_and_how_much_and_nothing_that_opens_a_session(
         name = session.id
     (summary,) = summaries(everywhere)
     assert summary.handle == hash_id(name)
-    assert summary.created == pytest.approx(begun, abs=0.01)
+    assert summary.created == pytest.approx(begun, abs=1)
     # A driver that does not renew on read keeps a record for longer, by the slack of `touch_after`.
     assert summary.last_used == pytest.approx(clock(), abs=101)
     assert summary.expires == pytest.approx(clock() + 1000, abs=101)
@@ -220,7 +220,7 @@ def test_a_copy_keeps_ids_data_and_expiry(
     assert moved(old, everywhere) == {"copied": 3}
     assert {
         everywhere.handle_of(key): expiry_of(everywhere, key) for key in everywhere.session_keys()
-    } == pytest.approx(expiries, abs=0.01)
+    } == pytest.approx(expiries, abs=1)
     assert everywhere.length() == 3
     assert moved(old, everywhere) == {"same": 3}
     for visitor, name in ((ada, "ada"), (bob, "bob")):
