@@ -51,7 +51,12 @@ def check_foreign(url: str) -> None:
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "session_kit", "bench", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What runs the tests may ignore SIGINT, as shells do for jobs in the background; a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- it leaves a store as it found it ---
