@@ -479,6 +479,7 @@ class UnstorageSessionStore:
         return await io.delete_many(sessions) if sessions else 0
 
     def record_at(self, entry: Entry | None, key: str) -> Record | None:
+        """The record in an entry under that key of the driver; `CorruptEntry` if it cannot be decoded."""
         if entry is None:
             return None
         value, version, expires_at = entry
