@@ -7,11 +7,13 @@ import re
 from typing import Final
 
 from redis import exceptions
+from redis.asyncio import sentinel as asynchronous
 from redis.sentinel import MasterNotFoundError
 
 from session_kit.drivers.errors import DriverUnavailable
 
 FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
+NO_PRIMARY: Final = (MasterNotFoundError, asynchronous.MasterNotFoundError)  # one and the same only since redis-py 8
 CLOSED: Final = "the driver or its event loop was closed"
 _TIMEOUT = "no answer within the timeout"
 _REASONS: dict[type[Exception], str] = {
@@ -47,7 +49,7 @@ def text(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     if reason := next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), ""):
         return reason
-    if isinstance(error, MasterNotFoundError):
+    if isinstance(error, NO_PRIMARY):
         return str(error).partition(" : ")[0]  # what follows is how each client of redis-py was made
     if isinstance(error, exceptions.ResponseError):
         return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
