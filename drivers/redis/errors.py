@@ -13,7 +13,7 @@ from redis.sentinel import MasterNotFoundError
 from session_kit.drivers.errors import DriverUnavailable
 
 FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
-NO_PRIMARY: Final = (MasterNotFoundError, asynchronous.MasterNotFoundError)  # one and the same only since redis-py 8
+NO_PRIMARY: Final = (MasterNotFoundError, asynchronous.MasterNotFoundError)  # blocking, asyncio
 CLOSED: Final = "the driver or its event loop was closed"
 _TIMEOUT = "no answer within the timeout"
 _REASONS: dict[type[Exception], str] = {
