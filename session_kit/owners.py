@@ -186,10 +186,10 @@ class Owners:
         index, _ = await self._read(io, owner)
         live = await self._check(io, owner, index)
         ended = [each for each in live if self.handle(each) not in keep]
+        if not ended:
+            return 0
         count: int = await io.delete_many([self._place.key_of(each) for each in ended])
-
-        if ended:
-            await self._change(io, owner, _taking_out(ended))
+        await self._change(io, owner, _taking_out(ended))
         return count
 
     async def revoke_one(self, io: Any, handle: str, owner: str | None) -> bool:
@@ -247,15 +247,16 @@ class Owners:
 
     async def _read(self, io: Any, owner: str) -> tuple[Index, object]:
         """The index of an owner and its version. One that cannot be decoded begins anew; sessions in use come back."""
+        key, codec = self._place.index_key(owner), self._place.codec
         try:
-            entry = await io.read(self._place.index_key(owner))
+            entry = await io.read(key)
         except CorruptEntry as error:
             return {}, ANY if error.version is None else error.version
         if entry is None:
             return {}, ABSENT
         try:
-            fields = self._place.codec.unpack(entry.value, self._place.index_key(owner))
-            return {name: self._place.codec.load(raw, Entry) for name, raw in fields.items()}, entry.version
+            fields = codec.unpack(entry.value, key)
+            return {name: codec.load(raw, Entry) for name, raw in fields.items()}, entry.version
         except CorruptEntry:
             return {}, entry.version
 
@@ -317,7 +318,9 @@ def owner_text(user_id: object) -> str:
     """
     if not isinstance(user_id, (str, int, UUID)) or isinstance(user_id, bool):
         raise SessionError(f"a user's id must be text, a whole number or a UUID, not {type(user_id).__name__}")
-    return _short(str(user_id), "a user's id") or _refuse_empty()
+    if user_id == "":
+        raise SessionError("a user's id must not be empty")
+    return _short(str(user_id), "a user's id")
 
 
 def label_text(label: object) -> str:
@@ -335,7 +338,3 @@ def _short(text: str, what: str) -> str:
     except UnicodeEncodeError:
         raise SessionError(f"{what} holds a lone surrogate, which has no form in UTF-8") from None
     return text
-
-
-def _refuse_empty() -> str:
-    raise SessionError("a user's id must not be empty")
