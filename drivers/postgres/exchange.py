@@ -102,7 +102,7 @@ def _binary(value: Parameter) -> tuple[int, bytes | None]:
         return INT8, INTEGER.pack(value)
     if value and isinstance(value[0], int):
         return INT8_ARRAY, _array(INT8, [INTEGER.pack(item) for item in value])
-    return BYTEA_ARRAY, _array(BYTEA, value)  # type: ignore[arg-type]
+    return BYTEA_ARRAY, _array(BYTEA, value)  # type: ignore[arg-type]  # what is left is a list of bytes
 
 
 def _array(type_of_items: int, items: Sequence[bytes]) -> bytes:
