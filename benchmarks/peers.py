@@ -247,8 +247,8 @@ def servers(redis: str | None, postgres: str | None) -> Iterator[tuple[str, str]
     with ExitStack() as stack:
         if redis is None or postgres is None:
             try:
-                from tests.postgres import start_postgres
-                from tests.servers import start_valkey
+                from tests.harness.postgres import start_postgres
+                from tests.harness.servers import start_valkey
             except ImportError:
                 raise SystemExit("run this in a clone of the repository, or say --redis URL --postgres URL") from None
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -15,7 +15,7 @@ from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place
 from session_kit.benchmarks.peers import validate
 from session_kit.benchmarks.readme import ROOT
 from session_kit.benchmarks.sites import HEADERS, Answer, Browser
-from tests.servers import HOST, Server
+from tests.harness.servers import HOST, Server
 
 FRAMEWORKS = ("Starlette", "Flask")
 PATHS = ("/read", "/write")

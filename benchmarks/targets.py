@@ -196,7 +196,7 @@ def django(noise: Noise) -> Iterator[Result]:
 @contextmanager
 def valkey() -> Iterator[str]:
     """The URL of a Valkey that runs as long as this."""
-    from tests.servers import start_valkey
+    from tests.harness.servers import start_valkey
 
     with tempfile.TemporaryDirectory() as folder, start_valkey(Path(folder)) as server:
         yield server.url
@@ -299,7 +299,7 @@ def s3(noise: Noise) -> Iterator[Result]:
     from botocore.config import Config
 
     from session_kit.drivers.s3 import S3Driver
-    from tests.servers import start_seaweed
+    from tests.harness.servers import start_seaweed
 
     at_once = 32
     with ExitStack() as stack:

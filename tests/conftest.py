@@ -24,13 +24,13 @@ from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
-from tests.postgres import Postgres, start_postgres
-from tests.readme_tables import (  # noqa: F401  # hooks of pytest
+from tests.harness.postgres import Postgres, start_postgres
+from tests.harness.readme_tables import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
     pytest_runtest_makereport,
     pytest_sessionfinish,
 )
-from tests.servers import (
+from tests.harness.servers import (
     Cluster,
     S3Server,
     Sentinel,

@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 
 from session_kit import use_session
 from session_kit.asgi import SessionMiddleware
-from tests.servers import HOST, _make_certificates, wait_until
+from tests.harness.servers import HOST, _make_certificates, wait_until
 
 NOBODY = "nobody"
 

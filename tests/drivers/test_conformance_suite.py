@@ -1,0 +1,123 @@
+"""The conformance suite bites: a driver that breaks one promise fails the test of that promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The name of each broken driver, what it does wrong, and the test that must find it.
+BROKEN = {
+    "IgnoresExpect": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n        return super().set(key, value, ttl=ttl)",
+        "test_creating_only_creates",
+    ),
+    "ClaimsToCreate": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        if expect is ABSENT:\n"
+        "            if self.has(key):\n                raise Conflict('there')\n"
+        "            time.sleep(0.01)\n            expect = ANY\n"
+        "        return super().set(key, value, ttl=ttl, expect=expect)",
+        "test_of_many_racers_one_creates",
+    ),
+    "ShowsExpired": (
+        "def keys(self, prefix=''):\n        return iter([key for key in self._entries if key.startswith(prefix)])",
+        "test_an_expired_key_is_seen_nowhere",
+    ),
+    "Globs": (
+        "def keys(self, prefix=''):\n"
+        "        return (key for key in super(Globs, self).keys() if fnmatch.fnmatch(key, prefix + '*'))",
+        "test_a_prefix_is_taken_literally",
+    ),
+    "FoldsCase": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return super().set(key.lower() if isinstance(key, str) else key, value, ttl=ttl, expect=expect)",
+        "test_hostile_keys_come_back_unchanged_and_stay_apart",
+    ),
+    "KeepsOldTtl": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        old = self._entries.get(key)\n"
+        "        version = super().set(key, value, ttl=ttl, expect=expect)\n"
+        "        if old is not None and ttl is None:\n"
+        "            self._entries[key] = self._entries[key]._replace(expires_at=old.expires_at)\n"
+        "        return version",
+        "test_a_set_without_a_ttl_drops_an_old_one",
+    ),
+    "TakesAnyTtl": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        ttl = None if ttl is None else max(1.0, float(ttl))\n"
+        "        return super().set(key, value, ttl=ttl, expect=expect)",
+        "test_a_wrong_ttl_is_refused_before_anything_is_written",
+    ),
+    "TruncatesTtl": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return super().set(key, value, ttl=ttl and max(1, int(ttl)), expect=expect)",
+        "test_fractions_of_a_second_count",
+    ),
+    "ReusesVersions": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        self._versions = itertools.repeat(1)\n"
+        "        return super().set(key, value, ttl=ttl, expect=expect)",
+        "test_a_version_only_replaces_what_was_read",
+    ),
+    "ClaimsNeverToBlock": (
+        "async def aset(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return await self._in_thread(self.set, key, value, ttl=ttl, expect=expect)",
+        "test_calls_that_never_block_run_on_the_callers_thread",
+    ),
+    "ClaimsToBeShared": ("capabilities = Capabilities(shared=True)", "test_several_processes_share_the_store"),
+    "PretendsToSwap": (
+        "capabilities = Capabilities(create=True, never_blocks=True)",
+        "test_what_is_not_supported_is_refused_before_any_write",
+    ),
+    "DeletesSiblings": (
+        "def clear(self, prefix=''):\n        return super().clear(prefix.rstrip(':'))",
+        "test_a_prefix_is_taken_literally",
+    ),
+    "ShowsValues": ("def __repr__(self):\n        return repr(self._entries)", "test_repr_shows_no_value"),
+    "TwinDiffers": ("async def ahas(self, key):\n        return True", "test_a_missing_key_is_missing_everywhere"),
+}
+
+HEADER = """
+import fnmatch, itertools, time
+from session_kit.drivers import ABSENT, ANY, Capabilities, Conflict
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.testing import DriverConformance
+"""
+
+CASE = """
+class {name}(MemoryDriver):
+    {body}
+
+class Test{name}(DriverConformance):
+    def open_driver(self, clock, tmp_path):
+        return {name}(clock=clock)
+"""
+
+
+@pytest.fixture(scope="session")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+    """Run the test that must find it on each broken driver, and return which failed for which."""
+    folder = tmp_path_factory.mktemp("broken")
+    cases = "".join(CASE.format(name=name, body=body) for name, (body, _) in BROKEN.items())
+    (folder / "test_broken.py").write_text(HEADER + cases)
+    wanted = [f"test_broken.py::Test{name}::{test}" for name, (_, test) in BROKEN.items()]
+    command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", *wanted]
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    return set(re.findall(r"^FAILED test_broken\.py::Test(\w+)::(\w+)", result.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_promise_is_found(failed: set[tuple[str, str]], name: str) -> None:
+    assert (name, BROKEN[name][1]) in failed

@@ -1,0 +1,120 @@
+"""The application that every framework has, in aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from session_kit.integrations.aiohttp import get_session, setup
+
+
+async def untouched(request: web.Request) -> web.Response:
+    return web.json_response({"ok": True})
+
+
+async def read(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    return web.json_response({"value": session.get(request.query["key"])})
+
+
+async def write(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session[request.query["key"]] = request.query["value"]
+    return web.json_response({"ok": True})
+
+
+async def count(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session.update(lambda data: {"count": data.get("count", 0) + 1})
+    return web.json_response({"count": session["count"]})
+
+
+async def cart(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session.setdefault("cart", []).append(request.query["item"])
+    return web.json_response({"cart": session["cart"]})
+
+
+async def rotate(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    await session.aregenerate()
+    return web.json_response({"ok": True})
+
+
+async def logout(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    await session.adestroy()
+    return web.json_response({"ok": True})
+
+
+async def flash(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session.setdefault("flash", []).append(request.query["message"])
+    return web.json_response({"messages": session["flash"]})
+
+
+async def flashed(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    return web.json_response({"messages": session.pop("flash", [])})
+
+
+async def slow(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session.get(request.query["key"])
+    Path(request.query["gate"] + ".in").touch()
+    while not Path(request.query["gate"] + ".out").exists():
+        await asyncio.sleep(0.005)
+    session[request.query["key"]] = request.query["value"]
+    return web.json_response({"ok": True})
+
+
+async def clear(request: web.Request) -> web.Response:
+    (await get_session(request)).clear()
+    return web.json_response({"ok": True})
+
+
+async def sorry(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session[request.query["key"]] = request.query["value"]
+    return web.json_response({"ok": False}, status=503)
+
+
+async def fail(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session[request.query["key"]] = request.query["value"]
+    raise RuntimeError("this handler fails")
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    session = await get_session(request)
+    session.get(request.query["key"])
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"one")
+    session[request.query["key"]] = request.query["value"]
+    await response.write(b"two")
+    return response
+
+
+async def unavailable(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    return web.json_response({"unavailable": session.unavailable})
+
+
+def make_app(**options: Any) -> web.Application:
+    app = web.Application()
+    for view in (untouched, read, flashed, stream, unavailable):
+        app.router.add_get(f"/{view.__name__}", view)
+    for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry):
+        app.router.add_post(f"/{view.__name__}", view)
+    setup(app, **options)
+    return app
+
+
+def create_app() -> web.Application:
+    from tests.harness.apps.settings import from_environment
+
+    return make_app(**from_environment())

@@ -1,0 +1,194 @@
+"""The two tables of the README that a run of all tests makes: what each driver promises, what each framework passes.
+
+Such a run fails if the README says anything else; `pytest --write-tables` writes them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+
+from session_kit.benchmarks.readme import README, ROOT, put_into
+from session_kit.drivers import Capabilities
+from session_kit.testing.conformance import Conditions, DriverConformance, Expiry, Keys, Sharing, Values
+from tests.harness.web_servers import FRAMEWORKS
+
+# Other versions of the same frameworks are no news, nor are a few more lines in a module.
+VERSION_OR_LENGTH = re.compile(r"\d+(\.\d+)+|\d+(?= \|$)", re.MULTILINE)
+
+
+class Table:
+    """Counts the outcomes of tests by row and column, and renders them."""
+
+    marker: str
+    head: list[str]  # of the columns before the counts, and after them
+    tail: list[str]
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+
+    def place(self, item: Any) -> tuple[str, str] | None:
+        """The row and column that a test belongs to, if any."""
+        raise NotImplementedError
+
+    def rows(self) -> list[str]:
+        """The rows that a complete run fills."""
+        raise NotImplementedError
+
+    def columns(self) -> list[str]:
+        """The columns that are counted."""
+        return list(dict.fromkeys(column for _, column in self.outcomes))
+
+    def before(self, row: str) -> list[str]:
+        """The cells before the counts."""
+        raise NotImplementedError
+
+    def after(self, row: str) -> list[str]:
+        """The cells after the counts."""
+        raise NotImplementedError
+
+    def count(self, item: Any, report: pytest.TestReport) -> None:
+        place = self.place(item)
+        if place is not None and (report.when == "call" or report.outcome != "passed"):
+            self.outcomes[place][report.outcome] += 1
+
+    def is_complete(self) -> bool:
+        """Whether all tests of the table have run, and none has failed."""
+        wanted = {(row, column) for row in self.rows() for column in self.columns()}
+        failed = any(counts["failed"] for counts in self.outcomes.values())
+        return bool(wanted) and wanted <= self.outcomes.keys() and not failed
+
+    def write(self, text: str) -> str:
+        """The README with this table in its place."""
+        rows = [[*self.head, *(name.lower() for name in self.columns()), *self.tail]]
+        rows.append(["---"] * len(rows[0]))
+        for row in self.rows():
+            counts = [_cell(self.outcomes[row, column]) for column in self.columns()]
+            rows.append([*self.before(row), *counts, *self.after(row)])
+        table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        return put_into(text, self.marker, table)
+
+
+class Drivers(Table):
+    """What the conformance suite found, by driver and promise."""
+
+    marker = "conformance"
+    promises = (Expiry, Conditions, Keys, Values, Sharing)
+    flags = {"renew": "renews on read", "native_ttl": "own expiry", "shared": "shared by processes"}  # noqa: RUF012
+    head = ["driver"]  # noqa: RUF012
+    tail = list(flags.values())  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities: dict[str, Capabilities] = {}
+
+    def place(self, item: Any) -> tuple[str, str] | None:
+        cls = getattr(item, "cls", None)
+        if not (isinstance(cls, type) and issubclass(cls, DriverConformance) and cls.title):
+            return None
+        driver = item.funcargs.get("driver")
+        if driver is not None:
+            self.capabilities[cls.title] = driver.capabilities
+        return cls.title, item.function.__qualname__.split(".")[0]
+
+    def rows(self) -> list[str]:
+        known = [
+            cls.title for cls in _subclasses(DriverConformance) if cls.title and cls.__module__.startswith("tests")
+        ]
+        seen = list(dict.fromkeys(title for title, _ in self.outcomes))
+        return [*seen, *(title for title in known if title not in seen)]
+
+    def columns(self) -> list[str]:
+        return [promise.__name__ for promise in self.promises]
+
+    def before(self, row: str) -> list[str]:
+        return [row]
+
+    def after(self, row: str) -> list[str]:
+        return ["yes" if getattr(self.capabilities[row], flag) else "no" for flag in self.flags]
+
+
+class Frameworks(Table):
+    """What the suite that is one for all found, by framework and feature."""
+
+    marker = "frameworks"
+    head = ["framework", "server"]  # noqa: RUF012
+    tail = ["module", "lines"]  # noqa: RUF012
+
+    def place(self, item: Any) -> tuple[str, str] | None:
+        feature = item.get_closest_marker("feature")
+        if feature is None:
+            return None
+        for value in item.callspec.params.values():
+            name = value[0] if isinstance(value, tuple) else value
+            if name in FRAMEWORKS:
+                return name, feature.args[0]
+        raise AssertionError(f"{item.nodeid} has a feature but no framework")
+
+    def rows(self) -> list[str]:
+        return list(FRAMEWORKS)
+
+    def is_complete(self) -> bool:
+        # The last is in another file than the others.
+        return "outage of the store" in self.columns() and "cookie" in self.columns() and super().is_complete()
+
+    def before(self, row: str) -> list[str]:
+        framework = FRAMEWORKS[row]
+        own = framework.distribution in ("session-kit", framework.server)
+        server = "its own" if framework.distribution == framework.server else framework.server
+        label = framework.label if framework.distribution == "session-kit" else f"{framework.label} {framework.version}"
+        return [label, server if own and server == "its own" else f"{server} {framework.server_version}"]
+
+    def after(self, row: str) -> list[str]:
+        module = FRAMEWORKS[row].integration
+        path = ROOT / "session_kit" / module.replace(".", "/")
+        files = list(path.glob("*.py")) or [path.with_suffix(".py")]
+        return [f"`{module}`", str(sum(file.read_text().count("\n") for file in files))]
+
+
+TABLES: list[Table] = [Drivers(), Frameworks()]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-tables", action="store_true", help="write the tables of the README that tests make")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    for table in TABLES:
+        table.count(item, report)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    selected = config.option.keyword or config.option.markexpr != "not slow"
+    if config.args_source is not config.ArgsSource.TESTPATHS or selected:
+        return  # not all that the tables count
+    text = made = README.read_text()
+    for table in TABLES:
+        if table.is_complete():
+            made = table.write(made)
+    if config.getoption("--write-tables", default=False):
+        README.write_text(made)
+    elif differences := _differences(VERSION_OR_LENGTH.sub("", text), VERSION_OR_LENGTH.sub("", made)):
+        print("\nA table in the README is not what this run found: pytest --write-tables", *differences, sep="\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _differences(text: str, made: str) -> list[str]:
+    return list(difflib.unified_diff(text.splitlines(), made.splitlines(), "README.md", "this run", lineterm="", n=0))
+
+
+def _subclasses(cls: type[Any]) -> list[type[Any]]:
+    return [found for child in cls.__subclasses__() for found in (child, *_subclasses(child))]
+
+
+def _cell(counts: Counter[str]) -> str:
+    done, left_out = counts["passed"], counts["skipped"]
+    return f"{done} of {done + left_out}" if left_out else f"all {done}"

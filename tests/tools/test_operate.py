@@ -1,0 +1,738 @@
+"""What operators do with a store in use: nothing is lost, nobody is logged out, nobody who left comes back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_kit import (
+    ConfigError,
+    CookieOptions,
+    CorruptEntry,
+    DriverUnavailable,
+    SessionManager,
+    UnstorageSessionStore,
+    open_store,
+)
+from session_kit.codec import JSONCodec
+from session_kit.cookie import Cookie
+from session_kit.drivers import Capabilities, Driver, Entry
+from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.redis.findings import server_findings
+from session_kit.drivers.support.findings import Finding, clock_finding, network_finding, path_findings
+from session_kit.operate.at_once import at_once
+from session_kit.operate.commands import list_sessions, revoke_sessions, run
+from session_kit.operate.copy import Counts, copy
+from session_kit.operate.doctor import examine, examine_cookie, examine_secret
+from session_kit.operate.sessions import NoSuchSession, details, find, revoke, summaries
+from session_kit.record import hash_id
+from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
+from session_kit.testing.faults import WrappedDriver
+from tests.conftest import SECRET
+from tests.harness.servers import Cluster, Valkey, start_valkey
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def old(clock: ManualClock) -> UnstorageSessionStore:
+    return UnstorageSessionStore(MemoryDriver(clock=clock), ttl=1000, clock=clock)
+
+
+@pytest.fixture
+def new(clock: ManualClock) -> UnstorageSessionStore:
+    return UnstorageSessionStore(MemoryDriver(clock=clock), ttl=1000, clock=clock, prefix="shop")
+
+
+@pytest.fixture
+def everywhere(backend: Driver, clock: ManualClock) -> UnstorageSessionStore:
+    """A store on each driver."""
+    return UnstorageSessionStore(backend, ttl=1000, clock=clock)
+
+
+def visitor_of(store: UnstorageSessionStore, clock: ManualClock, cookie: str | None = None) -> Visitor:
+    visitor = Visitor(SessionManager(store, SECRET, clock=clock))
+    visitor.cookie = cookie
+    return visitor
+
+
+def put(store: UnstorageSessionStore, clock: ManualClock, **data: Any) -> Visitor:
+    """A visitor with a session."""
+    visitor = visitor_of(store, clock)
+    with visitor.request() as session:
+        session.update(data)
+    return visitor
+
+
+def read(visitor: Visitor) -> dict[str, Any]:
+    with visitor.request() as session:
+        return dict(session)
+
+
+def moved(old: UnstorageSessionStore, new: UnstorageSessionStore) -> dict[str, int]:
+    """Copy, and return what was counted."""
+    counts = Counts()
+    copy(old, new, counts)
+    return {name: number for name, number in vars(counts).items() if number and name != "differing"}
+
+
+# --- a list, and one session ---
+
+
+def test_a_list_tells_when_and_how_much_and_nothing_that_opens_a_session(
+    everywhere: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    begun = clock()
+    put(UnstorageSessionStore(everywhere.driver, prefix="sess:other", clock=clock), clock, user="canary")
+    ada = put(everywhere, clock, user="ada-canary")
+    clock.advance(400)
+    with ada.request() as session:
+        session["page"] = 1
+        name = session.id
+    (summary,) = summaries(everywhere)
+    assert summary.handle == hash_id(name)
+    assert summary.created == pytest.approx(begun, abs=1)
+    # A driver that does not renew on read keeps a record for longer, by the slack of `touch_after`.
+    assert summary.last_used == pytest.approx(clock(), abs=101)
+    assert summary.expires == pytest.approx(clock() + 1000, abs=101)
+    assert summary.size is not None
+    assert 40 < summary.size < 200
+    assert "canary" not in repr(summary) + repr(details(everywhere, summary.handle))
+    assert name not in repr(summary)
+
+
+def test_a_record_that_cannot_be_read_is_in_the_list_and_can_be_revoked(old: UnstorageSessionStore) -> None:
+    old.driver.set(old.key("bad"), b"no JSON", ttl=50)
+    old.driver.set(old.key("foreign"), b'{"user":"ada"}')
+    found = {summary.handle: summary for summary in summaries(old)}
+    assert (found[hash_id("bad")].created, found[hash_id("bad")].size) == (None, 7)
+    assert (found[hash_id("foreign")].created, found[hash_id("foreign")].expires) == (None, None)
+    with pytest.raises(CorruptEntry, match="cannot be read"):
+        details(old, hash_id("bad"))
+    assert revoke(old, hash_id("bad")) == hash_id("bad")
+    assert [summary.handle for summary in summaries(old)] == [hash_id("foreign")]
+
+
+def test_a_time_that_the_ttl_of_the_url_cannot_explain_is_not_told(clock: ManualClock) -> None:
+    driver = MemoryDriver(clock=clock)
+    put(UnstorageSessionStore(driver, ttl="7d", clock=clock), clock, user="ada")
+    begun = clock()
+    clock.advance(60)
+    (summary,) = summaries(UnstorageSessionStore(driver, ttl="1d", clock=clock))
+    assert summary.last_used == begun
+
+
+def test_one_session_shows_its_keys_and_no_note_of_the_library(
+    everywhere: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    put(everywhere, clock, user="ada", cart=["apple"])
+    (summary,) = summaries(everywhere)
+    same, fields = details(everywhere, summary.handle[:6].upper())
+    assert (same.handle, same.created, same.size) == (summary.handle, summary.created, summary.size)
+    assert [(field.key, field.type, field.size, field.value) for field in fields] == [
+        ("user", "str", 5, "ada"),
+        ("cart", "list", 9, ["apple"]),
+    ]
+
+
+@pytest.mark.parametrize("hash_ids", [True, False])
+def test_a_handle_is_found_by_a_beginning_that_no_other_has(hash_ids: bool) -> None:
+    store = UnstorageSessionStore("memory://", hash_ids=hash_ids)
+    names = [f"name-{number}" for number in range(40)]
+    for name in names:
+        store.set(name, {})
+    handles = sorted(map(hash_id, names))
+    twins = next(one[0] for one, other in pairwise(handles) if one[0] == other[0])
+    with pytest.raises(NoSuchSession, match=f"several sessions have handles that begin with {twins}"):
+        find(store, twins)
+    for name in names:
+        assert find(store, hash_id(name)[:12]) == store.key(name)
+    with pytest.raises(NoSuchSession, match="no session has a handle"):
+        find(store, "0" * 64)
+
+
+@pytest.mark.parametrize("given", ["name~token-canary", "", "xyz", "0" * 65, "ab:*", "../", "ab\n"])
+def test_what_is_no_handle_is_refused_and_not_repeated(given: str) -> None:
+    with pytest.raises(ConfigError, match="that is no handle") as caught:
+        find(UnstorageSessionStore("memory://"), given)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_revoked_session_is_gone_at_its_next_request(everywhere: UnstorageSessionStore, clock: ManualClock) -> None:
+    ada, bob = put(everywhere, clock, user="ada"), put(everywhere, clock, user="bob")
+    with ada.request() as session:
+        handle = hash_id(session.id)
+    revoke(everywhere, handle)
+    assert read(ada) == {}
+    assert read(bob) == {"user": "bob"}
+    with pytest.raises(NoSuchSession):
+        revoke(everywhere, handle)
+
+
+def test_a_store_that_dies_between_two_revocations_is_one_line_and_the_same_command_ends_the_work(
+    clock: ManualClock,
+) -> None:
+    mortal = Mortal(MemoryDriver(clock=clock), 10_000, after=False)
+    store = UnstorageSessionStore(mortal, clock=clock)
+    handles = [hash_id(sid) for sid in ("one", "two", "three")]
+    for sid in ("one", "two", "three"):
+        store.set(sid, {})
+    said, complaints = list[str](), list[str]()
+    mortal.lives = 1
+    command = partial(revoke_sessions, store, handles, said.append, complaints.append)
+    assert run(command, complaints.append) == 1
+    assert complaints == ["session-kit: it died"]
+    mortal.lives = 10_000
+    run(command, complaints.append)
+    assert store.length() == 0
+    assert [line for line in complaints if "no session has a handle" not in line] == ["session-kit: it died"]
+
+
+def test_a_folder_that_goes_while_it_is_examined_is_a_failed_check(tmp_path: Path, clock: ManualClock) -> None:
+    class Lost(MemoryDriver):
+        def examine(self) -> Iterator[Finding]:
+            return path_findings(tmp_path / "gone")
+
+    (*_, last) = examine(UnstorageSessionStore(Lost(clock=clock), clock=clock), wait=clock.advance)
+    assert (last.subject, last.state) == ("reach", "failed")
+
+
+# --- a copy of a live store ---
+
+
+def test_a_copy_keeps_ids_data_and_expiry(
+    old: UnstorageSessionStore, everywhere: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    ada, bob = put(old, clock, user="ada"), put(old, clock, user="bob")
+    clock.advance(300)
+    read(bob)  # renews
+    old.set("for-ever", {"a": 1}, ttl=None)
+    old.driver.touch(old.key("for-ever"), None)
+    expiries = {old.handle_of(key): expiry_of(old, key) for key in old.session_keys()}
+    assert moved(old, everywhere) == {"copied": 3}
+    assert {
+        everywhere.handle_of(key): expiry_of(everywhere, key) for key in everywhere.session_keys()
+    } == pytest.approx(expiries, abs=1)
+    assert everywhere.length() == 3
+    assert moved(old, everywhere) == {"same": 3}
+    for visitor, name in ((ada, "ada"), (bob, "bob")):
+        assert read(visitor_of(everywhere, clock, visitor.cookie)) == {"user": name}
+
+
+def expiry_of(store: UnstorageSessionStore, key: str) -> float | None:
+    entry = store.driver.read(key)
+    assert entry is not None
+    return entry.expires_at
+
+
+def test_a_live_store_moves_without_a_logout(
+    old: UnstorageSessionStore, everywhere: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    stays, logs_in, counts = (put(old, clock, page=number) for number in range(3))
+    copy(old, everywhere, Counts())
+    # The application is still on the old store.
+    with logs_in.request() as session:
+        session["user"] = "ada"  # a new token: the cookie of before is worth nothing
+    with counts.request() as session:
+        session["count"] = 1
+    late = put(old, clock, user="late")
+    # It goes on with the new one: some come back before the second copy, some after.
+    with visitor_of(everywhere, clock, stays.cookie).request() as session:
+        session["page"] = 100
+    assert moved(old, everywhere) == {"copied": 1, "updated": 2, "newer": 1}
+    assert read(visitor_of(everywhere, clock, stays.cookie)) == {"page": 100}
+    assert read(visitor_of(everywhere, clock, logs_in.cookie)) == {"page": 1, "user": "ada"}
+    assert read(visitor_of(everywhere, clock, counts.cookie)) == {"page": 2, "count": 1}
+    assert read(visitor_of(everywhere, clock, late.cookie)) == {"user": "late"}
+
+
+def test_who_has_left_in_either_store_does_not_come_back(
+    old: UnstorageSessionStore, everywhere: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    ada, bob, eve = (put(old, clock, user=name) for name in ("ada", "bob", "eve"))
+    copy(old, everywhere, Counts())
+    with visitor_of(everywhere, clock, ada.cookie).request() as session:
+        session.destroy()
+    with bob.request() as session:
+        bobs = bob.cookie
+        session.destroy()
+    assert moved(old, everywhere) == {"ended_in_new": 1, "ended_in_old": 1, "same": 1}
+    assert read(visitor_of(everywhere, clock, ada.cookie)) == {}
+    assert read(visitor_of(everywhere, clock, bobs)) == {}
+    assert read(visitor_of(everywhere, clock, eve.cookie)) == {"user": "eve"}
+    assert moved(old, everywhere) == {"ended_in_new": 1, "same": 1}
+
+
+def test_who_went_on_in_the_new_store_stays_when_the_old_one_forgets_them(
+    old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    ada, bob, eve = (put(old, clock, user=name) for name in ("ada", "bob", "eve"))
+    copy(old, new, Counts())
+    clock.advance(500)
+    with visitor_of(new, clock, ada.cookie).request() as session:
+        session["page"] = 1
+    read(visitor_of(new, clock, bob.cookie))  # renews
+    read(eve)
+    clock.advance(501)  # what was not used is over
+    assert moved(old, new) == {"copied": 1}  # eve, whose copy had expired
+    for visitor, name in ((ada, "ada"), (bob, "bob"), (eve, "eve")):
+        assert read(visitor_of(new, clock, visitor.cookie))["user"] == name
+
+
+def test_use_in_the_old_store_makes_the_copy_live_longer(
+    old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    old.set("sid", {"user": "ada"})
+    copy(old, new, Counts())
+    clock.advance(900)
+    old.touch("sid")
+    assert moved(old, new) == {"same": 1}
+    clock.advance(200)
+    assert new.get("sid") == {"user": "ada"}
+
+
+@pytest.mark.parametrize(("passed", "left"), [(50, 1000), (99, 4)])
+def test_what_was_used_in_the_new_store_does_not_end_with_the_old_record(
+    passed: float, left: float, old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    old.set("a", {"user": "ada"}, ttl=100)
+    old.set("b", {"user": "bob"})
+    copy(old, new, Counts())
+    clock.advance(passed)
+    new.driver.touch(new.key("a"), left)
+    if passed < 90:
+        old.destroy("a")  # by a process that still used the old store
+    clock.advance(2)  # else it expires there by itself
+    assert moved(old, new) == {"same": 1}
+    assert new.get("a") == {"user": "ada"}
+
+
+def test_an_old_store_that_was_emptied_logs_nobody_out(
+    old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    ada, bob = put(old, clock, user="ada"), put(old, clock, user="bob")
+    copy(old, new, Counts())
+    old.clear()
+    assert moved(old, new) == {"left": 2}
+    for visitor in (ada, bob):
+        assert read(visitor_of(new, clock, visitor.cookie))
+
+
+def test_the_sessions_of_a_third_store_are_not_taken_for_ended(
+    old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    third = UnstorageSessionStore(MemoryDriver(clock=clock), ttl=1000, clock=clock, prefix="third")
+    ada, bob = put(old, clock, user="ada"), put(third, clock, user="bob")
+    assert moved(old, new) == {"copied": 1}
+    assert moved(third, new) == {"copied": 1}
+    for visitor in (ada, bob):
+        assert read(visitor_of(new, clock, visitor.cookie))
+
+
+def test_what_stands_in_the_place_of_a_session_is_left_and_named(
+    old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    old.set("one", {"a": 1})
+    old.set("two", {"a": 2})
+    new.set("one", {"a": "another"})
+    counts = Counts()
+    copy(old, new, counts)
+    assert (counts.copied, counts.differs, counts.differing) == (1, 1, [hash_id("one")])
+    assert new.get("one") == {"a": "another"}
+
+
+@pytest.mark.parametrize("spelling", ["{path}", "{path}?ttl=9d", "{link}", "{path}?codec=json-lenient"])
+def test_a_store_is_not_copied_onto_itself(spelling: str, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    path, link = (f"sqlite://{tmp_path}/{name}/s.db" for name in ("real", "link"))
+    with closing(open_store(path)) as one, closing(open_store(spelling.format(path=path, link=link))) as other:
+        one.set("sid", {"a": 1})
+        with pytest.raises(ConfigError, match="both are the same store"):
+            copy(one, other, Counts())
+        assert list(one.driver.keys()) == [one.key("sid")]
+
+
+def test_a_store_is_copied_to_another_prefix_of_the_same_place(clock: ManualClock) -> None:
+    driver = MemoryDriver(clock=clock)
+    shop, admin = (UnstorageSessionStore(driver, prefix=prefix, clock=clock) for prefix in ("shop", "shop:admin"))
+    ada = put(shop, clock, user="ada")
+    assert moved(shop, admin) == {"copied": 1}
+    assert (shop.length(), admin.length()) == (1, 1)
+    assert read(visitor_of(admin, clock, ada.cookie)) == {"user": "ada"}
+
+
+def test_names_in_plain_are_hashed_on_the_way_and_never_the_other_way_round(clock: ManualClock) -> None:
+    plain = UnstorageSessionStore(MemoryDriver(clock=clock), hash_ids=False, clock=clock)
+    hashed = UnstorageSessionStore(MemoryDriver(clock=clock), clock=clock)
+    ada, bob, eve = (put(plain, clock, user=name) for name in ("ada", "bob", "eve"))
+    assert moved(plain, hashed) == {"copied": 3}
+    with bob.request() as session:
+        session.destroy()
+    with eve.request() as session:
+        session["page"] = 1
+    assert moved(plain, hashed) == {"same": 1, "updated": 1, "ended_in_old": 1}
+    assert read(visitor_of(hashed, clock, ada.cookie)) == {"user": "ada"}
+    for name in ("ada", "bob", "eve"):
+        assert not any(name in key for key in hashed.driver.keys())
+    with pytest.raises(ConfigError, match="the names are not known"):
+        copy(hashed, plain, Counts())
+
+
+class Other:
+    """JSON, written backwards."""
+
+    def __init__(self) -> None:
+        self._json = JSONCodec()
+
+    def pack(self, fields: Any, key: str = "") -> bytes:
+        return self._json.pack(fields)[::-1]
+
+    def unpack(self, data: bytes, key: str = "") -> Any:
+        return self._json.unpack(data[::-1])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._json, name)
+
+
+def test_records_are_encoded_again_for_another_codec(old: UnstorageSessionStore, clock: ManualClock) -> None:
+    new = UnstorageSessionStore(MemoryDriver(clock=clock), ttl=1000, clock=clock, codec=Other())  # type: ignore[arg-type]
+    ada = put(old, clock, user="ada")
+    old.driver.set(old.key("bad"), b"no JSON")
+    counts = Counts()
+    copy(old, new, counts)
+    assert (counts.copied, counts.unreadable, counts.differing) == (1, 1, [hash_id("bad")])
+    there = visitor_of(new, clock, ada.cookie)
+    assert read(there) == {"user": "ada"}
+    with ada.request() as session:
+        session["page"] = 1
+    assert moved(old, new) == {"updated": 1, "unreadable": 1}
+    assert read(there) == {"user": "ada", "page": 1}
+
+
+class Mortal(WrappedDriver):
+    """Dies at its n-th call, before or after it has done the work, and stays dead until it is healed."""
+
+    def __init__(self, driver: Driver, lives: int, after: bool) -> None:
+        super().__init__(driver)
+        self.lives, self._after, self._lock = lives, after, threading.Lock()
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            self.lives -= 1
+            dead, dying = self.lives < 0, self.lives == 0
+        if dead or (dying and not self._after):
+            raise DriverUnavailable("it died")
+        result = super().call(name, *args, **kwargs)
+        if dying:
+            raise DriverUnavailable("it died")
+        return result
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_store_that_dies_at_any_call_of_a_copy_loses_nothing_and_the_same_call_ends_the_work(
+    which: str, after: bool, clock: ManualClock
+) -> None:
+    died = 0
+    for lives in range(1, 200):
+        drivers = {name: MemoryDriver(clock=clock) for name in ("old", "new")}
+        mortal = Mortal(drivers[which], lives, after)
+        old, new = (
+            UnstorageSessionStore(mortal if name == which else driver, clock=clock) for name, driver in drivers.items()
+        )
+        for number in range(4):
+            drivers["old"].set(old.key(f"{number}"), b'{"a":%d}' % number, ttl=100 + number)
+        try:
+            copy(old, new, Counts())
+        except DriverUnavailable:
+            died += 1
+        else:
+            break
+        mortal.lives = 10_000
+        counts = Counts()
+        copy(old, new, counts)
+        assert counts.copied + counts.same == counts.done == 4
+        assert [drivers["new"].read(old.key(f"{number}")) for number in range(4)] == [
+            Entry(b'{"a":%d}' % number, entry.version, clock() + 100 + number)
+            for number in range(4)
+            if (entry := drivers["new"].read(old.key(f"{number}"))) is not None
+        ]
+    else:
+        raise AssertionError("it never lived long enough")
+    assert died > (10 if which == "new" else 3)
+
+
+def test_a_stream_is_not_collected() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(10_000):
+            taken.append(number)
+            yield number
+
+    results = at_once(lambda number: number * 2, items())
+    assert next(results) == 0
+    assert len(taken) < 50
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_what_one_worker_raises_ends_the_work() -> None:
+    done = []
+
+    def work(number: int) -> None:
+        if number == 5:
+            raise DriverUnavailable("down")
+        done.append(number)
+
+    with pytest.raises(DriverUnavailable):
+        list(at_once(work, range(10_000)))
+    assert len(done) < 50
+
+
+# --- the doctor ---
+
+
+def state_of(findings: list[Finding]) -> dict[str, str]:
+    return {finding.subject: finding.state for finding in findings}
+
+
+def test_a_store_that_does_what_it_should_fails_no_check_and_is_left_as_it_was(
+    everywhere: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    everywhere.set("sid", {"user": "ada"})
+    before = list(everywhere.driver.keys())
+    findings = list(examine(everywhere, wait=clock.advance))
+    assert [finding for finding in findings if finding.state == "failed"] == []
+    assert {"reach", "writing", "conditions", "expiry"} <= state_of(findings).keys()
+    assert list(everywhere.driver.keys()) == before
+    if everywhere.capabilities.swap:
+        assert state_of(findings)["conditions"] == "ok"
+    else:
+        assert state_of(findings)["conditions"] == "warning"
+
+
+class Liar(WrappedDriver):
+    """Breaks one promise."""
+
+    def __init__(self, driver: Driver, broken: str) -> None:
+        super().__init__(driver)
+        self._broken = broken
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "set":
+            if self._broken == "conditions":
+                kwargs.pop("expect", None)
+            elif self._broken == "swap" and isinstance(kwargs.get("expect"), int):
+                kwargs.pop("expect")
+            elif self._broken == "expiry":
+                kwargs.pop("ttl", None)
+            elif self._broken == "writing":
+                return 1
+        if name == "delete" and self._broken == "deleting":
+            return True
+        return super().call(name, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("broken", "subject"),
+    [
+        ("conditions", "conditions"),
+        ("swap", "conditions"),
+        ("expiry", "expiry"),
+        ("writing", "writing"),
+        ("deleting", "writing"),
+    ],
+)
+def test_a_promise_that_is_not_kept_is_found(broken: str, subject: str, clock: ManualClock) -> None:
+    store = UnstorageSessionStore(Liar(MemoryDriver(clock=clock), broken), clock=clock)
+    findings = list(examine(store, wait=clock.advance))
+    assert next(finding.subject for finding in findings if finding.state == "failed") == subject
+
+
+def test_a_store_that_is_down_is_one_failed_check_without_a_password(tmp_path: Path) -> None:
+    with start_valkey(tmp_path, password="s3cret-password") as server:
+        url = server.url
+    with closing(open_store(url)) as store:
+        (finding,) = examine(store)
+    assert (finding.subject, finding.state) == ("reach", "failed")
+    assert "s3cret" not in repr(finding)
+
+
+def test_a_probe_is_deleted_when_a_check_breaks_off(clock: ManualClock) -> None:
+    faulty = FaultyDriver(CountingDriver(MemoryDriver(clock=clock)))
+    faulty.fail("get")
+    store = UnstorageSessionStore(faulty, clock=clock)
+    assert state_of(list(examine(store, wait=clock.advance)))["reach"] == "failed"
+    clock.advance(61)
+    assert list(faulty.keys()) == []
+
+
+def test_memory_that_no_other_process_sees_is_a_warning_and_so_are_sessions_that_never_end(clock: ManualClock) -> None:
+    store = UnstorageSessionStore(MemoryDriver(clock=clock), ttl=None, clock=clock)
+    states = state_of(list(examine(store, wait=clock.advance)))
+    assert (states["sharing"], states["expiry"]) == ("warning", "warning")
+
+
+def test_redis_tells_of_eviction_and_persistence(tmp_path: Path) -> None:
+    with start_valkey(tmp_path) as server, closing(open_store(server.url)) as store:
+        found = {finding.subject: finding for finding in examine(store)}
+        assert {name: finding.state for name, finding in found.items() if finding.state != "ok"} == {
+            "persistence": "warning"
+        }
+        assert "Valkey" in found["version"].text
+        server.ask("CONFIG SET", "maxmemory-policy", "allkeys-lru")
+        server.ask("CONFIG SET", "appendonly", "yes")
+        found = {finding.subject: finding for finding in store.driver.examine()}
+        assert {name: finding.state for name, finding in found.items() if finding.state != "ok"} == {
+            "memory policy": "warning"
+        }
+        assert "noeviction" in found["memory policy"].advice
+        server.ask("CONFIG SET", "appendonly", "no")
+        server.ask("CONFIG SET", "save", "60 100")
+        assert "snapshots" in {finding.subject: finding.text for finding in store.driver.examine()}["persistence"]
+
+
+def test_redis_6_2_and_a_cluster_are_examined_too(redis62: Valkey, valkey_cluster: Cluster) -> None:
+    for url in (redis62.url, valkey_cluster.url):
+        with closing(open_store(url)) as store:
+            states = state_of(list(examine(store)))
+        assert states.pop("persistence") == "warning"
+        assert set(states.values()) == {"ok"}
+        assert {"network", "version", "memory policy", "clock"} <= states.keys()
+
+
+def test_a_user_who_may_not_ask_the_server_is_told_so(tmp_path: Path) -> None:
+    rule = "app on >s3cret-password ~sess:* +@read +@write +@connection +eval +evalsha"
+    with (
+        start_valkey(tmp_path, users=[rule]) as server,
+        closing(open_store(f"redis://app:s3cret-password@127.0.0.1:{server.port}")) as store,
+    ):
+        findings = list(examine(store))
+    assert [finding.subject for finding in findings if finding.state != "ok"] == ["server"]
+    assert "s3cret" not in repr(findings)
+
+
+def test_an_old_server_and_one_whose_clock_is_wrong(valkey: Valkey) -> None:
+    with valkey.client() as client:
+        told = b"\r\n".join(
+            b"%s:%s" % (str(name).encode(), str(value).encode())
+            for name, value in client.info("server").items()
+            if name in ("redis_version", "server_time_usec")
+        )
+
+    def examined(info: bytes) -> dict[str, Finding]:
+        found = server_findings(lambda commands: [info if commands[0][0] == "INFO" else []], ["db.example.com"], False)
+        return {finding.subject: finding for finding in found}
+
+    assert examined(told)["clock"].state == "ok"
+    assert examined(told.replace(b"redis_version:", b"redis_version:5.0.14,"))["version"].state == "failed"
+    late = examined(told.replace(b"server_time_usec:1", b"server_time_usec:2"))["clock"]
+    assert (late.state, "ahead" in late.text) == ("warning", True)
+    assert examined(told)["network"].state == "warning"
+
+
+def test_clocks_and_networks() -> None:
+    assert [clock_finding(ahead, "its").state for ahead in (0, 1.9, -1.9, 2.1, -300)] == ["ok"] * 3 + ["warning"] * 2
+    for host, encrypted, state in (
+        ("db.example.com", True, "ok"),
+        ("db.example.com", False, "warning"),
+        ("127.0.0.1", False, "ok"),
+        ("localhost", False, "ok"),
+    ):
+        assert network_finding(host, encrypted, "").state == state
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize("scheme", ["sqlite", "disk", "file"])
+def test_a_folder_that_others_may_read_is_found(scheme: str, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with closing(open_store(f"{scheme}://{path}")) as store:
+        assert state_of(list(store.driver.examine())) == {"permissions": "ok", "room": "ok", "clock": "ok"}
+        path.chmod(0o755)
+        found = next(finding for finding in store.driver.examine() if finding.state == "failed")
+    assert (found.subject, found.advice) == ("permissions", f"chmod go-rwx {path}")
+
+
+@pytest.mark.parametrize("secret", [None, "", "sh0rt-canary", "changeme-canary" * 5])
+def test_a_weak_secret_is_found_and_not_shown(secret: str | None) -> None:
+    finding = examine_secret(secret, "SESSION_SECRET")
+    assert finding.state == "failed"
+    assert "canary" not in repr(finding)
+    assert "SESSION_SECRET" in finding.text
+
+
+def test_a_good_secret_is_not_shown_either() -> None:
+    finding = examine_secret(SECRET, "SESSION_SECRET")
+    assert finding.state == "ok"
+    assert SECRET not in repr(finding)
+
+
+def test_each_way_in_which_a_cookie_is_less_safe_is_told() -> None:
+    def told(**options: Any) -> list[str]:
+        return [found.text for found in examine_cookie(Cookie("sid", CookieOptions(**options))) if found.state != "ok"]
+
+    assert told() == []
+    assert told(secure=False) == ["sid: it is sent over plain http too"]
+    assert told(httponly=False, samesite="none", domain="example.com") == [
+        "sid: scripts on the page can read it",
+        "sid: other sites may send it along",
+        "sid: all subdomains of example.com see it",
+    ]
+
+
+def test_a_driver_of_somebody_else_has_nothing_to_tell_and_fails_nothing(clock: ManualClock) -> None:
+    class Theirs(MemoryDriver):
+        capabilities = Capabilities(shared=True, never_blocks=True)
+
+    states = state_of(list(examine(UnstorageSessionStore(Theirs(clock=clock), clock=clock), wait=clock.advance)))
+    assert states == {"reach": "ok", "writing": "ok", "conditions": "warning", "expiry": "ok"}
+
+
+# --- owners ---
+
+
+def bound(store: UnstorageSessionStore, *users: str) -> None:
+    """Store a session for each of these users."""
+    manager = SessionManager(store, "Kx7-not-for-production-but-long-enough-0123")
+    for user in users:
+        session = manager.open()
+        session.bind(user, label=f"of {user}").save()
+
+
+@pytest.mark.parametrize("hash_ids", [True, False])
+def test_the_sessions_of_one_user_are_listed_and_ended_alone(hash_ids: bool) -> None:
+    store = UnstorageSessionStore("memory://", hash_ids=hash_ids)
+    bound(store, "ada", "ada", "eve")
+    said: list[str] = []
+    assert list_sessions(store, said.append, "ada") == 0
+    assert len(list(summaries(store, "ada"))) == 2
+    assert revoke_sessions(store, [], said.append, said.append, "ada") == 0
+    assert said[-1] == "revoked 2 sessions"
+    assert len(list(summaries(store))) == 1
+    with pytest.raises(ConfigError, match="--owner"):
+        revoke_sessions(store, [], said.append, said.append)
+
+
+@pytest.mark.parametrize("hash_ids", [True, False])
+def test_a_session_that_was_copied_is_in_the_list_of_its_owner_and_one_that_was_revoked_is_not(hash_ids: bool) -> None:
+    old, new = (
+        UnstorageSessionStore("memory://", hash_ids=hash_ids),
+        UnstorageSessionStore("memory://", codec="msgpack"),
+    )
+    bound(old, "ada", "ada", "eve")
+    copy(old, new, Counts(), lambda counts: None)
+    assert {info.label for info in new.sessions_of("ada")} == {"of ada"}
+    assert len(new.sessions_of("ada")) == 2
+    [eve] = new.sessions_of("eve")
+    assert revoke(new, eve.handle[:20]) == eve.handle
+    assert new.sessions_of("eve") == []
+    assert new.revoke("ada") == 2

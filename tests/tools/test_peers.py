@@ -1,0 +1,148 @@
+"""The comparison with peers is of applications that do their work: one that does nothing, or half, is found out."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_kit.benchmarks.peer_apps import NONE, PEERS, PROFILE, Peer, Place, named
+from session_kit.benchmarks.peers import DATABASE, KINDS, WHOLE, Row, Unfaithful, measure_apart, table, validate
+from session_kit.benchmarks.readme import put_into
+from session_kit.benchmarks.sites import SITES, Answer, Browser, WsgiSite
+from tests.harness.postgres import Postgres
+
+NO_SERVERS = "redis://127.0.0.1:1/0", "postgresql://127.0.0.1:1/none"
+QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
+
+
+# They are not ours to warn of.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework != "Django"], ids=lambda peer: peer.name)
+def test_every_application_keeps_a_session_as_it_should(peer: Peer, tmp_path: Path) -> None:
+    with closing(SITES[peer.interface](peer.app(Place(tmp_path, *NO_SERVERS)))) as site:
+        validate(site)
+
+
+# Its settings belong to a process, as they do in the comparison.
+@pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework == "Django"], ids=lambda peer: peer.name)
+def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer, tmp_path: Path) -> None:
+    rows, _ = measure_apart([named(f"Django:{NONE}"), peer], Place(tmp_path, *NO_SERVERS), visits=1, rounds=1)
+    assert [row.peer for row in rows] == [named(f"Django:{NONE}"), peer]
+    assert all(row.costs.keys() == {*KINDS, WHOLE} for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.store == DATABASE], ids=lambda peer: peer.name)
+def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitors(
+    peer: Peer, postgres: Postgres, tmp_path: Path
+) -> None:
+    place, bare = Place(tmp_path, NO_SERVERS[0], postgres.url), named(f"{peer.framework}:{NONE}")
+    rows, _ = measure_apart([bare, peer], place, visits=1, rounds=1)  # which validates it
+    assert rows[1].costs[WHOLE] > 0
+    if peer.interface == "wsgi":
+        rows, _ = measure_apart([bare, peer], place, visits=60, rounds=1, together=True)
+        assert rows[1].costs.keys() == {WHOLE}
+
+
+@pytest.mark.parametrize("framework", ["Starlette", "Litestar", "Flask", "WSGI", "aiohttp"])
+def test_a_bare_application_is_found_out(framework: str, tmp_path: Path) -> None:
+    bare = named(f"{framework}:{NONE}")
+    site = SITES[bare.interface](bare.app(Place(tmp_path, *NO_SERVERS)))
+    with closing(site), pytest.raises(Unfaithful, match="/read answers 'nobody' where 'ada' is right"):
+        validate(site)
+
+
+def app_with(flaw: str = "") -> WsgiSite:
+    """A site that keeps sessions in a dict, with one flaw."""
+    records: dict[str, dict[str, Any]] = {}
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        cookies = dict(pair.split("=") for pair in environ["HTTP_COOKIE"].split("; "))
+        name = "everybody" if flaw == "one session for all" else cookies.get("id", str(len(records)))
+        session = records.setdefault(name, {})
+        body = ""
+        match environ["PATH_INFO"]:
+            case "/login":
+                session.update(PROFILE)
+                body = "welcome"
+            case "/read":
+                body = session.get("user", "nobody")
+            case "/write":
+                body = str(session.get("visits", 0) + 1)
+                if flaw != "writes are lost":
+                    session["visits"] = int(body)
+            case "/logout":
+                if flaw != "logout does nothing":
+                    session.clear()
+                body = "bye"
+        start_response("200 OK", [("Set-Cookie", f"id={name}")])
+        return [body.encode()]
+
+    return WsgiSite(app)
+
+
+def test_a_dict_for_each_visitor_is_enough() -> None:
+    validate(app_with())
+
+
+@pytest.mark.parametrize("flaw", ["one session for all", "writes are lost", "logout does nothing"])
+def test_an_application_that_does_half_its_work_is_found_out(flaw: str) -> None:
+    with pytest.raises(Unfaithful):
+        validate(app_with(flaw))
+
+
+class Echo:
+    """A site that sets the cookies that it was made with, once each."""
+
+    def __init__(self, *headers: str) -> None:
+        self._headers = list(headers)
+
+    def get(self, path: str, cookie: str) -> Answer:
+        return Answer("", [self._headers.pop(0)] if self._headers else [], 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "deletion",
+    [
+        "id=; Max-Age=0; Path=/",
+        "id=x; expires=Thu, 01 Jan 1970 00:00:00 GMT",
+        "id=x; expires=Thu, 01-Jan-1970 00:00:00 GMT",
+        "id=x; Max-Age=-1; expires=Fri, 01 Jan 2100 00:00:00 GMT",
+    ],
+)
+def test_a_deleted_cookie_is_sent_no_more(deletion: str) -> None:
+    browser = Browser(Echo("id=1; Max-Age=60; HttpOnly", deletion))
+    browser.get("/")
+    assert browser.cookie == "theme=dark; id=1"
+    browser.get("/")
+    assert browser.cookie == "theme=dark"
+
+
+def test_a_cookie_without_an_end_is_kept() -> None:
+    browser = Browser(Echo('id="a=b"; Path=/; expires=', "id=2; Max-Age=60; expires=Thu, 01 Jan 1970 00:00:00 GMT"))
+    browser.get("/")
+    assert browser.cookie == 'theme=dark; id="a=b"'
+    browser.get("/")
+    assert browser.cookie == "theme=dark; id=2"
+
+
+def test_the_report_takes_the_place_of_the_one_before_and_of_nothing_else() -> None:
+    text = "a\n<!-- peers -->\nold\n<!-- end -->\n<!-- other -->\nkept\n<!-- end -->\n"
+    made = put_into(text, "peers", "new \\1\n")
+    assert made == "a\n<!-- peers -->\nnew \\1\n<!-- end -->\n<!-- other -->\nkept\n<!-- end -->\n"
+    assert put_into(made, "peers", "new \\1\n") == made
+    with pytest.raises(ValueError, match="one place"):
+        put_into("a README without a place", "peers", "new")
+
+
+def test_the_table_has_a_row_for_each_application_and_noise_is_no_gain() -> None:
+    costs = dict.fromkeys([*KINDS, WHOLE], 0.00001) | {"read": -0.000001}
+    head, rule, row = table([Row(named("WSGI:session_kit:memory"), costs)]).splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|")
+    assert row.startswith("| WSGI | **session_kit** | memory | 10.0 | 10.0 | 0.0 |")
