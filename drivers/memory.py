@@ -106,11 +106,12 @@ class MemoryDriver(Driver):
         check_ttl(ttl)
         now = self.clock()
         with self._lock:
-            stored = self._live(key, now)
-            if stored is None:
+            old = self._live(key, now)
+            if old is None:
                 return None
-            value, version, _ = stored
-            return tuple.__new__(Entry, self._put(key, (value, version, now + ttl), stored))
+            renewed = (old[0], old[1], now + ttl)
+            self._put(key, renewed, old)
+        return tuple.__new__(Entry, renewed)
 
     def touch(self, key: str, ttl: float | None) -> bool:
         check_key(key)
@@ -132,9 +133,9 @@ class MemoryDriver(Driver):
         with self._lock:
             if self._seconds and self._seconds[0] <= now:
                 self._free(FREED_PER_WRITE, now, now)
-            old = self._entries.get(key)
-            if expect is not ANY:
-                _check(old, expect, now)
+            old = self._live(key, now)
+            if expect is not ANY and (old is None or old[1] != expect):
+                check_expected(old is not None, None if old is None else old[1], expect)
             version = next(self._versions)
             self._put(key, (value, version, None if ttl is None else now + ttl), old)
             if self.max_entries is not None and len(self._entries) > self.max_entries:
@@ -145,14 +146,12 @@ class MemoryDriver(Driver):
         check_key(key)
         now = self.clock()
         with self._lock:
-            stored = self._entries.get(key)
+            stored = self._live(key, now)
             if expect is not ANY:
-                _check(stored, expect, now)
-            if stored is None:
-                return False
-            del self._entries[key]
-            self._removed += 1
-            return _is_live(stored, now)
+                check_expected(stored is not None, None if stored is None else stored[1], expect)
+            if self._entries.pop(key, None) is not None:
+                self._removed += 1
+            return stored is not None
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         for page in self._pages():
@@ -188,22 +187,23 @@ class MemoryDriver(Driver):
 
     def _live(self, key: str, now: float) -> Stored | None:
         stored = self._entries.get(key)
-        return stored if stored is not None and _is_live(stored, now) else None
+        if stored is None or ((expires_at := stored[2]) is not None and expires_at <= now):
+            return None
+        return stored
 
-    def _put(self, key: str, stored: Stored, old: Stored | None) -> Stored:
-        entries, expires_at = self._entries, stored[2]
+    def _put(self, key: str, stored: Stored, old: Stored | None) -> None:
         if self.max_entries is not None:
-            entries.pop(key, None)  # it is the last that goes now
-        entries[key] = stored
+            self._entries.pop(key, None)  # it is the last that goes now
+        self._entries[key] = stored
+        expires_at = stored[2]
         # A key that comes up too early is filed again by _free; only one that would come up too late has to be now.
         if expires_at is not None and (old is None or old[2] is None or expires_at < old[2]):
             self._file(key, expires_at)
-            if self._filed > 2 * len(entries) + 64:
+            if self._filed > 2 * len(self._entries) + 64:
                 self._due, self._seconds, self._filed = {}, [], 0
-                for each, (_, _, due) in entries.items():
+                for each, (_, _, due) in self._entries.items():
                     if due is not None:
                         self._file(each, due)
-        return stored
 
     def _file(self, key: str, expires_at: float) -> None:
         second = math.ceil(expires_at)
@@ -285,16 +285,6 @@ class MemoryDriver(Driver):
         stored = self._entries.get(key)
         if stored is not None and stored[2] is not None:
             self._file(key, stored[2])
-
-
-def _is_live(stored: Stored, now: float) -> bool:
-    expires_at = stored[2]
-    return expires_at is None or expires_at > now
-
-
-def _check(stored: Stored | None, expect: object, now: float) -> None:
-    found = stored is not None and _is_live(stored, now)
-    check_expected(found, None if stored is None else stored[1], expect)
 
 
 _shared: dict[str, MemoryDriver] = {}

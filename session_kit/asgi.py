@@ -72,6 +72,7 @@ class SessionMiddleware:
         self._eager = load == "auto" and not self.manager.loads_lazily
         self._policy = self.manager.policy
         self._instant = self._policy.capabilities.never_blocks
+        self._begin = self._begin_at_once if self._instant else self._abegin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -95,8 +96,7 @@ class SessionMiddleware:
                     if scope.get(KEY) is not session:
                         self._check_inner(message)
                     if lifecycle.touched:
-                        begin = self._begin if self._instant else self._abegin
-                        return begin(session, message, scope, send)
+                        return self._begin(session, message, scope, send)
                     lifecycle.phase = BEGUN
             elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
                 return _ignore()
@@ -122,7 +122,7 @@ class SessionMiddleware:
         else:
             await self.manager.afinish(session)
 
-    def _begin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> Awaitable[None]:
+    def _begin_at_once(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> Awaitable[None]:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
         try:
             headers = self.manager.commit(session, message.get("status", 200), partial(_plain_host, scope))
@@ -131,7 +131,7 @@ class SessionMiddleware:
         return send(_with_headers(message, headers))
 
     async def _abegin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> None:
-        """`_begin` with a store that is waited for."""
+        """`_begin_at_once` with a store that is waited for."""
         try:
             headers = await self.manager.acommit(session, message.get("status", 200), partial(_plain_host, scope))
         except DriverUnavailable:

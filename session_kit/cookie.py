@@ -160,7 +160,7 @@ class Cookie:
         attributes = self._attributes if secure else self._insecure
         if not (self.options.persistent if persistent is None else persistent):
             return f"{self.name}={value}; {attributes}"
-        seconds = MAX_AGE_LIMIT if max_age is None else max(1, min(int(max_age), MAX_AGE_LIMIT))
+        seconds = MAX_AGE_LIMIT if max_age is None or max_age > MAX_AGE_LIMIT else max(1, int(max_age))
         return f"{self.name}={value}; Max-Age={seconds}; {attributes}"
 
     def delete_header(self, *, secure: bool = True) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -21,7 +21,7 @@ from session_kit.record import RESERVED
 Updater = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
-class Put(NamedTuple):
+class Put(msgspec.Struct, frozen=True):
     """Keys were given values."""
 
     fields: dict[str, Raw]
@@ -31,7 +31,7 @@ class Put(NamedTuple):
             draft.store(key, raw)
 
 
-class Default(NamedTuple):
+class Default(msgspec.Struct, frozen=True):
     """Keys that were not there were given values."""
 
     fields: dict[str, Raw]
@@ -42,7 +42,7 @@ class Default(NamedTuple):
                 draft.store(key, raw)
 
 
-class Drop(NamedTuple):
+class Drop(msgspec.Struct, frozen=True):
     """A key was deleted."""
 
     key: str
@@ -51,7 +51,7 @@ class Drop(NamedTuple):
         draft.forget(self.key)
 
 
-class Edit(NamedTuple):
+class Edit(msgspec.Struct, frozen=True):
     """A value was changed in place, from `base` to `ours`."""
 
     key: str
@@ -71,7 +71,7 @@ class Edit(NamedTuple):
         draft.store(self.key, merged)
 
 
-class Apply(NamedTuple):
+class Apply(msgspec.Struct, frozen=True):
     """An updater function was run; on a newer record it runs again."""
 
     function: Updater
@@ -80,7 +80,7 @@ class Apply(NamedTuple):
         draft.call(self.function)
 
 
-class Replace(NamedTuple):
+class Replace(msgspec.Struct, frozen=True):
     """Everything was replaced."""
 
     fields: dict[str, Raw]
@@ -101,7 +101,7 @@ class Draft:
     Attributes:
         fields: what the record is now, changes in place apart (`settle`).
         stored: what stands in the store, as far as we know.
-        values: what was decoded or put in, and may be in the hands of the application.
+        values: what was decoded or put in, may be in the hands of the application, and can be changed in place.
         log: the changes from `stored` to `fields`.
     """
 
@@ -124,7 +124,9 @@ class Draft:
             return values[key]
         if type(key) is not str:
             key = plain(key)
-        value = values[key] = self.codec.load(self.fields[key], object)
+        value = self.codec.load(self.fields[key], object)
+        if type(value) not in IMMUTABLE:
+            values[key] = value
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -133,7 +135,7 @@ class Draft:
 
     @property
     def changed(self) -> bool:
-        """True if the record would be written differently. Call `settle` first."""
+        """Whether the record would be written differently, changes in place apart (`settle`)."""
         return self.fields is not self.stored and self.fields != self.stored
 
     @property
@@ -150,11 +152,14 @@ class Draft:
             if not (type(key) is str and key != RESERVED and key.isascii()):
                 key = check_name(key)
             encoded[key] = dump(value, key)
-            kept[key] = value
+            if type(value) not in IMMUTABLE:
+                kept[key] = value
         if self.fields is self._frozen:
-            self.fields = dict(self.fields)
-        self.fields.update(encoded)
-        self.values.update(kept)
+            self.fields = {**self.fields, **encoded}
+        else:
+            self.fields.update(encoded)
+        if self.values or kept:
+            self.values = {key: value for key, value in self.values.items() if key not in encoded} | kept
         self.log.append(change(encoded))
 
     def put(self, key: str, value: object) -> None:
@@ -163,7 +168,8 @@ class Draft:
             key = check_name(key)
         raw = self.codec.dump(value, key)
         self.store(key, raw)
-        self.values[key] = value
+        if type(value) not in IMMUTABLE:
+            self.values[key] = value
         self.log.append(Put({key: raw}))
 
     def default(self, key: str, value: object) -> None:
@@ -190,13 +196,13 @@ class Draft:
         """Replace everything by `data`. `SessionError` if a key or a value cannot be stored."""
         values = {check_name(key): value for key, value in data.items()}
         self.take_over({key: self.codec.dump(value, key) for key, value in values.items()})
-        self.values = values
+        self.values = {key: value for key, value in values.items() if type(value) not in IMMUTABLE}
 
-    def settle(self) -> None:
-        """Find the values that were handed out and then changed in place, and take the changes into the record."""
+    def settle(self) -> bool:
+        """Take the values that were changed in place into the record. True if it would be written differently."""
         for key, value in self.values.items():
             base = self.fields[key]
-            if type(value) in IMMUTABLE or self.codec.same(value, base):
+            if self.codec.same(value, base):
                 continue
             loaded = self.codec.load(base, object)
             try:
@@ -209,6 +215,7 @@ class Draft:
             if not self.codec.same(loaded, ours):
                 self.store(key, ours, keep_value=True)
                 self.log.append(Edit(key, base, ours))
+        return self.fields is not self.stored and self.fields != self.stored
 
     # --- when others were faster, and afterwards ---
 
@@ -255,7 +262,7 @@ class Draft:
         fields: what `freeze` returned for that write; default what the record is now.
         """
         self.stored = self.freeze() if fields is None else fields
-        del self.log[: self._held if mark is None else min(mark, self._held)]
+        del self.log[: self._held if mark is None else mark]
         self._held = 0
 
     def gained(self, names: frozenset[str]) -> bool:
@@ -309,7 +316,8 @@ class Draft:
         for key, raw in changes.items():
             if raw != self.fields.get(key):
                 self.store(key, raw)
-                self.values[key] = values[key]
+                if type(values[key]) not in IMMUTABLE:
+                    self.values[key] = values[key]
 
 
 class DictHabits(Mapping[str, Any]):

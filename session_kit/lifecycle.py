@@ -225,7 +225,7 @@ class Lifecycle(State, eq=False):
 
     def end_at_once(self) -> None:
         """`end` by blocking calls. The usual case, a write that no other is in the way of, takes none of its steps."""
-        policy, draft = self.policy, self.data
+        policy, draft = self.policy, self.loaded()
         answer: Failed | None = None
         # Before the first write of all nobody knows what the backend can do.
         if policy.prepared and not self.fresh and not self.reads_first():

@@ -343,19 +343,17 @@ class SessionManager:
         lifecycle.phase = BEGUN if status < 500 else FAILED
         if not lifecycle.touched:
             return []
-        headers = [VARY]
+        due = lifecycle.cookie_is_due()
+        if not due and not lifecycle.destroyed:
+            return [VARY]
         cookie = self.policy.cookie
-        if lifecycle.stored is not None and lifecycle.cookie_is_due():
-            token = self.policy.signer.sign(lifecycle.stored.id)
-            secure = plain_host is None or self._is_secure(plain_host())
+        secure = plain_host is None or self._is_secure(plain_host())
+        if due and lifecycle.id is not None:
+            token = self.policy.signer.sign(lifecycle.id)
             value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent, secure=secure)
-            headers.append(("Set-Cookie", value))
-        elif lifecycle.destroyed:
-            secure = plain_host is None or self._is_secure(plain_host())
-            headers.append(("Set-Cookie", cookie.delete_header(secure=secure)))
-        if len(headers) > 1:
-            headers.append(NO_SHARED_COOKIE)
-        return headers
+        else:
+            value = cookie.delete_header(secure=secure)
+        return [VARY, ("Set-Cookie", value), NO_SHARED_COOKIE]
 
     def _is_secure(self, plain_host: str | None) -> bool:
         """Whether the cookie is to be sent with `Secure`, if the options say so."""

@@ -144,9 +144,9 @@ class TypedDraft(Draft):
         except KeyError:
             return default
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         if self._value is None:
-            return
+            return self.changed
         now = self._schema.split(self._value)
         changed = {key: raw for key, raw in now.items() if raw != self._baseline.get(key)}
         for key, raw in changed.items():
@@ -159,6 +159,7 @@ class TypedDraft(Draft):
             self.forget(key)
             self.log.append(Drop(key))
         self._baseline = now
+        return self.changed
 
     def put(self, key: str, value: object) -> None:
         self.put_all({key: value})

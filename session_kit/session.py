@@ -52,15 +52,12 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """The data under edit, loaded first where that takes no waiting. For integrations."""
         lifecycle = self.lifecycle
         lifecycle.touched = True
-        draft = lifecycle.draft
-        return lifecycle.loaded() if draft is None else draft
+        return lifecycle.draft or lifecycle.loaded()
 
     def _changing(self) -> Draft:
-        lifecycle = self.lifecycle
-        if lifecycle.phase is ENDED:
+        if self.lifecycle.phase is ENDED:
             raise SessionError("the request of this session has ended: what is changed now would be lost")
-        draft = lifecycle.draft
-        return draft if draft is not None and lifecycle.touched else self.loaded()
+        return self.loaded()
 
     # --- what it is ---
 

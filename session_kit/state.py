@@ -233,8 +233,7 @@ class State(msgspec.Struct, eq=False):
         draft = self.draft
         if draft is None or self.unanswered:
             return False
-        draft.settle()
-        changed = draft.changed or self.next_owner is not None
+        changed = draft.settle() or self.next_owner is not None
         if ending:
             if self.fresh and self.ends_empty:
                 return True
@@ -350,11 +349,11 @@ class State(msgspec.Struct, eq=False):
         if before is None:
             sid = self.id = self.id or policy.make_id()
             name, _, token = sid.partition(SEPARATOR)
-            notes = Notes(now, token=token, owner=self.next_owner or "")
+            notes = Notes(now, 0.0, token, 0.0, self.next_owner or "")
             expect, event = policy.absent, "created"
         else:
             notes, expect = before.notes, before.version if policy.swaps else ANY
-            if self.next_id is None and before.id == self.id and self.rotates_by_itself(seen):
+            if self.next_id is None and before.id == self.id and self.rotates and seen.gained(policy.rotate_on):
                 self._rotate_late()
             if self.next_id is not None:
                 sid, event = self.next_id, "rotated"
@@ -393,22 +392,20 @@ class State(msgspec.Struct, eq=False):
 
     def succeed(self, draft: Draft, attempt: Attempt, version: object) -> None:
         """Take over what has been written."""
-        policy, before, stored = self.policy, self.stored, attempt.stored
+        before, stored = self.stored, attempt.stored
         stored.version = version
         self.stored = stored
         if before is None:
             self.id = stored.id
-        elif before.id == self.id:
+        elif before.notes is not stored.notes and before.id == self.id:  # rotated, or renewed
             self.id = stored.id
-            if before.notes is not stored.notes:
-                self.client_id, self.outdated = None, False
+            self.client_id, self.outdated = None, False
         if attempt.event != "saved":
             self.next_id = self.next_owner = self.label = self.displaced = None
-        if self.outage is not None:
-            self.outage = None
+        self.outage = None
         draft.saved(attempt.mark, attempt.fields)
-        if policy.on_event is not None:
-            policy.emit(attempt.event, stored.name)
+        if self.policy.on_event is not None:
+            self.policy.emit(attempt.event, stored.name)
 
     def create_again(self, number: int) -> Draft:
         """The new id is taken by another session, with which it is never shared."""
