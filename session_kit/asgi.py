@@ -177,11 +177,12 @@ class SessionMiddleware:
         return send_after_closing
 
 
-async def use_session(request: Any) -> Session[Any]:
+async def use_session(request: Any, *, touch: bool = True) -> Session[Any]:
     """Return the session of a request, loaded.
 
     request: an ASGI scope, or an object with one in `.scope`, such as the requests and WebSockets of Starlette, FastAPI
         and Litestar.
+    touch: False if this request shall not count as use of the session (`Session.load`). Default True.
     A dependency of FastAPI that gives the data a type is `session_kit.integrations.fastapi.use_session`.
     It is ours even where a mounted application has put another middleware's session in `request.session`.
     Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
@@ -190,7 +191,7 @@ async def use_session(request: Any) -> Session[Any]:
     session = scope.get(OURS, scope.get(KEY))
     if not isinstance(session, Session):
         raise SessionError(f"this request has no session; {HOW_TO_ADD}")
-    return await session.aload()
+    return await session.aload(touch=touch)
 
 
 def _plain_host(scope: Scope) -> str | None:

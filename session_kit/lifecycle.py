@@ -73,7 +73,7 @@ class Lifecycle(State, eq=False):
         name = name_of(claim[0])
         answers: list[Answer] = []
         try:
-            answer = policy.store.read(name, renew=policy.renews)
+            answer = policy.store.read(name, renew=policy.renews and self.counts)
             if answer is not None:
                 stored = self.stored_as(name, answer)
                 if stored.id == claim[0] and (policy.max_lifetime is None or not self.is_over(stored.notes)):
@@ -107,7 +107,7 @@ class Lifecycle(State, eq=False):
                     self.outage = error
                     raise
                 return self.begin()
-            if found is not None and found.stored.id == claim[0]:
+            if found is not None and self.opens(found.stored, claim[0]):
                 return self.open_record(claim, found.stored, found.fields)
             if found is not None and self.within_grace(found.stored):
                 displaced = displaced or name
@@ -115,9 +115,19 @@ class Lifecycle(State, eq=False):
             self.claims.remove(claim)
             if found is not None:
                 policy.emit("unknown_id", name)
+                if found.stored.notes.token:
+                    await self._reused(io, found.stored)
         if displaced is not None:
             policy.emit("displaced", displaced)
         return self.begin(displaced or unread)
+
+    async def _reused(self, io: Any, stored: Stored) -> None:
+        """An id that we have signed, and replaced long ago, came back: the sign of a stolen cookie."""
+        policy = self.policy
+        policy.emit("reuse", stored.name)
+        if policy.ends_on_reuse and await policy.store.destroy_by(io, stored.name):
+            policy.emit("destroyed", stored.name)
+            await self._take_out(io, stored)
 
     async def _fetch(self, io: Any, name: str) -> Found | None:
         """`_look_up`, where a record of another codec is as good as none: it is not ours to change."""
@@ -143,7 +153,7 @@ class Lifecycle(State, eq=False):
                 if answers:
                     record = _given(answers.pop())
                 else:
-                    entry: Any = await store.entry_by(io, name, renew=loading and policy.renews)
+                    entry: Any = await store.entry_by(io, name, renew=loading and policy.renews and self.counts)
                     version = getattr(entry, "version", None)
                     record = store.record(entry, name)
                 if record is None:
@@ -195,11 +205,11 @@ class Lifecycle(State, eq=False):
             return
         name = stored.name
         found = await self._ask_again(io, name)
-        self.next_id = self.next_owner = None
+        self.next_id = self.pending = None
         self.fresh = False
         if found is None:
             self.block()
-        elif found.stored.id in (self.id, next_id):
+        elif found.stored.id == next_id or self.goes_on(found.stored):
             self.draft = self.policy.draft(found.fields)
             self.id, self.stored = found.stored.id, found.stored
         else:
@@ -219,7 +229,7 @@ class Lifecycle(State, eq=False):
         if self.stored is None:
             return False
         found = await self._ask_again(io, self.stored.name)
-        return found is not None and self.accepts(found.stored, self.id or "")
+        return found is not None and (self.goes_on(found.stored) or self.accepts(found.stored, self.id or ""))
 
     # --- writing ---
 
@@ -256,7 +266,7 @@ class Lifecycle(State, eq=False):
             self.policy.emit("store_error", self.id)
             if not self.policy.anonymous:
                 raise
-            self.unanswered, self.outage, self.next_id, self.next_owner = True, None, None, None
+            self.unanswered, self.outage, self.next_id, self.pending = True, None, None, None
             return None
 
     async def save(self, io: Any, answer: Failed | None = None) -> Written | None:
@@ -322,8 +332,8 @@ class Lifecycle(State, eq=False):
         if attempt.event == "saved":
             if down:
                 raise failure
-            if not self.loaded().changed:
-                return None  # there was only the renewal to write, and the faster request has seen to it
+            if self._leaves_it():
+                return None
         try:
             found = await self._fetch(io, attempt.stored.name)
         except DriverUnavailable:
@@ -337,10 +347,19 @@ class Lifecycle(State, eq=False):
             raise failure
         if self.stored is None:
             return self.create_again(number)
+        if self._leaves_it():
+            return None
         name = self.stored.name
         if name != attempt.stored.name:
             found = await self._fetch(io, name)
         return await self._merge(io, found)
+
+    def _leaves_it(self) -> bool:
+        """Whether there was only the renewal of the cookie to write. It is left to the request that was faster."""
+        if self.loaded().changed or self.next_id is not None or self.pending is not None:
+            return False
+        self.client_id = self.id
+        return True
 
     async def _merge(self, io: Any, found: Found | None) -> Draft | None:
         """Replay the changes on the newest record. Returns what is to be written; None if nothing is, any more."""
@@ -354,7 +373,9 @@ class Lifecycle(State, eq=False):
             else:
                 self.block()
             return None
-        if found.stored.id != self.id:
+        if self.goes_on(found.stored):
+            self.id = found.stored.id
+        else:
             if self.logs_in(draft):
                 await self._part(io, None if self.knows_the_user(draft) else name)
                 return None
@@ -470,7 +491,7 @@ class Lifecycle(State, eq=False):
                     continue
                 names.append(name)
                 gone.append(found.stored)
-                own = own or found.stored.id == claim[0]
+                own = own or self.opens(found.stored, claim[0])
             was_there = False
             for name in names:
                 was_there = await self.policy.store.destroy_by(io, name) or was_there
@@ -499,7 +520,7 @@ class Lifecycle(State, eq=False):
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=None if lives is None else lives + policy.slack(lives),
-                label=self.label if self.next_owner is not None else None,
+                label=None if self.pending is None or self.pending.owner is None else self.pending.label,
                 limit=policy.max_sessions,
                 refuse=policy.refuses_when_full,
             )
@@ -568,7 +589,7 @@ class Lifecycle(State, eq=False):
             return
         draft = self.loaded()
         self.stored, self.id, self.displaced = before.stored, before.id, before.displaced
-        self.next_owner, self.label = before.next_owner, before.label
+        self.pending = before.pending
         self.next_id = before.next_id if before.stored is not None else None
         draft.stored, draft.log = before.fields, before.log + draft.log
 

@@ -14,7 +14,7 @@ from session_kit.drivers.support.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
-from session_kit.policy import USER_KEYS, Event, OnError, Policy, WhenFull, log
+from session_kit.policy import USER_KEYS, Event, OnError, OnReuse, Policy, WhenFull, log
 from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
@@ -65,6 +65,9 @@ class ManagerOptions(TypedDict, total=False):
     touch_after: Seconds
     max_lifetime: Seconds | None
     rotation_grace: Seconds
+    rotate_every: Seconds | None
+    on_reuse: OnReuse
+    remember: Seconds | None
     rotate_on: Collection[str]
     on_error: OnError
     on_event: Callable[[Event], None] | None
@@ -94,6 +97,13 @@ class SessionManager:
     rotate_on: keys of the data that say who is logged in. When one appears or changes its value, the session gets a new
         id by itself, so that an id from before a login is worth nothing after it. Default: the usual names (`user`,
         `user_id`, `uid`, `username`, `_user_id` ...); an empty list turns it off.
+    rotate_every: seconds after which the id of a session that is in use changes by itself. The id before it opens the
+        session until the client has come with the new one and `rotation_grace` has passed, so that a lost response logs
+        nobody out. Not on a store that cannot swap. Default None, not at all.
+    on_reuse: what an id means that was replaced and whose grace is over, a sign of a stolen cookie: `"ignore"`
+        (default), the event `reuse` and a new session; `"destroy"` also ends the session that it once opened.
+    remember: how long a session lives, unused, on which `session.remember()` was called. Default None: that cannot be
+        called. With it, a read alone does not renew the expiry; the write that renews the cookie does.
     on_error: what a store that does not answer means. `"raise"` (default): `DriverUnavailable`, which middleware
         answers with 503. `"anonymous"`: an empty session whose `unavailable` is True and which is never saved over the
         real one; changes that cannot be saved at the end of a request are dropped, with the event `store_error`. What
@@ -134,6 +144,9 @@ class SessionManager:
         touch_after: Seconds = 300,
         max_lifetime: Seconds | None = None,
         rotation_grace: Seconds = 10,
+        rotate_every: Seconds | None = None,
+        on_reuse: OnReuse = "ignore",
+        remember: Seconds | None = None,
         rotate_on: Collection[str] = USER_KEYS,
         on_error: OnError = "raise",
         on_event: Callable[[Event], None] | None = None,
@@ -156,6 +169,12 @@ class SessionManager:
         # Before the store is opened, so that nothing is made on disk for a setting that is wrong.
         idle, grace = _seconds("touch_after", touch_after), _seconds("rotation_grace", rotation_grace)
         longest = None if max_lifetime is None else _seconds("max_lifetime", max_lifetime)
+        every = None if rotate_every is None else _seconds("rotate_every", rotate_every)
+        remembered = None if remember is None else _seconds("remember", remember)
+        if every == 0 or remembered == 0:
+            raise ConfigError("rotate_every and remember must be more than 0 seconds, or None")
+        if on_reuse not in ("ignore", "destroy"):
+            raise ConfigError(f"on_reuse must be 'ignore' or 'destroy', not {on_reuse!r}")
         if on_error not in ("raise", "anonymous"):
             raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
         if max_sessions is not None and (type(max_sessions) is not int or max_sessions < 1):
@@ -182,6 +201,9 @@ class SessionManager:
             touch_after=idle,
             max_lifetime=longest,
             rotation_grace=grace,
+            rotate_every=every,
+            on_reuse=on_reuse,
+            remember=remembered,
             rotate_on=_names("rotate_on", rotate_on),
             on_error=on_error,
             on_event=on_event,
@@ -189,6 +211,8 @@ class SessionManager:
             max_sessions=max_sessions,
             when_full=when_full,
         )
+        if every is not None and not self.policy.swaps:
+            raise ConfigError(f"rotate_every needs a store that can write on a condition, which {plain!r} cannot")
         if data_type is not None:
             self._check_type(data_type)
 

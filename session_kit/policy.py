@@ -16,7 +16,7 @@ from session_kit.drivers import ABSENT, ANY, Capabilities
 from session_kit.errors import OtherCodec
 from session_kit.owners import Owners
 from session_kit.plain_store import PlainStore
-from session_kit.record import hash_id, join_id, random_id, random_name, random_token
+from session_kit.record import Notes, hash_id, join_id, random_id, random_name, random_token
 from session_kit.schema import Schema, TypedDraft
 from session_kit.store import UnstorageSessionStore
 
@@ -28,6 +28,7 @@ EventName = Literal[
     "saved",
     "merged",
     "rotated",
+    "reuse",
     "displaced",
     "destroyed",
     "expired",
@@ -40,6 +41,7 @@ EventName = Literal[
     "store_error",
 ]
 OnError = Literal["raise", "anonymous"]
+OnReuse = Literal["ignore", "destroy"]
 WhenFull = Literal["end_oldest", "refuse"]
 
 
@@ -88,6 +90,9 @@ class Policy:
         touch_after: float,
         max_lifetime: float | None,
         rotation_grace: float,
+        rotate_every: float | None,
+        on_reuse: OnReuse,
+        remember: float | None,
         rotate_on: frozenset[str],
         on_error: OnError,
         on_event: Callable[[Event], None] | None,
@@ -99,7 +104,8 @@ class Policy:
         self.store = store
         self.codec: Codec = store.codec
         self._learn()
-        self.renews = store.renews
+        # The driver slides the expiry by the store's ttl alone, which a session that is remembered outlives.
+        self.renews = store.renews and remember is None
         self.prepared = False
         self._warned = False
         self.cookie = cookie
@@ -113,6 +119,9 @@ class Policy:
         self.save_uninitialized = save_uninitialized
         self.max_lifetime = max_lifetime
         self.rotation_grace = rotation_grace
+        self.rotate_every = rotate_every
+        self.ends_on_reuse = on_reuse == "destroy"
+        self.remember = remember
         self.rotate_on = rotate_on
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
@@ -124,10 +133,10 @@ class Policy:
             partial(Draft, self.codec) if schema is None else partial(_typed_draft, schema)
         )
         """Makes of the fields of a record what is edited; `CorruptEntry` if it does not fit the type of the data."""
-        # What a ttl that does not depend on the data comes to, worked out once.
-        self.steady_slack = None if callable(store.ttl) else self.slack(store.ttl)
+        # What a ttl that depends neither on the data nor on the notes comes to, worked out once.
+        self.steady_slack = None if callable(store.ttl) or remember is not None else self.slack(store.ttl)
         self._steady: dict[bool, float | None] | None = None
-        if not callable(store.ttl) and max_lifetime is None:
+        if not callable(store.ttl) and max_lifetime is None and remember is None:
             self._steady = {stored: self._usual_lifetime(store.ttl, stored) for stored in (True, False)}
 
     def first(self) -> dict[str, Raw]:
@@ -172,18 +181,20 @@ class Policy:
         """The seconds between two renewals. What is stored and sent lives longer by as much: idle means idle."""
         return self.touch_after if ttl is None else min(self.touch_after, ttl / 10)
 
-    def ttl_of(self, draft: Draft) -> float | None:
-        """What the store says of how long a session with these data lives."""
+    def ttl_of(self, draft: Draft, notes: Notes) -> float | None:
+        """How long a session with these data and notes lives unused."""
         ttl = self.store.ttl
+        if notes.remember > 0:
+            return notes.remember
         return self.store.ttl_of(DraftView(draft)) if callable(ttl) else ttl
 
-    def lifetime(self, draft: Draft, created: float, *, stored: bool) -> float | None:
+    def lifetime(self, draft: Draft, notes: Notes, *, stored: bool) -> float | None:
         """The seconds that the record (`stored`) or its cookie lives from now; None for ever; 0 or less: it is over."""
         if self._steady is not None:
             return self._steady[stored]
-        ttl = self._usual_lifetime(self.ttl_of(draft), stored)
+        ttl = self._usual_lifetime(self.ttl_of(draft, notes), stored)
         if self.max_lifetime is not None:
-            left = created + self.max_lifetime - self.clock()
+            left = notes.created + self.max_lifetime - self.clock()
             ttl = left if ttl is None else min(ttl, left)
         return ttl
 

@@ -21,14 +21,34 @@ SEPARATOR = "~"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
+class Turn(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """The last rotation by time.
+
+    at: Unix time. before: the token that it replaced.
+    first: the token that the last login, or other change of rights, gave. Only time lies between that and the present.
+    seen: Unix time at which a client first came back with the new token; 0 as long as none did.
+    """
+
+    at: float
+    before: str
+    first: str
+    seen: float = 0.0
+
+    def __repr__(self) -> str:
+        return "<Turn>"  # no token
+
+
 class Notes(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """What the library keeps about a session, inside its record, under the key `"$"`.
 
     created: Unix time at which the session was first stored; it survives rotation.
     renewed: Unix time at which the cookie was last sent; 0 as long as that was when the session was created.
     token: the second half of the id that opens the session; each rotation changes it.
-    rotated: Unix time of the last rotation; 0 if there was none.
+    rotated: Unix time of the last rotation, those by time apart; 0 if there was none.
     owner: the user whose session it is (`bind`); empty if nobody has said so.
+    remember: the seconds that it lives unused (`remember`); 0: as the store says; below 0: and its cookie ends with
+        the browser's session.
+    turn: the last rotation by time since the last other one.
     """
 
     created: float
@@ -36,6 +56,13 @@ class Notes(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     token: str = ""
     rotated: float = 0.0
     owner: str = ""
+    remember: float = 0.0
+    turn: Turn | None = None
+
+    @property
+    def first_token(self) -> str:
+        """The token that stays the same while only time rotates the id."""
+        return self.token if self.turn is None else self.turn.first
 
     def __repr__(self) -> str:
         return "<Notes>"  # no token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
@@ -10,7 +11,7 @@ from session_kit.drivers.support.twins import on_event_loop, run
 from session_kit.errors import SessionError, Unsupported
 from session_kit.lifecycle import Lifecycle
 from session_kit.owners import UserId, label_text, owner_text
-from session_kit.record import hash_id
+from session_kit.record import Notes, hash_id
 from session_kit.state import ENDED
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
     def owner(self) -> str | None:
         """The user whose session it is, as text; None if nobody has said so by `bind`."""
         self.loaded()
-        stored, owner = self.lifecycle.stored, self.lifecycle.next_owner
+        stored, pending = self.lifecycle.stored, self.lifecycle.pending
+        owner = None if pending is None else pending.owner
         if owner is None and stored is not None:
             owner = stored.notes.owner
         return owner or None
@@ -117,12 +119,30 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         return policy.clock() if stored is None else stored.notes.created
 
     @property
+    def age(self) -> float:
+        """Seconds since the session was first stored; 0 for a new one."""
+        return max(0.0, self.lifecycle.policy.clock() - self.created)
+
+    @property
+    def auth_age(self) -> float:
+        """Seconds since the last change of rights, for asking for the password again before what matters (OWASP).
+
+        That is when the id was last changed by a login (`rotate_on`, `bind`), `regenerate` or `clear`; not by
+        `rotate_every`. Of a session without one: its `age`.
+        """
+        age, stored = self.age, self.lifecycle.stored
+        if stored is None or not stored.notes.rotated:
+            return age
+        return max(0.0, self.lifecycle.policy.clock() - stored.notes.rotated)
+
+    @property
     def expires_in(self) -> float | None:
         """Seconds until the session ends if it is not used again; None if it never does."""
         draft = self.loaded()
         stored, policy = self.lifecycle.stored, self.lifecycle.policy
         if stored is None or stored.expires_at is None:
-            return policy.lifetime(draft, self.created, stored=True)
+            notes = Notes(policy.clock()) if stored is None else stored.notes
+            return policy.lifetime(draft, notes, stored=True)
         ends = stored.expires_at
         if policy.max_lifetime is not None:
             ends = min(ends, stored.notes.created + policy.max_lifetime)
@@ -137,7 +157,9 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
     @property
     def persistent(self) -> bool | None:
         """Whether this visitor's cookie outlives the browser's session; None: as `CookieOptions` say."""
-        return None
+        stored = self.lifecycle.stored
+        remember = 0.0 if stored is None else stored.notes.remember
+        return None if remember == 0 else remember > 0
 
     def __repr__(self) -> str:
         draft = self.lifecycle.draft
@@ -229,16 +251,26 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     # --- I/O, and its async twins ---
 
-    def load(self) -> Self:
-        """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies."""
+    def load(self, *, touch: bool = True) -> Self:
+        """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies.
+
+        touch: False if this request shall not count as use, such as one that a page makes by itself every minute: it
+            renews neither the session nor its cookie, and what it writes expires when the session would have. To be
+            said at the first use of the session. Default True.
+        Raises `SessionError` if the session is loaded and was renewed by that; `DriverUnavailable`.
+        """
         self._check_colour("load")
+        if not touch:
+            self.lifecycle.spare()
         self.loaded()
         return self
 
-    async def aload(self) -> Self:
+    async def aload(self, *, touch: bool = True) -> Self:
         """Async twin of `load`. Tasks of one request that wait for it share one load."""
         lifecycle = self.lifecycle
         lifecycle.touched = True
+        if not touch:
+            lifecycle.spare()
         if lifecycle.draft is None:
             await lifecycle.in_turn(lifecycle.load)
         return self
@@ -328,10 +360,38 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         await self.aload()
         return self._bind(owner_text(user_id), label_text(label))
 
+    def remember(self, days: float | None = None) -> Self:
+        """Let the session outlive the browser's, for so long without use, and return it: "remember me" at a login.
+
+        days: default the manager's `remember`. 0: the cookie ends with the browser's session, as on a shared computer;
+            the record lives as the store says.
+        It stays so through rotations, until `clear` or the next call. The save writes it and sends the cookie.
+        Raises `SessionError` if the manager has no `remember`, or for days below 0.
+
+        >>> from session_kit import SessionManager
+        >>> secret = "N3w-secret-of-at-least-32-characters!"
+        >>> manager = SessionManager("memory://?ttl=2h", secret, remember="30d")
+        >>> session = manager.open().update(user="ada").remember()
+        >>> dict(manager.commit(session))["Set-Cookie"].partition("; ")[2][:15]
+        'Max-Age=2592300'
+        """
+        self._check_colour("remember")
+        self._changing()
+        self.lifecycle.remember(_seconds_of(days, self.lifecycle.policy.remember))
+        return self
+
+    async def aremember(self, days: float | None = None) -> Self:
+        """Async twin of `remember`."""
+        await self.aload()
+        self._changing()
+        self.lifecycle.remember(_seconds_of(days, self.lifecycle.policy.remember))
+        return self
+
     async def still_valid(self) -> bool:
         """Ask the store whether the session still lives: not destroyed, expired or rotated elsewhere.
 
-        After a rotation by another request it does so for `rotation_grace` seconds more, if it is not ended by then.
+        After a login or another rotation by another request it does so for `rotation_grace` seconds more, if it is not
+        ended by then; a rotation by time leaves it valid.
 
         For connections that outlive a request, such as WebSockets, before they act for the visitor. One read, which
         does not count as use; what was loaded and changed here stays as it is. Raises `DriverUnavailable`.
@@ -370,3 +430,16 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
             raise SessionError("the request of this session has ended: it cannot be destroyed any more")
         lifecycle.touched = True
         return lifecycle
+
+
+def _seconds_of(days: float | None, usual: float | None) -> float:
+    """How long a session is to be remembered, as `Notes.remember`."""
+    if days == 0:
+        return -1.0
+    if usual is None:
+        raise SessionError('this needs SessionManager(..., remember="30d"): a read must not cut a long life short')
+    if days is None:
+        return usual
+    if type(days) not in (int, float) or not 0 < days < math.inf:
+        raise SessionError(f"days must be a number of at least 0, not {days!r}")
+    return days * 86400.0

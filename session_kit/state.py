@@ -15,7 +15,7 @@ from session_kit.draft import Change, Draft
 from session_kit.drivers import ANY, CorruptEntry, DriverUnavailable
 from session_kit.errors import SessionError
 from session_kit.policy import EventName, Policy
-from session_kit.record import RESERVED, SEPARATOR, Notes, Record, join_id, name_of, random_token
+from session_kit.record import RESERVED, SEPARATOR, Notes, Record, Turn, join_id, name_of, random_token
 
 log = logging.getLogger("session_kit")
 
@@ -40,6 +40,18 @@ BEGUN = Phase.BEGUN
 FAILED = Phase.FAILED
 REPLACED = Phase.REPLACED
 ENDED = Phase.ENDED
+
+
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """What the next write changes beside the data. None: nothing.
+
+    owner: whose session it becomes; empty: nobody's any more. label: for the list of the owner's sessions.
+    remember: as in `Notes`.
+    """
+
+    owner: str | None = None
+    label: str | None = None
+    remember: float | None = None
 
 
 class Stored(msgspec.Struct, gc=False):
@@ -68,6 +80,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     record: what is written, the notes included.
     fields: the data of this request as it is now; in a merge for another holder of the session not what is written.
     mark: how many entries of the draft's log it holds.
+    pending: what it changes beside the data.
     event: `"created"`, `"rotated"` or `"saved"`.
     files: whether the index of its owner is to be written too.
     """
@@ -78,6 +91,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     expect: object
     fields: dict[str, Raw]
     mark: int
+    pending: Pending | None
     event: EventName
     files: bool
 
@@ -103,8 +117,7 @@ class Written(NamedTuple):
     log: list[Change]
     id: str | None
     next_id: str
-    next_owner: str | None
-    label: str | None
+    pending: Pending | None
     displaced: str | None
 
 
@@ -120,8 +133,7 @@ class State(msgspec.Struct, eq=False):
     id: str | None = None  # the id that this request holds or has made
     stored: Stored | None = None  # what stands in the store; None: a new session
     next_id: str | None = None  # a rotation that is due
-    next_owner: str | None = None  # whose session it becomes; empty: nobody's any more
-    label: str | None = None  # for the list of the owner's sessions
+    pending: Pending | None = None  # what the next write changes beside the data
     client_id: str | None = None  # the id whose cookie may stay as it is
     outdated: bool = False  # its cookie was signed with an old secret
     displaced: str | None = None  # the name of a session that is not this client's any more
@@ -130,7 +142,8 @@ class State(msgspec.Struct, eq=False):
     unanswered: bool = False  # the store did not answer when the session was to be loaded
     outage: DriverUnavailable | None = None  # that the application was told of
     phase: Phase = AHEAD
-    rotates: bool = True  # by itself, when a key of `rotate_on` changes; False where nobody can send the new id
+    rotates: bool = True  # by itself, at a login and by time; False where nobody can send the new id
+    counts: bool = True  # as use
     touched: bool = False  # the application has looked at it
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
@@ -179,8 +192,8 @@ class State(msgspec.Struct, eq=False):
             policy.emit("misfit", stored.name)
             return self.begin()
         self.claims.remove(claim)
-        self.id, outdated = claim
-        self.stored, self.client_id = stored, self.id
+        self.client_id, outdated = claim
+        self.stored, self.id = stored, stored.id
         if outdated:
             self.outdated = True
         if policy.on_event is not None:
@@ -200,9 +213,27 @@ class State(msgspec.Struct, eq=False):
         limit = self.policy.max_lifetime
         return limit is not None and notes.created + limit <= self.policy.clock()
 
+    def opens(self, stored: Stored, sid: str) -> bool:
+        """Whether that id opens the session: it is its own, or time has replaced it and the client may not know yet."""
+        if stored.id == sid:
+            return True
+        turn = stored.notes.turn
+        if turn is None or sid != join_id(stored.name, turn.before):
+            return False
+        return not turn.seen or self.policy.clock() < turn.seen + self.policy.rotation_grace
+
     def accepts(self, stored: Stored, sid: str) -> bool:
-        """Whether that id is the session's, or was until a moment ago."""
-        return stored.id == sid or self.within_grace(stored)
+        """Whether that id opens the session, or did until a moment ago."""
+        return self.opens(stored, sid) or self.within_grace(stored)
+
+    def goes_on(self, newer: Stored) -> bool:
+        """Whether a newer record is still the session of this request: nothing but time has rotated its id."""
+        if newer.id == self.id:
+            return True
+        before = self.stored
+        if before is None or before.id != self.id or newer.notes.turn is None:
+            return False
+        return newer.notes.first_token == before.notes.first_token
 
     def within_grace(self, stored: Stored) -> bool:
         """Whether the last rotation is so recent that an older id may be that of a late request."""
@@ -214,7 +245,7 @@ class State(msgspec.Struct, eq=False):
         displaced: the name of the session that this one is in place of; it is never stored then, unless by a login.
         """
         draft = self.draft = self.policy.draft(self.policy.first())
-        self.id = self.stored = self.next_id = self.next_owner = None
+        self.id = self.stored = self.next_id = self.pending = None
         self.displaced = displaced
         self.fresh = False
         return draft
@@ -226,6 +257,15 @@ class State(msgspec.Struct, eq=False):
         self.policy.emit("revival_blocked", name)
         self.begin(name)
 
+    def spare(self) -> None:
+        """Let this request not count as use of the session."""
+        if self.stored is not None and self.counts and self.policy.renews:
+            raise SessionError(
+                "touch=False comes too late: the session is loaded, which has renewed it; say so at its first use, "
+                'and where ASGI loads it before the handler, with load="explicit"'
+            )
+        self.counts = False
+
     # --- what is due ---
 
     def due(self, *, ending: bool) -> bool:
@@ -233,7 +273,7 @@ class State(msgspec.Struct, eq=False):
         draft = self.draft
         if draft is None or self.unanswered:
             return False
-        changed = draft.settle() or self.next_owner is not None
+        changed = draft.settle() or self.pending is not None
         if ending:
             if self.fresh and self.ends_empty:
                 return True
@@ -265,28 +305,63 @@ class State(msgspec.Struct, eq=False):
         return not draft.fields or (policy.schema is not None and draft.fields == policy.first())
 
     def _renewal_is_due(self, stored: Stored, draft: Draft, now: float) -> bool:
-        """Whether the cookie was last sent so long ago that it is time to send it, and to store that it was."""
-        if self.phase is not AHEAD or stored.id != self.id:
+        """Whether it is time to send the cookie again, and to store that it was sent."""
+        if self.phase is not AHEAD or stored.id != self.id or not self.counts:
             return False
         if self.outdated:
             return True  # it is signed anew, but only with a write that shows that nobody has rotated the id
         policy = self.policy
         slack = policy.steady_slack
         if slack is None:
-            ttl = policy.ttl_of(draft)
-            if draft.changed and ttl != policy.ttl_of(policy.draft(draft.stored)):
+            ttl = policy.ttl_of(draft, stored.notes)
+            if draft.changed and ttl != policy.ttl_of(policy.draft(draft.stored), stored.notes):
                 return True  # the cookie says how long the session lives
             slack = policy.slack(ttl)
         notes = stored.notes
+        if policy.rotate_every is not None and (
+            self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self.client_id not in (None, stored.id)
+        ):
+            return True
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
         return not 0 <= now - (notes.renewed or notes.created) < slack
+
+    def _turn_is_due(self, notes: Notes, now: float) -> bool:
+        """Whether time is to rotate the id. Not again before the client has come back with the last one."""
+        every, turn = self.policy.rotate_every, notes.turn
+        if every is None or not self.rotates or not self.policy.swaps or (turn is not None and not turn.seen):
+            return False
+        return not 0 <= now - max(notes.created, notes.rotated, 0.0 if turn is None else turn.at) < every
+
+    def _turn_is_seen(self, stored: Stored) -> bool:
+        """Whether this is the first request with the id of the last rotation by time."""
+        turn = stored.notes.turn
+        return turn is not None and not turn.seen and self.client_id == stored.id
+
+    def _renew(self, stored: Stored, now: float) -> Notes:
+        """The notes of a session whose cookie is sent again; time rotates its id if it is due."""
+        notes, turn, token = stored.notes, stored.notes.turn, stored.notes.token
+        if self._turn_is_due(notes, now):
+            token, turn = random_token(), Turn(now, token, notes.first_token)
+        elif turn is not None and self._turn_is_seen(stored):
+            turn = Turn(turn.at, turn.before, turn.first, now)
+        return Notes(notes.created, now, token, notes.rotated, notes.owner, self._remembered(notes.remember), turn)
+
+    def _remembered(self, before: float) -> float:
+        """How long the session lives, as `Notes.remember`, after the next write."""
+        pending = self.pending
+        return before if pending is None or pending.remember is None else pending.remember
+
+    def _owned_by(self, before: str) -> str:
+        """Whose session it is after the next write that rotates its id."""
+        pending = self.pending
+        return before if pending is None or pending.owner is None else pending.owner
 
     def logs_in(self, draft: Draft) -> bool:
         """Whether this request raises what the session may do, so that it must not depend on what others do to it."""
         rotate_on = self.policy.rotate_on
         if self.phase is not AHEAD:
             return False  # no cookie can be sent any more
-        if draft.gained(rotate_on) or self.next_owner:
+        if draft.gained(rotate_on) or self._owned_by(""):
             return True
         return self.next_id is not None and not self.knows_the_user(draft)
 
@@ -318,13 +393,20 @@ class State(msgspec.Struct, eq=False):
     def bind(self, owner: str, label: str | None) -> None:
         """Let the session, which is loaded, belong to somebody when it is saved, under a new id; "" for nobody."""
         self.rotate()
-        self.next_owner, self.label = owner, label
+        self.pending = msgspec.structs.replace(self.pending or Pending(), owner=owner, label=label)
+
+    def remember(self, seconds: float) -> None:
+        """Let the session, which is loaded, live so long from the next write on; see `Notes.remember`."""
+        self.pending = msgspec.structs.replace(self.pending or Pending(), remember=seconds)
 
     def clear(self) -> None:
         """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
         self.wipe()
         self.fresh = True
-        self.next_owner = "" if self.stored is not None and self.stored.notes.owner else None
+        notes = None if self.stored is None else self.stored.notes
+        self.pending = (
+            Pending(owner="", remember=0.0) if notes is not None and (notes.owner or notes.remember) else None
+        )
         if self.phase is AHEAD and self.displaced is None:
             self.rotate()
 
@@ -349,7 +431,9 @@ class State(msgspec.Struct, eq=False):
         if before is None:
             sid = self.id = self.id or policy.make_id()
             name, _, token = sid.partition(SEPARATOR)
-            notes = Notes(now, 0.0, token, 0.0, self.next_owner or "")
+            notes = Notes(now, 0.0, token)
+            if self.pending is not None:
+                notes = Notes(now, 0.0, token, 0.0, self._owned_by(""), self._remembered(0.0))
             expect, event = policy.absent, "created"
         else:
             notes, expect = before.notes, before.version if policy.swaps else ANY
@@ -358,23 +442,26 @@ class State(msgspec.Struct, eq=False):
             if self.next_id is not None:
                 sid, event = self.next_id, "rotated"
                 name, _, token = sid.partition(SEPARATOR)
-                owner = notes.owner if self.next_owner is None else self.next_owner
-                notes = Notes(notes.created, now, token, now, owner)
+                owner, remember = self._owned_by(notes.owner), self._remembered(notes.remember)
+                notes = Notes(notes.created, now, token, now, owner, remember)
                 if not policy.swaps:
                     expect = policy.absent
             else:
                 name, sid, event = before.name, before.id, "saved"
-                if self._renewal_is_due(before, seen, now):
-                    notes = Notes(notes.created, now, notes.token, notes.rotated, notes.owner)
+                if self._renewal_is_due(before, seen, now) or (self.pending is not None and before.id == self.id):
+                    notes = self._renew(before, now)
+                    if notes.token != before.notes.token:
+                        sid, event = join_id(name, notes.token), "rotated"
                 else:
                     raw = before.raw
         files = False
         if raw is None:
             raw = policy.codec.encode(notes)
             files = notes.owner != "" or (before is not None and before.notes.owner != "")
-        ttl = policy.lifetime(draft, notes.created, stored=True)
+        ttl = policy.lifetime(draft, notes, stored=True) if self.counts or before is None else self.ttl_left(before)
         stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
-        return Attempt(stored, {RESERVED: raw, **draft.fields}, ttl, expect, seen.freeze(), len(seen.log), event, files)
+        record, fields = {RESERVED: raw, **draft.fields}, seen.freeze()
+        return Attempt(stored, record, ttl, expect, fields, len(seen.log), self.pending, event, files)
 
     def _rotate_late(self) -> None:
         """Rotate because somebody has logged in, unless the new id cannot be sent any more."""
@@ -385,9 +472,9 @@ class State(msgspec.Struct, eq=False):
 
     def standing(self, attempt: Attempt) -> Written:
         """How the session stands before a write."""
-        draft, sid = self.data, attempt.stored.id
+        draft = self.data
         return Written(
-            self.stored, draft.stored, draft.log[:], self.id, sid, self.next_owner, self.label, self.displaced
+            self.stored, draft.stored, draft.log[:], self.id, attempt.stored.id, self.pending, self.displaced
         )
 
     def succeed(self, draft: Draft, attempt: Attempt, version: object) -> None:
@@ -401,7 +488,9 @@ class State(msgspec.Struct, eq=False):
             self.id = stored.id
             self.client_id, self.outdated = None, False
         if attempt.event != "saved":
-            self.next_id = self.next_owner = self.label = self.displaced = None
+            self.next_id = self.displaced = None
+        if self.pending is attempt.pending:
+            self.pending = None
         self.outage = None
         draft.saved(attempt.mark, attempt.fields)
         if self.policy.on_event is not None:
@@ -428,7 +517,7 @@ class State(msgspec.Struct, eq=False):
             self.draft.revert()
         elif self.unanswered:
             self.begin()
-        self.next_id = self.next_owner = None
+        self.next_id = self.pending = None
         self.fresh = False
 
     def cookie_is_due(self) -> bool:
@@ -438,7 +527,7 @@ class State(msgspec.Struct, eq=False):
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""
         assert self.stored is not None  # noqa: S101
-        return self.policy.lifetime(self.data, self.stored.notes.created, stored=False)
+        return self.policy.lifetime(self.data, self.stored.notes, stored=False)
 
     def no_answer(self) -> DriverUnavailable:
         """What is raised when the session is asked for again in an outage."""

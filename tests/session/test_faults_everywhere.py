@@ -154,15 +154,15 @@ class Run(NamedTuple):
     ended: str  # how: "well", "refused" or "cancelled"
 
 
-async def run(flow: Flow, kind: str, at: int, swaps: bool = True, times: int = 1) -> tuple[Run, bool]:
-    """Run a flow with one fault, so many times in a row, and tell whether it has happened."""
+async def run(flow: Flow, kind: str, at: int, swaps: bool = True, times: int = 1, **options: Any) -> tuple[Run, bool]:
+    """Run a flow with one fault, so many times in a row, and tell whether it has happened. options: of the manager."""
     drivers: list[FaultAt] = []
 
     def wrap(driver: Driver) -> Driver:
         drivers.append(FaultAt(driver))
         return drivers[0]
 
-    world = World(user=flow.user, due=flow.due, swaps=swaps, wrap=wrap)
+    world = World(user=flow.user, due=flow.due, swaps=swaps, wrap=wrap, **options)
     await world.begin()
     [driver] = drivers
     if flow.new:
@@ -282,10 +282,12 @@ def holds(view: Data, own: Data) -> bool:
     return all(view.get(key) == value for key, value in own.items() if key not in ("n", "items", "nested"))
 
 
-async def sweep(flow: Flow, kind: str, swaps: bool = True, check: Callable[..., Awaitable[None]] = check) -> int:
+async def sweep(
+    flow: Flow, kind: str, swaps: bool = True, check: Callable[..., Awaitable[None]] = check, **options: Any
+) -> int:
     """Run a flow with a fault at each of its calls; returns how many there were."""
     for at in range(MOST_CALLS):
-        result, fired = await run(flow, kind, at, swaps)
+        result, fired = await run(flow, kind, at, swaps, **options)
         try:
             await check(flow, kind, result)
         except Exception as error:
@@ -300,19 +302,30 @@ async def sweep(flow: Flow, kind: str, swaps: bool = True, check: Callable[..., 
 FLOWS = list(flows())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_fault_breaks_a_promise(kind: str) -> None:
+def sweep_all(flows: list[Flow], kind: str, **options: Any) -> int:
+    """Run all flows with a fault at each call; returns how many there were."""
     faults, errors = 0, []
     with asyncio.Runner() as runner:
-        for flow in FLOWS:
+        for flow in flows:
             try:
-                faults += runner.run(sweep(flow, kind))
+                faults += runner.run(sweep(flow, kind, **options))
             except Exception as error:
                 errors.append(error)
-    print(f"\n{faults} faults in {len(FLOWS)} flows: {kind}")
+    print(f"\n{faults} faults in {len(flows)} flows: {kind}, {options}")
     if errors:
-        raise ExceptionGroup(f"in {len(errors)} of {len(FLOWS)} flows", errors)
-    assert faults >= {"conflict": 150, "corrupt": 200}.get(kind, 400)
+        raise ExceptionGroup(f"in {len(errors)} of {len(flows)} flows", errors)
+    return faults
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_fault_breaks_a_promise(kind: str) -> None:
+    assert sweep_all(FLOWS, kind) >= {"conflict": 150, "corrupt": 200}.get(kind, 400)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_fault_in_a_rotation_by_time_breaks_a_promise(kind: str) -> None:
+    due = [flow._replace(due=True) for flow in FLOWS if flow.due or flow.other is not None]
+    assert sweep_all(due, kind, rotate_every=100) >= {"conflict": 100, "corrupt": 100}.get(kind, 200)
 
 
 @pytest.mark.parametrize("kind", KINDS)

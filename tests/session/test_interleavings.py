@@ -105,6 +105,22 @@ def test_nor_does_a_renewal_that_is_due_in_both(user: str) -> None:
     try_all(PAIRS, 2500, user=user, due=True)
 
 
+@pytest.mark.parametrize("user", ["ada", pytest.param("", marks=slow, id="nobody")])
+def test_nor_does_a_rotation_by_time_that_is_due_in_both(user: str) -> None:
+    try_all(PAIRS, 2500, user=user, due=True, rotate_every=100)
+
+
+@slow
+@users
+def test_nor_does_a_rotation_by_time_whose_answer_is_on_its_way(user: str) -> None:
+    try_all(two_of(SHORT), 20000, user=user, due=True, network=True, rotate_every=100)
+
+
+@slow
+def test_three_requests_and_a_rotation_by_time() -> None:
+    try_all(three_of(EVERY, 500, 2), 10000, user="ada", due=True, rotate_every=100, sample=20)
+
+
 def test_without_swaps_nothing_crashes_or_leaks() -> None:
     try_all(two_of(FEW), 750, swaps=False)
 

@@ -21,7 +21,7 @@ class DjangoSession(Session[Any]):
     @property
     def persistent(self) -> bool | None:
         expiry = self.get(EXPIRY)
-        return None if expiry is None else expiry != 0
+        return super().persistent if expiry is None else expiry != 0
 
 
 def open_session(key: str | None = None, cookies: Cookies = ()) -> DjangoSession:

@@ -37,7 +37,8 @@ class FlaskSession(Session[Any]):
 
     @property
     def persistent(self) -> bool | None:
-        return self.permanent
+        remembered = super().persistent
+        return self.permanent if remembered is None else remembered
 
     @property
     def modified(self) -> bool:

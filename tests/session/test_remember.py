@@ -1,0 +1,187 @@
+"""How long one session lives: `remember`, requests that do not count as use, and its age."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from session_kit import CookieOptions, SessionError, SessionManager, UnstorageSessionStore
+from session_kit.drivers import open_driver
+from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.conftest import SECRET
+
+DAY = 86400
+Make = Callable[..., SessionManager]
+
+
+def read(visitor: Visitor, **load: bool) -> dict[str, object]:
+    """What a request sees; with `touch=False` one that does not count as use."""
+    session = visitor.manager.open(visitor.cookie or "", asynchronous=visitor.runner is not None)
+    visitor.do(session, "load", **load)
+    visitor.headers = visitor.manager.commit(session)
+    return dict(session)
+
+
+def set_cookie(visitor: Visitor) -> str:
+    return dict(visitor.headers).get("Set-Cookie", "")
+
+
+@pytest.fixture
+def ada(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
+    """Logged in, on a store whose sessions live for 1000 seconds."""
+    visitor = Visitor(make_manager(remember="30d"), runner)
+    with visitor.request() as session:
+        session["user"] = "ada"
+    return visitor
+
+
+# --- remember ---
+
+
+def test_a_session_that_is_remembered_outlives_the_others(ada: Visitor, clock: ManualClock) -> None:
+    with ada.request() as session:
+        ada.do(session, "remember")
+    assert f"Max-Age={30 * DAY + 300}" in set_cookie(ada)
+    for _ in range(3):
+        clock.advance(20 * DAY)
+        with ada.request() as session:
+            assert session["user"] == "ada"
+            assert session.expires_in is not None
+            assert session.expires_in > 9 * DAY
+
+
+def test_reading_it_does_not_cut_its_life_short(ada: Visitor, clock: ManualClock) -> None:
+    with ada.request() as session:
+        ada.do(session, "remember", days=10)
+    clock.advance(10)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+    clock.advance(9 * DAY)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+
+
+def test_it_stays_remembered_through_a_login_and_ends_with_a_fresh_start(ada: Visitor, clock: ManualClock) -> None:
+    with ada.request() as session:
+        ada.do(session, "remember")
+        session["user"] = "eve"
+    clock.advance(2 * DAY)
+    with ada.request() as session:
+        assert session["user"] == "eve"
+        session.clear()
+        session["theme"] = "dark"
+    assert "Max-Age=1100" in set_cookie(ada)
+    clock.advance(2 * DAY)
+    with ada.request() as session:
+        assert dict(session) == {}
+
+
+def test_on_a_shared_computer_the_cookie_ends_with_the_browser(ada: Visitor, clock: ManualClock) -> None:
+    with ada.request() as session:
+        ada.do(session, "remember", days=0)
+    assert set_cookie(ada)
+    assert "Max-Age" not in set_cookie(ada)
+    clock.advance(400)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+    assert set_cookie(ada)  # it is renewed
+    assert "Max-Age" not in set_cookie(ada)
+
+
+def test_a_cookie_that_ends_with_the_browser_by_default_can_be_kept(clock: ManualClock) -> None:
+    ada = Visitor(
+        SessionManager("memory://", SECRET, cookie=CookieOptions(persistent=False), remember="7d", clock=clock)
+    )
+    with ada.request() as session:
+        session["user"] = "ada"
+    assert "Max-Age" not in set_cookie(ada)
+    with ada.request() as session:
+        session.remember()
+    assert "Max-Age=" in set_cookie(ada)
+
+
+def test_what_it_takes_is_said() -> None:
+    session = SessionManager("memory://", SECRET).open()
+    with pytest.raises(SessionError, match='remember="30d"'):
+        session.remember(days=30)
+    session.remember(days=0)  # that it can do
+    session = SessionManager("memory://", SECRET, remember="30d").open()
+    for bad in (-1, float("nan"), float("inf"), True, "30"):
+        with pytest.raises(SessionError, match="days must be"):
+            session.remember(days=bad)  # type: ignore[arg-type]
+
+
+def test_a_limit_of_all_sessions_limits_it_too(clock: ManualClock) -> None:
+    ada = Visitor(SessionManager("memory://", SECRET, remember="30d", max_lifetime="2d", clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+        session.remember()
+    assert f"Max-Age={2 * DAY}" in set_cookie(ada)
+
+
+# --- requests that do not count as use ---
+
+
+def test_polling_keeps_no_session_alive(ada: Visitor, make_manager: Make, clock: ManualClock) -> None:
+    ada.manager = make_manager()
+    for _ in range(12):
+        clock.advance(100)
+        read(ada, touch=False)
+        assert not set_cookie(ada)
+    assert read(ada) == {}
+
+
+def test_what_polling_writes_ends_when_the_session_would_have(
+    ada: Visitor, make_manager: Make, clock: ManualClock
+) -> None:
+    ada.manager = make_manager()
+    for _ in range(12):
+        clock.advance(100)
+        session = ada.manager.open(ada.cookie or "", asynchronous=ada.runner is not None)
+        ada.do(session, "load", touch=False)
+        session.update(lambda data: {"polls": data.get("polls", 0) + 1})
+        ada.manager.commit(session)
+    clock.advance(100)
+    assert "user" not in read(ada)
+
+
+def test_too_late_is_said(clock: ManualClock) -> None:
+    ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    with ada.request() as session, pytest.raises(SessionError, match="touch=False comes too late"):
+        session.load(touch=False)
+
+
+def test_polling_costs_a_read(clock: ManualClock) -> None:
+    driver = CountingDriver(open_driver("memory://", clock=clock))
+    ada = Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    clock.advance(1000)
+    driver.reset()
+    read(ada, touch=False)
+    assert len(driver.calls) == 1
+
+
+# --- age ---
+
+
+@pytest.mark.needs("swap")
+def test_the_age_survives_a_login_and_the_age_of_the_login_does_not(make_manager: Make, clock: ManualClock) -> None:
+    ada = Visitor(make_manager(rotate_every=600, max_lifetime="1d"))
+    with ada.request() as session:
+        assert (session.age, session.auth_age) == (0, 0)
+        session["theme"] = "dark"
+    clock.advance(100)
+    with ada.request() as session:
+        assert (session.age, session.auth_age) == (100, 100)
+        session["user"] = "ada"
+    for _ in range(2):
+        clock.advance(700)  # time rotates the id, which is no login
+        with ada.request():
+            pass
+    with ada.request() as session:
+        assert (session.age, session.auth_age) == (1500, 1400)
