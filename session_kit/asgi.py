@@ -8,7 +8,6 @@ from typing import Any, Literal, Unpack
 
 from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.lifecycle import Lifecycle
 from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, REPLACED
@@ -71,6 +70,7 @@ class SessionMiddleware:
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
         self._eager = load == "auto" and not self.manager.loads_lazily
         self._policy = self.manager.policy
+        self._begin_request = self.manager.begin
         self._instant = self._policy.capabilities.never_blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,7 @@ class SessionMiddleware:
             self._check_outer(scope)
             scope = dict(scope)  # what lies outside keeps its own
 
-        lifecycle = Lifecycle(self._policy, scope["headers"], True)
+        lifecycle = self._begin_request(scope["headers"], True)
         session: Session[Any] = Session(lifecycle)
         scope[KEY] = scope[OURS] = session
 
@@ -149,6 +149,9 @@ class SessionMiddleware:
         outer = scope.get(OURS)
         if outer is not None and outer.lifecycle.policy.cookie.name == name:
             raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
+        header, taken = self._policy.header, None if outer is None else outer.lifecycle.policy.header
+        if header is not None and taken is not None and header.field == taken.field:
+            raise ConfigError(f"two session middlewares read the header {header.name!r}; give one another, header=...")
         if not isinstance(scope[KEY], Session) and self._outer_cookie(scope) == name:
             raise ConfigError(f"another session middleware around this one uses the same cookie {name!r}; {OTHER_NAME}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from session_kit.draft import DictHabits, Draft, Updater
 from session_kit.drivers.support.twins import on_event_loop, run
@@ -136,6 +136,14 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """Whether the store did not answer, so that this empty session stands in and is not saved (`on_error`)."""
         self.loaded()
         return self.lifecycle.unanswered
+
+    @property
+    def transport(self) -> Literal["cookie", "header"]:
+        """What carries this visitor's session. No I/O.
+
+        `"header"`: no page of another site can make a browser send it, so the request needs no CSRF token.
+        """
+        return "cookie" if self.lifecycle.token is None else "header"
 
     @property
     def persistent(self) -> bool | None:
