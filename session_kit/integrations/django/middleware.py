@@ -78,7 +78,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             name = self.manager.policy.cookie.name
             cookies = f"{name}={request.COOKIES.get(name, '')}"
         bare = bare_key(request) if cookies else None
-        return open_session(bare, () if bare else self.manager.credentials(request.META, cookies))
+        return open_session(bare, None if bare else self.manager.credentials(request.META, cookies))
 
     def _is_another(self, request: HttpRequest, store: SessionStore) -> bool:
         """Whether the application has put another session in place of ours, whose key the client does not have.
