@@ -147,11 +147,12 @@ class SessionMiddleware:
         """Refuse to work inside a session middleware whose cookie has the same name."""
         name = self._policy.cookie.name
         outer = scope.get(OURS)
-        if outer is not None and outer.lifecycle.policy.cookie.name == name:
-            raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
-        header, taken = self._policy.header, None if outer is None else outer.lifecycle.policy.header
-        if header is not None and taken is not None and header.field == taken.field:
-            raise ConfigError(f"two session middlewares read the header {header.name!r}; give one another, header=...")
+        if outer is not None:
+            header, theirs = self._policy.header, outer.lifecycle.policy
+            if theirs.cookie.name == name:
+                raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
+            if header is not None and theirs.header is not None and header.field == theirs.header.field:
+                raise ConfigError(f"two session middlewares read the header {header.name!r}; give one another: header=")
         if not isinstance(scope[KEY], Session) and self._outer_cookie(scope) == name:
             raise ConfigError(f"another session middleware around this one uses the same cookie {name!r}; {OTHER_NAME}")
 

@@ -1,4 +1,4 @@
-"""Where a session comes from and what happens to it at the end of a request. Knows cookies, but no framework."""
+"""Where a session comes from and what happens to it at the end of a request. Knows headers, but no framework."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ManagerOptions(TypedDict, total=False):
 
 
 class SessionManager:
-    """Opens sessions from cookies and commits them into response headers. All middleware is a thin layer over it.
+    """Opens sessions from request headers and commits them into response headers. Middleware is a thin layer over it.
 
     store: a URL (`open_store`), an `UnstorageSessionStore`, or any object with the four methods of `SessionStore`.
     secret: signs the cookies; at least 32 bytes. A list rotates secrets: *newest first*, the first signs, all verify.
@@ -243,7 +243,8 @@ class SessionManager:
     ) -> Session[Any]:
         """Return the session of a request. Nothing is verified or loaded before the session is touched.
 
-        cookies: the `Cookie` header of the request, or several, or all its headers as ASGI has them: pairs of bytes.
+        cookies: the `Cookie` header of the request, or several, or all its headers as ASGI has them, pairs of bytes:
+            all, unless the transport is the cookie.
         asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
         session_class: the class to make, for a framework that expects more of a session.
         """
@@ -257,7 +258,7 @@ class SessionManager:
         return session_class(self.begin(headers, asynchronous))
 
     def credentials(self, environ: Mapping[str, Any], cookie: str | None = None) -> Cookies:
-        """What a WSGI request says of its session, for `open`.
+        """What a WSGI request says of its session, for `open`. For middleware.
 
         cookie: the `Cookie` header, if not that of `environ`.
         """
@@ -380,8 +381,8 @@ class SessionManager:
             return [*self._vary]
         token = self.policy.signer.sign(lifecycle.id) if due and lifecycle.id is not None else ""
         header = self.policy.header
-        if header is not None and lifecycle.token is not None:
-            if token.encode() == lifecycle.token:
+        if header is not None and lifecycle.header_token is not None:
+            if token.encode() == lifecycle.header_token:
                 return [*self._vary]
             return [*self._vary, (header.answer, token), NO_STORE]
         cookie = self.policy.cookie
@@ -403,7 +404,7 @@ class SessionManager:
             token = b""
         # Read like the cookie in whose place it stands. Cookies that came beside it are left alone, so that no script
         # of a page is told in a header what an HttpOnly cookie holds.
-        return Lifecycle(policy, policy.cookie.carrying(token) if token else (), asynchronous, token=token)
+        return Lifecycle(policy, policy.cookie.carrying(token) if token else (), asynchronous, header_token=token)
 
     def _is_secure(self, plain_host: str | None) -> bool:
         """Whether the cookie is to be sent with `Secure`, if the options say so."""

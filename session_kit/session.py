@@ -139,11 +139,12 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     @property
     def transport(self) -> Literal["cookie", "header"]:
-        """What carries this visitor's session. No I/O.
+        """What carries the session of this request. No I/O.
 
-        `"header"`: no page of another site can make a browser send it, so the request needs no CSRF token.
+        `"header"`: no page of another site can make a browser send it, but for one that CORS lets in, so that the
+        request needs no CSRF token.
         """
-        return "cookie" if self.lifecycle.token is None else "header"
+        return "cookie" if self.lifecycle.header_token is None else "header"
 
     @property
     def persistent(self) -> bool | None:

@@ -132,7 +132,7 @@ class State(msgspec.Struct, eq=False):
     phase: Phase = AHEAD
     rotates: bool = True  # by itself, when a key of `rotate_on` changes; False where nobody can send the new id
     touched: bool = False  # the application has looked at it
-    token: bytes | None = None  # of a client that sends a header; None: its session is in a cookie
+    header_token: bytes | None = None  # what came in a header; None: the client's session is in a cookie
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
     def __repr__(self) -> str:

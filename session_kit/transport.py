@@ -63,7 +63,7 @@ class TokenHeader:
     @property
     def description(self) -> str:
         """For the documentation of an API: what the header holds."""
-        return f"`{self.value('<token>')}`: what the last response said that had the header `{self.answer}`."
+        return f"`{self.value('<token>')}`, with the token of the last response that had the header `{self.answer}`."
 
     def find(self, headers: CookieHeaders) -> bytes | None:
         """Return the token that a request carries: None without the header, b"" if the header has none.
@@ -75,7 +75,7 @@ class TokenHeader:
         if not tokens:
             return None
         if len(values) > 1 or not (tokens[0] == b"" or _TOKEN.fullmatch(tokens[0])):
-            self._warn(several=len(values) > 1 or re.search(rb"[ ,]", tokens[0]) is not None)
+            self._warn(several=len(values) > 1 or b"," in tokens[0])
             return UNUSABLE
         return tokens[0]
 

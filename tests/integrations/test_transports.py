@@ -34,7 +34,7 @@ from session_kit.testing import session_headers
 from tests.harness.web_servers import FRAMEWORKS, ApiClient, SiteInProcess, WebServer
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
-OWN = {"STORE": "memory://", "TRANSPORT": "header", "HEADER": "X-Session"}
+OWN = {"STORE": "memory://", "TRANSPORT": "both", "HEADER": "X-Session"}
 SITES = [(name, "in process" in FRAMEWORKS[name].ways) for name in FRAMEWORKS]
 
 
@@ -45,7 +45,7 @@ def manager() -> Iterator[SessionManager]:
     manager.close()
 
 
-# --- every framework reads the header by its name, and a client needs to send none for a first visit ---
+# --- every framework reads the header by its name, also if it is empty ---
 
 
 @pytest.mark.parametrize(("name", "in_process"), SITES, ids=FRAMEWORKS)

@@ -34,7 +34,7 @@ def open_session(key: str | None = None, cookies: Cookies | None = None) -> Djan
     session = manager().open(cookies or (), asynchronous=True, session_class=DjangoSession)
     session.lifecycle.rotates = bool(cookies) or "rotate_on" in options()
     if cookies is None:
-        session.lifecycle.token = None  # whatever carried the key, it was no header
+        session.lifecycle.header_token = None  # whatever carried the key, it was no header
     sid = read_key(key)
     if sid is not None:
         session.lifecycle.claim(sid)
