@@ -8,7 +8,6 @@ from typing import Any, Literal, Unpack
 
 from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.lifecycle import Lifecycle
 from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, REPLACED
@@ -71,6 +70,7 @@ class SessionMiddleware:
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
         self._eager = load == "auto" and not self.manager.loads_lazily
         self._policy = self.manager.policy
+        self._begin_request = self.manager.begin
         self._instant = self._policy.capabilities.never_blocks
         self._begin = self._begin_at_once if self._instant else self._abegin
 
@@ -85,7 +85,7 @@ class SessionMiddleware:
             self._check_outer(scope)
             scope = dict(scope)  # what lies outside keeps its own
 
-        lifecycle = Lifecycle(self._policy, scope["headers"], True)
+        lifecycle = self._begin_request(scope["headers"], True)
         session: Session[Any] = Session(lifecycle)
         scope[KEY] = scope[OURS] = session
 
@@ -147,8 +147,12 @@ class SessionMiddleware:
         """Refuse to work inside a session middleware whose cookie has the same name."""
         name = self._policy.cookie.name
         outer = scope.get(OURS)
-        if outer is not None and outer.lifecycle.policy.cookie.name == name:
-            raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
+        if outer is not None:
+            header, theirs = self._policy.header, outer.lifecycle.policy
+            if theirs.cookie.name == name:
+                raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
+            if header is not None and theirs.header is not None and header.field == theirs.header.field:
+                raise ConfigError(f"two session middlewares read the header {header.name!r}; give one another: header=")
         if not isinstance(scope[KEY], Session) and self._outer_cookie(scope) == name:
             raise ConfigError(f"another session middleware around this one uses the same cookie {name!r}; {OTHER_NAME}")
 

@@ -163,6 +163,10 @@ class Cookie:
         seconds = MAX_AGE_LIMIT if max_age is None or max_age > MAX_AGE_LIMIT else max(1, int(max_age))
         return f"{self.name}={value}; Max-Age={seconds}; {attributes}"
 
+    def carrying(self, value: bytes) -> CookieHeaders:
+        """The headers of a request that has this cookie and no other."""
+        return ((b"cookie", self._begin + value),)
+
     def delete_header(self, *, secure: bool = True) -> str:
         """Return the header that deletes the cookie: the same attributes, or a browser deletes something else."""
         attributes = self._attributes if secure else self._insecure

@@ -1,11 +1,12 @@
-"""Where a session comes from and what happens to it at the end of a request. Knows cookies, but no framework."""
+"""Where a session comes from and what happens to it at the end of a request. Knows headers, but no framework."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.codec import Codec, CodecName, make_codec
@@ -20,6 +21,7 @@ from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, Phase
 from session_kit.store import SessionStore, UnstorageSessionStore, chooses_codec, open_store
+from session_kit.transport import AUTHORIZATION, Transport, token_header
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
@@ -33,6 +35,8 @@ VARY = ("Vary", "Cookie")
 """The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1)."""
 NO_SHARED_COOKIE = ("Cache-Control", 'no-cache="Set-Cookie"')
 """A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4)."""
+NO_STORE = ("Cache-Control", "no-store")
+"""No cache may keep an answer that holds a token (RFC 6749, section 5.1)."""
 
 FROM_ELSEWHERE = {
     **dict.fromkeys(
@@ -74,13 +78,15 @@ class ManagerOptions(TypedDict, total=False):
     data_type: type[Any] | None
     upgrade: Upgrade | None
     codec: Codec | CodecName | None
+    transport: Transport
+    header: str
     max_sessions: int | None
     when_full: WhenFull
     clock: Callable[[], float]
 
 
 class SessionManager:
-    """Opens sessions from cookies and commits them into response headers. All middleware is a thin layer over it.
+    """Opens sessions from request headers and commits them into response headers. Middleware is a thin layer over it.
 
     store: a URL (`open_store`), an `UnstorageSessionStore`, or any object with the four methods of `SessionStore`.
     secret: signs the cookies; at least 32 bytes. A list rotates secrets: *newest first*, the first signs, all verify.
@@ -115,6 +121,10 @@ class SessionManager:
     upgrade: given the data of a record that does not fit (a dict), returns data that does. Default None.
     codec: `"json"`, `"json-lenient"`, `"json-tagged"` or a `Codec`, as for `UnstorageSessionStore`, in place of the
         store's. Default None: the store's, which refuses what JSON would change unless it is told otherwise.
+    transport: what carries the session. `"cookie"` (default), `"header"` for mobile apps and clients of an API, or
+        `"both"`: a request that has the header is answered in the header, and its cookies are not looked at.
+    header: of requests, `"Authorization"` (default: `Authorization: Session <token>`, answered by `Session: <token>`)
+        or a name of your own, for both ways, whose value is the token.
     max_sessions: how many sessions a user may have at a time, of those that `bind` has filed. Default None, no limit.
     when_full: what a login does that is one too many: `"end_oldest"` (default) ends the session that was begun first,
         `"refuse"` raises `TooManySessions` when the login is saved.
@@ -153,12 +163,15 @@ class SessionManager:
         data_type: type[Any] | None = None,
         upgrade: Upgrade | None = None,
         codec: Codec | CodecName | None = None,
+        transport: Transport = "cookie",
+        header: str = AUTHORIZATION,
         max_sessions: int | None = None,
         when_full: WhenFull = "end_oldest",
         clock: Callable[[], float] = time.time,
     ) -> None:
         named = Cookie(name, cookie)
         signer = Signer(secret, name)
+        carrier = token_header(transport, header)
         functions = {"generate": generate, "generate_id": generate_id, "on_event": on_event, "upgrade": upgrade}
         for option, value in (functions | {"clock": clock}).items():
             if value is not None and not callable(value):
@@ -194,6 +207,7 @@ class SessionManager:
             plain,
             cookie=named,
             signer=signer,
+            header=carrier,
             clock=clock,
             generate=generate,
             generate_id=generate_id if generate_id is random_name else lambda: check_id(generate_id()),
@@ -213,6 +227,12 @@ class SessionManager:
         )
         if every is not None and not self.policy.swaps:
             raise ConfigError(f"rotate_every needs a store that can write on a condition, which {plain!r} cannot")
+        self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)
+        """Begins a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
+        self._vary: Headers = [VARY]
+        if carrier is not None:
+            self.begin = self._begin
+            self._vary = [*([] if carrier.alone else self._vary), ("Vary", carrier.name)]
         if data_type is not None:
             self._check_type(data_type)
 
@@ -247,18 +267,31 @@ class SessionManager:
     ) -> Session[Any]:
         """Return the session of a request. Nothing is verified or loaded before the session is touched.
 
-        cookies: the `Cookie` header of the request, or several, or all its headers as ASGI has them: pairs of bytes.
+        cookies: the `Cookie` header of the request, or several, or all its headers as ASGI has them, pairs of bytes:
+            all, unless the transport is the cookie.
         asynchronous: made by async code; its blocking methods then refuse to run on the event loop.
         session_class: the class to make, for a framework that expects more of a session.
         """
-        if isinstance(cookies, str):
-            cookies = cookies.encode(errors="replace")  # a cookie of ours is plain ASCII
         headers: CookieHeaders
         if isinstance(cookies, bytes):
             headers = ((b"cookie", cookies),)
+        elif isinstance(cookies, str):
+            headers = ((b"cookie", cookies.encode(errors="replace")),)  # a cookie of ours is plain ASCII
         else:
             headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in cookies]
-        return session_class(Lifecycle(self.policy, headers, asynchronous))
+        return session_class(self.begin(headers, asynchronous))
+
+    def credentials(self, environ: Mapping[str, Any], cookie: str | None = None) -> Cookies:
+        """What a WSGI request says of its session, for `open`. For middleware.
+
+        cookie: the `Cookie` header, if not that of `environ`.
+        """
+        # WSGI hands header values over as text decoded by latin-1 (PEP 3333).
+        cookies = (environ.get("HTTP_COOKIE", "") if cookie is None else cookie).encode("latin-1", "replace")
+        header = self.policy.header
+        if header is None or header.wsgi_key not in environ:
+            return cookies
+        return [cookies, *header.pairs([environ[header.wsgi_key]])]
 
     def commit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
@@ -369,15 +402,33 @@ class SessionManager:
             return []
         due = lifecycle.cookie_is_due()
         if not due and not lifecycle.destroyed:
-            return [VARY]
+            return [*self._vary]
+        token = self.policy.signer.sign(lifecycle.id) if due and lifecycle.id is not None else ""
+        header = self.policy.header
+        if header is not None and lifecycle.header_token is not None:
+            if token.encode() == lifecycle.header_token:
+                return [*self._vary]
+            return [*self._vary, (header.answer, token), NO_STORE]
         cookie = self.policy.cookie
         secure = plain_host is None or self._is_secure(plain_host())
-        if due and lifecycle.id is not None:
-            token = self.policy.signer.sign(lifecycle.id)
+        if token:
             value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent, secure=secure)
         else:
             value = cookie.delete_header(secure=secure)
-        return [VARY, ("Set-Cookie", value), NO_SHARED_COOKIE]
+        return [*self._vary, ("Set-Cookie", value), NO_SHARED_COOKIE]
+
+    def _begin(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
+        """Begin a request that may have its token in a header."""
+        policy, header = self.policy, self.policy.header
+        assert header is not None  # noqa: S101
+        token = header.find(headers)
+        if token is None:
+            if not header.alone:
+                return Lifecycle(policy, headers, asynchronous)
+            token = b""
+        # Read like the cookie in whose place it stands. Cookies that came beside it are left alone, so that no script
+        # of a page is told in a header what an HttpOnly cookie holds.
+        return Lifecycle(policy, policy.cookie.carrying(token) if token else (), asynchronous, header_token=token)
 
     def _is_secure(self, plain_host: str | None) -> bool:
         """Whether the cookie is to be sent with `Secure`, if the options say so."""

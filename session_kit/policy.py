@@ -19,6 +19,7 @@ from session_kit.plain_store import PlainStore
 from session_kit.record import Notes, hash_id, join_id, random_id, random_name, random_token
 from session_kit.schema import Schema, TypedDraft
 from session_kit.store import UnstorageSessionStore
+from session_kit.transport import TokenHeader
 
 log = logging.getLogger("session_kit")
 
@@ -83,6 +84,7 @@ class Policy:
         *,
         cookie: Cookie,
         signer: Signer,
+        header: TokenHeader | None,
         clock: Callable[[], float],
         generate: Callable[[], Any] | None,
         generate_id: Callable[[], str],
@@ -110,6 +112,7 @@ class Policy:
         self._warned = False
         self.cookie = cookie
         self.signer = signer
+        self.header = header
         self.clock = clock
         self.generate = generate
         self.make_id: Callable[[], str] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from session_kit.draft import DictHabits, Draft, Updater
 from session_kit.drivers.support.twins import on_event_loop, run
@@ -153,6 +153,15 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """Whether the store did not answer, so that this empty session stands in and is not saved (`on_error`)."""
         self.loaded()
         return self.lifecycle.unanswered
+
+    @property
+    def transport(self) -> Literal["cookie", "header"]:
+        """What carries the session of this request. No I/O.
+
+        `"header"`: no page of another site can make a browser send it, but for one that CORS lets in, so that the
+        request needs no CSRF token.
+        """
+        return "cookie" if self.lifecycle.header_token is None else "header"
 
     @property
     def persistent(self) -> bool | None:

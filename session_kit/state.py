@@ -145,6 +145,7 @@ class State(msgspec.Struct, eq=False):
     rotates: bool = True  # by itself, at a login and by time; False where nobody can send the new id
     counts: bool = True  # as use
     touched: bool = False  # the application has looked at it
+    header_token: bytes | None = None  # what came in a header; None: the client's session is in a cookie
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
     def __repr__(self) -> str:

@@ -61,8 +61,7 @@ class SessionMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if KEY in environ:
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
-        # WSGI hands header values over as text decoded by latin-1 (PEP 3333).
-        session = self.manager.open(environ.get("HTTP_COOKIE", "").encode("latin-1"))
+        session = self.manager.open(self.manager.credentials(environ))
         environ[KEY] = session
         response = _Response(self.manager, session, start_response, partial(plain_host_of, environ))
         try:

@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
+from session_kit.manager import Cookies, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import Phase
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -78,8 +78,7 @@ async def get_session(request: web.BaseRequest) -> Session[Any]:
 @web.middleware
 async def _middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     manager = request.config_dict[MANAGER]
-    cookies = [value.encode("utf-8", "surrogateescape") for value in request.headers.getall("Cookie", ())]
-    session = request[KEY] = manager.open(cookies, asynchronous=True)
+    session = request[KEY] = manager.open(_credentials(request, manager), asynchronous=True)
     lifecycle = session.lifecycle
     try:
         try:
@@ -106,6 +105,12 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
     except BaseException:  # the answer is aiohttp's 500
         manager.revert(session)
         raise
+
+
+def _credentials(request: web.Request, manager: SessionManager) -> Cookies:
+    headers, header = request.headers, manager.policy.header
+    cookies = [value.encode("utf-8", "surrogateescape") for value in headers.getall("Cookie", ())]
+    return cookies if header is None else [*cookies, *header.pairs(headers.getall(header.name, ()))]
 
 
 async def _end(request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:

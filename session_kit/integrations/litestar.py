@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Literal, Unpack
 
 from click import Group
@@ -12,6 +13,7 @@ from litestar.exceptions import ServiceUnavailableException
 from litestar.exceptions.responses import create_exception_response
 from litestar.middleware import AbstractMiddleware, DefineMiddleware
 from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import CLIPlugin, InitPlugin
 
 from session_kit import asgi
@@ -41,7 +43,8 @@ class SessionKit(InitPlugin, CLIPlugin):
     `request.set_session(...)` replaces the data, `request.clear_session()` destroys the session, both when the response
     begins; `request.get_session_id()` is its id, unless the application has a `request_class` of its own. A handler
     that returns the session returns its data. An answer with status 500 stores nothing. A store that does not answer is
-    a 503, for which an application may have its own handler of `DriverUnavailable`.
+    a 503, for which an application may have its own handler of `DriverUnavailable`. Where a header carries the session,
+    the OpenAPI schema has a security scheme `session`: `@get(..., security=[{"session": []}])` shows a lock.
 
     >>> from litestar import Litestar, Request, get
     >>> @get("/")
@@ -92,7 +95,20 @@ class SessionKit(InitPlugin, CLIPlugin):
         app_config.websocket_class = app_config.websocket_class or SessionWebSocket
         app_config.exception_handlers.setdefault(DriverUnavailable, _say_unavailable)
         app_config.on_shutdown.append(self.manager.aclose)
+        self._describe(app_config)
         return app_config
+
+    def _describe(self, app_config: AppConfig) -> None:
+        """Let handlers say `security=[{"session": []}]` where a header carries the session."""
+        header = self.manager.policy.header
+        if header is None or app_config.openapi_config is None:
+            return
+        scheme = SecurityScheme(
+            type="apiKey", name=header.name, security_scheme_in="header", description=header.description
+        )
+        config = app_config.openapi_config = copy(app_config.openapi_config)
+        given = config.components if isinstance(config.components, list) else [config.components]
+        config.components = [Components(security_schemes={"session": scheme}), *given]
 
 
 # A session middleware of Litestar's kind, because its FlashPlugin asks for one.

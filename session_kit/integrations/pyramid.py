@@ -136,7 +136,7 @@ def session_factory(
     chosen = choose_manager("session_factory", manager, store, secret, **options)
 
     def factory(request: Any) -> PyramidSession:
-        session = chosen.open(_cookies(request), session_class=PyramidSession)
+        session = chosen.open(chosen.credentials(request.environ, _cookies(request)), session_class=PyramidSession)
         host = partial(_plain_host, request.environ)
 
         def commit(request: Any, response: Any) -> None:
@@ -168,12 +168,11 @@ def session_factory(
     return factory
 
 
-def _cookies(request: Any) -> bytes:
-    """The `Cookie` header of a request; of a `DummyRequest`, which has none, made of its cookies."""
-    header = request.environ.get("HTTP_COOKIE")
-    if header is None and "REQUEST_METHOD" not in request.environ:
-        header = "; ".join(f"{name}={value}" for name, value in request.cookies.items())
-    return (header or "").encode("latin-1", "replace")
+def _cookies(request: Any) -> str | None:
+    """Of a `DummyRequest`, which has no `Cookie` header, one made of its cookies."""
+    if {"HTTP_COOKIE", "REQUEST_METHOD"} & request.environ.keys():
+        return None
+    return "; ".join(f"{name}={value}" for name, value in request.cookies.items())
 
 
 def _plain_host(environ: dict[str, Any]) -> str | None:

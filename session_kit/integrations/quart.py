@@ -81,7 +81,10 @@ class QuartSessions(SessionInterface):
         show_in_templates(app, quart.session)
 
     async def open_session(self, app: Quart, request: Any) -> FlaskSession:  # type: ignore[override]  # no dict
-        cookies = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
+        header = self._manager.policy.header
+        cookies: list[Any] = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
+        if header is not None:
+            cookies += header.pairs(request.headers.getlist(header.name))
         session = self._manager.open(cookies, asynchronous=True, session_class=FlaskSession)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
         if isinstance(request, Websocket):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_kit.testing.clock import ManualClock
-from session_kit.testing.cookies import session_cookies
+from session_kit.testing.cookies import session_cookies, session_headers
 from session_kit.testing.face import Face
 from session_kit.testing.faults import CountingDriver, FaultyDriver, WrappedDriver
 from session_kit.testing.schedule import Schedule, SteppedDriver, explore, replay
@@ -30,6 +30,7 @@ __all__ = [
     "explore",
     "replay",
     "session_cookies",
+    "session_headers",
 ]
 
 

@@ -1,4 +1,4 @@
-"""A visitor who has a session already: the cookies of one, for the test client of any framework."""
+"""A visitor who has a session already: the cookies or the headers of one, for the test client of any framework."""
 
 from __future__ import annotations
 
@@ -21,14 +21,37 @@ def session_cookies(app: Any, data: Mapping[str, Any] | None = None, /, **values
     >>> manager.open("; ".join(map("=".join, cookies.items())))["user"]
     'ada'
     """
+    policy = manager_of(app).policy
+    if policy.header is not None and policy.header.alone:
+        raise LookupError("this application takes no cookies; its sessions come in a header: session_headers")
+    return {policy.cookie.name: _token(app, {**(data or {}), **values})}
+
+
+def session_headers(app: Any, data: Mapping[str, Any] | None = None, /, **values: Any) -> dict[str, str]:
+    """`session_cookies` for an application whose sessions come in a header (`transport="header"` or `"both"`).
+
+    >>> manager = SessionManager(
+    ...     "memory://", secret="N3w-secret-of-at-least-32-characters!", transport="header", header="X-Session"
+    ... )
+    >>> headers = session_headers(manager, user="ada")
+    >>> manager.open([(b"x-session", headers["X-Session"].encode())])["user"]
+    'ada'
+    """
+    header = manager_of(app).policy.header
+    if header is None:
+        raise LookupError("this application takes its sessions from cookies alone: session_cookies")
+    return {header.name: header.value(_token(app, {**(data or {}), **values}))}
+
+
+def _token(app: Any, data: Mapping[str, Any]) -> str:
+    """Store a session and return its signed id."""
     manager = manager_of(app)
-    session = manager.open().update(data or {}, **values)
-    headers = dict(manager.commit(session))
+    session = manager.open().update(data)
+    manager.commit(session)
     manager.finish(session)
-    if "Set-Cookie" not in headers:
+    if session.is_new:
         raise ValueError("a session without data is not stored and has no cookie; put something into it")
-    name, _, value = headers["Set-Cookie"].partition(";")[0].partition("=")
-    return {name: value}
+    return manager.policy.signer.sign(session.id)
 
 
 def manager_of(app: Any) -> SessionManager:

@@ -305,6 +305,42 @@ class Browser:
         return _answer(self.get("/read", key=key))["value"]
 
 
+class ApiClient:
+    """A client without cookies: it sends what the last response said in the header `Session`, at first nothing.
+
+    It keeps no cookie, but notes each that it is sent.
+
+    Parameters:
+        header: that the application reads in place of `Authorization`.
+    """
+
+    def __init__(self, site: Site, token: str = "", header: str | None = None) -> None:
+        self.token = token
+        self._header = header
+        self.cookies: list[str] = []
+        # Never closed: the connections belong to the site.
+        self._client = httpx.Client(transport=site.transport, base_url=site.url, timeout=20)
+
+    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, **query: str) -> httpx.Response:
+        own = {self._header: self.token} if self._header else {"authorization": f"Session {self.token}".strip()}
+        sent = {**own, **(headers or {})}
+        response = self._client.request(method, path, params=query, headers=sent)
+        self._client.cookies.clear()
+        self.cookies += response.headers.get_list("set-cookie")
+        self.token = response.headers.get(self._header or "session", self.token)
+        return response
+
+    def do(self, path: str, **query: str) -> httpx.Response:
+        """POST, which must succeed; returns the response."""
+        response = self.request("POST", path, **query)
+        _answer(response)
+        return response
+
+    def read(self, key: str) -> Any:
+        """The value of `key` in the session, or None."""
+        return _answer(self.request("GET", "/read", key=key))["value"]
+
+
 def _answer(response: httpx.Response) -> Any:
     assert response.status_code == 200, f"{response.request.url.path}: {response.status_code} {response.text[:500]}"
     return response.json()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,21 @@ import pytest
 
 from tests.harness.relay import Relay, wanted
 from tests.harness.servers import Valkey, wait_until
-from tests.harness.web_servers import COOKIE, FRAMEWORKS, Browser, Site, SiteInProcess, WebServer, slow_write, together
+from tests.harness.web_servers import (
+    COOKIE,
+    FRAMEWORKS,
+    ApiClient,
+    Browser,
+    Site,
+    SiteInProcess,
+    WebServer,
+    slow_write,
+    together,
+)
 
 STORES = ("memory", "disk", "valkey")
 SITES = [(name, way, store) for name in FRAMEWORKS for way in FRAMEWORKS[name].ways for store in STORES]
+SITES_WITH_BOTH = [(name, way, "memory") for name in FRAMEWORKS for way in FRAMEWORKS[name].ways]
 GRACE = 10  # seconds, the default of `rotation_grace`
 
 cookie = pytest.mark.feature("cookie")
@@ -30,16 +42,17 @@ logout = pytest.mark.feature("logout")
 failure = pytest.mark.feature("failing handler")
 flash = pytest.mark.feature("flash")
 streaming = pytest.mark.feature("streaming")
+header = pytest.mark.feature("header")
 
 
 @pytest.fixture(scope="module")
-def start(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, str, str]], Any]:
-    def start(which: tuple[str, str, str]) -> Site:
+def start(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    def start(which: tuple[str, str, str], **environment: str) -> Site:
         name, way, store = which
         folder = tmp_path_factory.mktemp(name)
         url = {"memory": "memory://", "disk": f"disk://{folder}/store", "valkey": valkey.url}[store]
         make = SiteInProcess if way == "in process" else WebServer
-        return make(FRAMEWORKS[name], {"STORE": url}, folder)
+        return make(FRAMEWORKS[name], {"STORE": url, **environment}, folder)
 
     return start
 
@@ -55,6 +68,29 @@ def site(request: pytest.FixtureRequest, servers: Relay, start: Callable[[Any], 
     which = request.param
     with start(which) if which[1] == "in process" else servers.server(which) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def servers_with_both(request: pytest.FixtureRequest, start: Callable[..., Any]) -> Iterator[Relay]:
+    keys = [which for which in wanted(request, "site_with_both") if which[1] != "in process"]
+    with Relay(partial(start, TRANSPORT="both"), keys) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module", params=SITES_WITH_BOTH, ids="-".join)
+def site_with_both(
+    request: pytest.FixtureRequest, servers_with_both: Relay, start: Callable[..., Site]
+) -> Iterator[Site]:
+    """One with cookies and with the header `Authorization`."""
+    which = request.param
+    in_process = which[1] == "in process"
+    with start(which, TRANSPORT="both") if in_process else servers_with_both.server(which) as site:
+        yield site
+
+
+@pytest.fixture
+def client(site_with_both: Site) -> ApiClient:
+    return ApiClient(site_with_both)
 
 
 @pytest.fixture
@@ -397,3 +433,92 @@ def test_a_late_write_that_cannot_be_kept_is_not_lost_in_silence(browser: Browse
         browser.provoke("GET", "/stream", key="late", value="value")
     assert browser.cookie is None
     wait_until(lambda: "SessionError" in site.log()[before:], "the error in the log")
+
+
+# --- the header in place of the cookie ---
+
+
+@header
+def test_a_client_with_the_header_never_gets_a_cookie(client: ApiClient) -> None:
+    assert client.read("user") is None
+    assert client.token == ""
+    client.do("/write", key="user", value="ada")
+    first = client.token
+    assert client.read("user") == "ada"
+    client.do("/rotate")
+    assert client.token not in ("", first)
+    assert client.read("user") == "ada"
+    client.do("/logout")
+    assert client.token == ""
+    assert client.read("user") is None
+    assert client.cookies == []
+
+
+@header
+def test_no_cache_keeps_a_token_and_a_token_is_told_once(client: ApiClient) -> None:
+    response = client.do("/write", key="user", value="ada")
+    assert "no-store" in response.headers["cache-control"]
+    assert "set-cookie" not in response.headers["cache-control"].lower()
+    response = client.do("/write", key="theme", value="dark")
+    assert "session" not in response.headers
+    vary = response.headers["vary"].lower()
+    assert "cookie" in vary
+    assert "authorization" in vary
+
+
+@header
+def test_an_old_token_sees_nothing_and_does_not_replace_the_new_one(client: ApiClient, site_with_both: Site) -> None:
+    client.do("/write", key="theme", value="dark")
+    late = ApiClient(site_with_both, client.token)
+    client.do("/write", key="user", value="ada")  # a login
+    assert late.read("theme") is None
+    old = late.token
+    late.do("/write", key="page", value="1")
+    assert late.token == old
+    site_with_both.advance(GRACE + 1)
+    assert late.read("user") is None
+    assert (client.read("user"), client.read("theme"), client.read("page")) == ("ada", "dark", None)
+
+
+@header
+def test_after_a_logout_the_old_token_is_dead(client: ApiClient, site_with_both: Site) -> None:
+    client.do("/write", key="user", value="ada")
+    thief = ApiClient(site_with_both, client.token)
+    client.do("/logout")
+    assert thief.read("user") is None
+
+
+@header
+def test_a_cookie_beside_the_header_is_left_alone(client: ApiClient, site_with_both: Site) -> None:
+    browser = Browser(site_with_both)
+    browser.write("user", "ada")
+    held = {"cookie": f"{COOKIE}={browser.cookie}"}
+    # A script of the page cannot read the cookie, and is not to be told what is in it.
+    for token in ("", "forged.signature"):
+        script = ApiClient(site_with_both, token)
+        assert script.request("GET", "/read", held, key="user").json() == {"value": None}
+        script.request("POST", "/rotate", held)
+        assert script.token == token
+    assert browser.read("user") == "ada"
+    client.do("/write", key="user", value="eve")
+    assert client.request("GET", "/read", held, key="user").json() == {"value": "eve"}
+
+
+@header
+@pytest.mark.parametrize("scheme", ["Basic YWRhOnNlY3JldA==", "Bearer abc.def.ghi", "Sessions x", ""])
+def test_other_authentication_leaves_the_cookie_alone(client: ApiClient, site_with_both: Site, scheme: str) -> None:
+    browser = Browser(site_with_both)
+    browser.write("user", "ada")
+    headers = {"authorization": scheme, "cookie": f"{COOKIE}={browser.cookie}"}
+    assert client.request("GET", "/read", headers, key="user").json() == {"value": "ada"}
+
+
+@header
+@pytest.mark.parametrize("value", ["Session {0}, Session {0}", "Session {0} {0}", "Session {0},{0}"])
+def test_what_is_not_one_token_opens_nothing_and_ends_nothing(client: ApiClient, value: str) -> None:
+    client.do("/write", key="user", value="ada")
+    sent = {"authorization": value.format(client.token)}
+    response = client.request("GET", "/read", sent, key="user")
+    assert (response.status_code, response.json()) == (200, {"value": None})
+    assert "session" not in response.headers
+    assert client.read("user") == "ada"

@@ -39,6 +39,9 @@ def check_settings(**_: Any) -> list[Any]:
     if shared and not (is_told("SESSION_ENGINE") and issubclass(engine(), SessionStore)):
         hint = f'The test client, clearsessions and Channels go by it: SESSION_ENGINE = "{ENGINE}".'
         found.append(Warning("SESSION_ENGINE is not ours", hint=hint, obj="SESSION_ENGINE", id="session_kit.W001"))
+    if not shared and made.policy.header is not None:
+        hint = f"Put {OURS} in the place of Django's middleware, which reads and sets a cookie only."
+        found.append(Warning("no middleware reads the header", hint=hint, obj="SESSION_KIT", id="session_kit.W005"))
     if shared and "name" in options() and made.policy.cookie.name != conf.settings.SESSION_COOKIE_NAME:
         hint = "Django's test client and packages go by SESSION_COOKIE_NAME: set that instead."
         found.append(Warning("the cookie has two names", hint=hint, obj="SESSION_KIT", id="session_kit.W002"))

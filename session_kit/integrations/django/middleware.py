@@ -78,7 +78,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             name = self.manager.policy.cookie.name
             cookies = f"{name}={request.COOKIES.get(name, '')}"
         bare = bare_key(request) if cookies else None
-        return open_session(bare, () if bare else cookies.encode("latin-1", "replace"))
+        return open_session(bare, None if bare else self.manager.credentials(request.META, cookies))
 
     def _is_another(self, request: HttpRequest, store: SessionStore) -> bool:
         """Whether the application has put another session in place of ours, whose key the client does not have.
@@ -114,10 +114,14 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         for name, value in headers:
             if name == "Vary":
                 patch_vary_headers(response, (value,))
-            elif name == "Cache-Control":
-                patch_cache_control(response, no_cache='"Set-Cookie"')
-            else:
+            elif name == "Set-Cookie":
                 put_cookie(response, value)
+            elif name != "Cache-Control":
+                response.headers[name] = value
+            elif value == "no-store":
+                patch_cache_control(response, no_store=True)
+            else:
+                patch_cache_control(response, no_cache='"Set-Cookie"')
         if response.streaming:
             response._resource_closers.append(functools.partial(self._finish, store))
         else:

@@ -24,15 +24,17 @@ class DjangoSession(Session[Any]):
         return super().persistent if expiry is None else expiry != 0
 
 
-def open_session(key: str | None = None, cookies: Cookies = ()) -> DjangoSession:
+def open_session(key: str | None = None, cookies: Cookies | None = None) -> DjangoSession:
     """Return the session of an id (`name~token`), of the signed value of a cookie, or of the cookies of a request.
 
     One that is opened by a key gets no new id by itself when somebody logs in: nobody may be there to send it. Django's
     `login` asks for one (`cycle_key`).
     """
     # On an event loop it is to be used by the methods with an `a`; anywhere else by either.
-    session = manager().open(cookies, asynchronous=True, session_class=DjangoSession)
+    session = manager().open(cookies or (), asynchronous=True, session_class=DjangoSession)
     session.lifecycle.rotates = bool(cookies) or "rotate_on" in options()
+    if cookies is None:
+        session.lifecycle.header_token = None  # whatever carried the key, it was no header
     sid = read_key(key)
     if sid is not None:
         session.lifecycle.claim(sid)

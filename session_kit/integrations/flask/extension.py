@@ -99,8 +99,7 @@ class FlaskSessions(SessionInterface):
         show_in_templates(app, flask.session)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # type: ignore[override]  # no dict
-        cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
-        return self._manager.open(cookies, session_class=FlaskSession)
+        return self._manager.open(self._manager.credentials(request.environ), session_class=FlaskSession)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         if session.lifecycle.phase is Phase.REPLACED:

@@ -25,6 +25,8 @@ def options_from(environment: Mapping[str, str]) -> dict[str, Any]:
         STORE: the URL of the store. Default `memory://`.
         SECRET: signs the cookies. Default: the same for all tests.
         ON_ERROR: what an outage of the store means. Default: the default of `SessionManager`.
+        TRANSPORT: what carries the session. Default: the default of `SessionManager`.
+        HEADER: that carries it. Default: the default of `SessionManager`.
         CLOCK: path of a file with the seconds by which the clock of the application is ahead. Default: it is right.
     """
     options: dict[str, Any] = {
@@ -34,6 +36,9 @@ def options_from(environment: Mapping[str, str]) -> dict[str, Any]:
     }
     if "ON_ERROR" in environment:
         options["on_error"] = environment["ON_ERROR"]
+    for name in ("transport", "header"):
+        if name.upper() in environment:
+            options[name] = environment[name.upper()]
     if "CLOCK" in environment:
         ahead = Path(environment["CLOCK"])
         options["clock"] = lambda: time.time() + float(ahead.read_text())

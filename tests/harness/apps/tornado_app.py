@@ -17,8 +17,8 @@ class SessionHandler(RequestHandler):
 
     def initialize(self, manager: SessionManager) -> None:
         self.manager = manager
-        cookies = [value.encode("latin-1") for value in self.request.headers.get_list("Cookie")]
-        self.session: Session[Any] = manager.open(cookies, asynchronous=True)
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.request.headers.get_all()]
+        self.session: Session[Any] = manager.open(headers, asynchronous=True)
 
     async def commit(self) -> None:
         for name, value in await self.manager.acommit(self.session, self.get_status()):
