@@ -501,6 +501,15 @@ def test_in_many_orders_of_two_requests_the_list_is_right_and_what_was_revoked_i
     assert try_pairs(PAIRS, swaps=True, network=False, sample=40) > 4000
 
 
+def test_in_many_orders_as_time_rotates_the_ids() -> None:
+    assert try_pairs(PAIRS, swaps=True, network=False, sample=20, rotate_every=300) > 2000
+
+
+@pytest.mark.slow
+def test_in_many_more_orders_as_time_rotates_the_ids() -> None:
+    assert try_pairs(PAIRS, swaps=True, network=True, sample=60, rotate_every=300) > 5000
+
+
 @pytest.mark.slow
 def test_in_many_more_orders_of_two_requests() -> None:
     assert try_pairs(PAIRS, swaps=True, network=False, sample=100) > 10_000
