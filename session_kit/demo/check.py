@@ -304,7 +304,9 @@ class Check:
                 page, other = phone.send("/login", name="Ada"), visitor.look()
                 expect(page.this_device == "Safari on iPhone", f"the second one is called {page.this_device!r}")
                 expect(list(page.other_devices) == ["Firefox on Linux"], f"it lists {list(page.other_devices)}")
-                expect(list(other.other_devices) == ["Safari on iPhone"], f"the first lists {list(other.other_devices)}")
+                expect(
+                    list(other.other_devices) == ["Safari on iPhone"], f"the first lists {list(other.other_devices)}"
+                )
             with self.step("Ended from the first device, it is out at its next click"):
                 left = visitor.send("/devices/end", handle=other.other_devices["Safari on iPhone"])
                 expect(left.other_devices == {}, f"the first still lists {list(left.other_devices)}")
