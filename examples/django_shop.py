@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path
 from django.views.decorators.http import require_POST
+
 from shared import COOKIE, FOLDER, PRODUCTS, SECRET, STORE, device, one_more, page
 
 settings.configure(

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
+
 from session_kit.integrations.fastapi import Session, SessionMiddleware, use_session
 from shared import COOKIE, FOLDER, PRODUCTS, SECRET, STORE, device, page
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flask import Flask, abort, flash, get_flashed_messages, redirect, render_template, request
+from werkzeug.wrappers import Response
+
 from session_kit.integrations.flask import SessionKit, session  # flask.session, typed
 from shared import COOKIE, FOLDER, PRODUCTS, SECRET, STORE, device, one_more, page
-from werkzeug.wrappers import Response
 
 app = Flask(__name__, template_folder=str(FOLDER))
 app.secret_key = SECRET

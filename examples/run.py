@@ -27,13 +27,14 @@ def main() -> None:
         shops = []
         for port, (name, command) in enumerate(COMMANDS.items(), first):
             words = [sys.executable, *command.split(), str(port)]
-            shop = subprocess.Popen(words, cwd=FOLDER, env={**os.environ, **shared})
+            shop = subprocess.Popen(words, cwd=FOLDER, env={**os.environ, **shared})  # noqa: S603  # no shell
             stack.callback(shop.wait)
             stack.callback(shop.terminate)
             shops.append(shop)
             print(f"{name} shop: http://localhost:{port}", flush=True)
         while all(shop.poll() is None for shop in shops):
             time.sleep(0.2)
+    sys.exit("One of the shops has ended: see above.")
 
 
 if __name__ == "__main__":
