@@ -6,6 +6,7 @@ import html
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -254,17 +255,40 @@ def test_the_shops_lead_to_each_other_by_the_host_that_was_asked_for(browser: Br
 # --- apart from what a visitor sees ---
 
 
-def test_the_script_stops_its_shops_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_the_script_stops_its_shops_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     with Shop(tmp_path, "python run.py", {"TMPDIR": str(temporary)}, shops=3) as shops:
         assert [path.name[:6] for path in temporary.iterdir()] == ["shops-"]
-        shops.process.terminate()
-        shops.process.wait(15)
+        if how == "Ctrl-C":  # which a terminal sends to all of them
+            os.killpg(shops.process.pid, signal.SIGINT)
+        else:
+            shops.process.terminate()
+        assert shops.process.wait(15) == 0
         for url in shops.urls:
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((HOST, int(url.rpartition(":")[2])), 5)
         assert list(temporary.iterdir()) == []
+        assert "Traceback" not in shops.log()
+
+
+def test_a_port_in_use_ends_the_script_and_its_shops(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        first = taken.getsockname()[1] - 1
+        result = subprocess.run(
+            [sys.executable, str(EXAMPLES / "run.py")],
+            env={**os.environ, "FIRST_PORT": str(first), "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.endswith("One of the shops has ended: see above.\n")
+    assert "in use" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_strict_type_checker_accepts_the_shops(tmp_path_factory: pytest.TempPathFactory) -> None:
