@@ -80,7 +80,7 @@ async def render(request: Request, session: Session, notice: str = "") -> Markup
 
 
 async def devices(session: Session, store: UnstorageSessionStore) -> Markup:
-    found = await store.asessions_of(session.owner or "", current=session) if session.owner else []
+    found = await store.asessions_of(session.owner, current=session) if session.owner else []
     rows = [
         fill(
             "this_device" if device.current else "device",

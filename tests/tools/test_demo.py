@@ -73,6 +73,12 @@ def test_the_check_sees_all_that_the_demo_promises() -> None:
         assert any(words in step for step in steps), words
 
 
+def test_the_check_passes_on_a_store_that_cannot_swap() -> None:
+    result = run("demo", "--check", "--store", "fsspec+memory://demo")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "one after the other" in result.stdout
+
+
 def test_a_step_that_fails_is_named_with_the_servers_output(tmp_path: Path) -> None:
     # Sessions that end so soon do not outlive the pause between reading the cart and changing it.
     result = run("demo", "--check", "--store", f"disk://{tmp_path}/sessions?ttl=0.3")
