@@ -30,7 +30,7 @@ templates = Jinja2Templates(FOLDER)
 
 async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form. (FastAPI's own `Form()` needs the package python-multipart.)"""
-    return dict(parse_qsl((await request.body()).decode()))
+    return dict(parse_qsl((await request.body()).decode(errors="replace")))
 
 
 # A type checker knows that `session.data` is a Visit.
