@@ -1,1 +1,1 @@
-"""The demo: a small web application (`app`), its server (`server`), and a visitor that checks it (`check`)."""
+"""The demo: an application (`app`), its pages (`page`), its server (`server`), and a visitor to check it (`check`)."""

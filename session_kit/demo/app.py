@@ -1,36 +1,32 @@
-"""A small Starlette application that shows what a session does: log in, count, fill a cart, rotate, log out."""
+"""A small Starlette application that shows what a session does: log in, count, fill a cart, rotate, log out.
+
+What a visitor can do is here; what a visitor sees is in page.py and page.html.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import html
-import json
-import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from string import Template
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from session_kit import CookieOptions, Event, Session, SessionManager, UnstorageSessionStore, use_session
 from session_kit.asgi import SessionMiddleware
+from session_kit.demo.device import device_name
+from session_kit.demo.page import MAX_PAUSE, PAGE_HEADERS, render
+from session_kit.demo.same_origin import SameOriginOnly
 from session_kit.manager import Secrets
 
 MAX_TEXT = 40
 MAX_ITEMS = 20
 MAX_FORM = 4096
-MAX_PAUSE = 3000
 
 Changes = dict[str, Any]
 Data = Mapping[str, Any]
@@ -52,6 +48,8 @@ def make_app(
             Route("/login", login, methods=["POST"]),
             Route("/logout", logout, methods=["POST"]),
             Route("/rotate", rotate, methods=["POST"]),
+            Route("/devices/end", end_device, methods=["POST"]),
+            Route("/devices/end-others", end_other_devices, methods=["POST"]),
             Route("/visit", visit, methods=["POST"]),
             Route("/cart/add", cart_add, methods=["POST"]),
             Route("/cart/remove", cart_remove, methods=["POST"]),
@@ -64,29 +62,66 @@ def make_app(
     return app
 
 
-# --- what a visitor can do ---
+async def show(request: Request) -> Response:
+    session = await use_session(request)
+    notice = request.query_params.get("notice") or what_happened(request, session)
+    return HTMLResponse(await render(request, session, notice), headers=PAGE_HEADERS)
+
+
+# --- log in and out ---
 
 
 async def login(request: Request) -> Response:
     name = (await read_form(request)).get("name", "").strip()[:MAX_TEXT]
     if name:
         session = await use_session(request)
-        # Whoever knew the id before the login, or planted it, must not know it afterwards (OWASP: session fixation).
-        await session.aregenerate()
         session["name"] = name
+        # It gives a new id too: one that was known, or planted, before the login opens nothing afterwards (OWASP:
+        # session fixation).
+        await session.abind(name, label=device_name(request.headers.get("User-Agent", "")))
     return back()
 
 
 async def logout(request: Request) -> Response:
     session = await use_session(request)
     await session.adestroy()
-    return back()
+    return back("logged_out")
+
+
+async def rotate(request: Request) -> Response:
+    session = await use_session(request)
+    await session.aregenerate()
+    return back(what_happened(request, session))
+
+
+async def end_device(request: Request) -> Response:
+    handle = (await read_form(request)).get("handle", "")
+    session = await use_session(request)
+    if session.owner is not None:
+        # The handle comes from a browser: with the owner it ends nobody else's session.
+        await store_of(request).arevoke_one(handle, owner=session.owner)
+    return back(what_happened(request, session))
+
+
+async def end_other_devices(request: Request) -> Response:
+    session = await use_session(request)
+    if session.owner is not None:
+        await store_of(request).arevoke(session.owner, keep=session)
+    return back(what_happened(request, session))
+
+
+def store_of(request: Request) -> UnstorageSessionStore:
+    store: UnstorageSessionStore = request.app.state.store
+    return store
+
+
+# --- count, and fill a cart ---
 
 
 async def visit(request: Request) -> Response:
     session = await use_session(request)
     session.update(count_visit)
-    return back()
+    return back(what_happened(request, session))
 
 
 async def cart_add(request: Request) -> Response:
@@ -97,20 +132,14 @@ async def cart_add(request: Request) -> Response:
     item = form.get("item", "").strip()[:MAX_TEXT]
     if item:
         session.update(put_into_cart(item))
-    return back()
+    return back(what_happened(request, session))
 
 
 async def cart_remove(request: Request) -> Response:
     item = (await read_form(request)).get("item", "")
     session = await use_session(request)
     session.update(take_from_cart(item))
-    return back()
-
-
-async def rotate(request: Request) -> Response:
-    session = await use_session(request)
-    await session.aregenerate()
-    return back()
+    return back(what_happened(request, session))
 
 
 # Updaters depend on their argument alone: they run again on what another request wrote, if that one was faster.
@@ -140,9 +169,17 @@ def take_from_cart(item: str) -> Callable[[Data], Changes]:
     return change
 
 
-def back() -> Response:
+# --- forms, and what is answered ---
+
+
+def what_happened(request: Request, session: Session) -> str:
+    """What to tell a visitor whose cookie opens no session any more."""
+    return "ended" if session.is_new and "session" in request.cookies else ""
+
+
+def back(notice: str = "") -> Response:
     # 303 makes the browser ask with GET, so that reloading the page does not send the form again.
-    return RedirectResponse("/", status_code=303)
+    return RedirectResponse(f"/?notice={notice}" if notice else "/", status_code=303)
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -158,133 +195,3 @@ async def read_form(request: Request) -> dict[str, str]:
 def pause_in(form: Mapping[str, str]) -> int:
     text = form.get("pause", "")
     return min(int(text), MAX_PAUSE) if text.isdecimal() else 0
-
-
-class SameOriginOnly:
-    """Refuses requests that change something and that another site's page has sent (CSRF).
-
-    The cookie's `SameSite=Lax` keeps it from going along with other sites' forms, but to a browser everything on
-    localhost is one site, whatever its port. So the browser's own word on where a request comes from is asked too:
-    `Sec-Fetch-Site`, or `Origin` from older ones. A page can forge neither. A client that sends neither is no browser,
-    and nobody can make it send a visitor's cookie. All this needs no token in the forms, nor a session to keep it in.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        changes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
-        if changes and not is_same_origin(Headers(scope=scope)):
-            refusal = PlainTextResponse("Refused: this form was sent by a page of another origin.", 403)
-            await refusal(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-
-def is_same_origin(headers: Headers) -> bool:
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")  # none: typed in or bookmarked, sent by no page
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
-
-
-# --- what a visitor sees ---
-
-
-class Markup(str):
-    """Text that is HTML already. All other text is escaped when it goes into the page."""
-
-    __slots__ = ()
-
-
-def fill(part: str, **values: object) -> Markup:
-    """Put values into a part of page.html, escaped."""
-    safe = {name: value if isinstance(value, Markup) else html.escape(str(value)) for name, value in values.items()}
-    return Markup(Template(PARTS[part]).substitute(safe))
-
-
-SOURCE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-PARTS = dict(re.findall(r"<!-- part: (\w+) -->\n(.*?)(?=<!-- part: |\Z)", SOURCE, re.DOTALL))
-STYLE = PARTS["page"].partition("<style>")[2].partition("</style>")[0]
-
-PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none';"
-        f" style-src 'sha256-{b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
-    ),
-    # So that the browser's back button does not show, after the logout, what was there before.
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
-async def show(request: Request) -> Response:
-    session = await use_session(request)
-    store: UnstorageSessionStore = request.app.state.store
-    name = session.get("name")
-    page = fill(
-        "page",
-        who=name or "stranger",
-        account=fill("account") if name else fill("login"),
-        visits=session.get("visits", 0),
-        cart=cart_list(session.get("cart", {})),
-        stored=await stored(request, session, store),
-        tries=things_to_try(store, request.app.state.grace),
-    )
-    return HTMLResponse(page, headers=PAGE_HEADERS)
-
-
-def cart_list(cart: Mapping[str, int]) -> Markup:
-    if not cart:
-        return fill("empty_cart")
-    rows = [fill("cart_row", item=item, count=count) for item, count in cart.items()]
-    return fill("cart", rows=Markup("".join(rows)))
-
-
-async def stored(request: Request, session: Session, store: UnstorageSessionStore) -> Markup:
-    """What the store holds about this visitor, read through the store."""
-    cookie: CookieOptions = request.app.state.cookie
-    record = None if session.is_new else await store.aread(session.id)
-    if record is None:
-        refusable = cookie.secure and request.url.scheme == "http"
-        return fill("nothing_stored", driver=repr(store.driver), hint=fill("secure_hint") if refusable else Markup(""))
-    fields = {key: store.codec.load(raw, object) for key, raw in record.fields.items()}
-    return fill(
-        "record",
-        record=json.dumps(fields, indent=2, ensure_ascii=False),
-        id=session.id[:6],
-        hashed="stored under its SHA-256 only" if store.hash_ids else "stored as it is",
-        key=store.key(session.id)[: len(store.prefix) + 7],
-        driver=repr(store.driver),
-        size=len(store.codec.pack(record.fields)),
-        left=in_words(session.expires_in),
-        cookie=", ".join(cookie_flags(cookie)),
-    )
-
-
-def cookie_flags(cookie: CookieOptions) -> list[str]:
-    flags = [name for name, on in (("HttpOnly", cookie.httponly), ("Secure", cookie.secure)) if on]
-    return [*flags, f"SameSite={cookie.samesite.capitalize()}"]
-
-
-def in_words(seconds: float | None) -> str:
-    if seconds is None:
-        return "no limit"
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    if hours >= 48:
-        return f"{hours // 24} days"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{int(seconds)} s"
-
-
-def things_to_try(store: UnstorageSessionStore, grace: float) -> Markup:
-    path = getattr(store.driver, "path", None)
-    return Markup(
-        fill("try_two_tabs", seconds=MAX_PAUSE // 1000)
-        + (fill("try_restart") if store.capabilities.shared else fill("try_restart_forgets"))
-        + (fill("try_rotate", seconds=f"{grace:g}") if grace else fill("try_rotate_at_once"))
-        + (Markup("") if path is None else fill("try_folder", path=path))
-    )

@@ -32,6 +32,11 @@ STOP_TIMEOUT = 10.0
 COOKIE = "session"
 SAFE = {"httponly": True, "secure": True, "samesite": "Lax", "path": "/", "domain": ""}
 LEFT_BEHIND = {"visits": 3, "name": "Ada", "cart": {"Apples": 1, "Bread": 1}}
+LAPTOP = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+PHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
+    " Version/18.5 Mobile/15E148 Safari/604.1"
+)
 
 
 def play(console: Console, store_url: str | None = None) -> int:
@@ -127,11 +132,11 @@ class Visitor:
     A usual HTTP client would not: it knows no exception from `Secure` for localhost.
     """
 
-    def __init__(self, url: str, cookie: str | None = None) -> None:
+    def __init__(self, url: str, cookie: str | None = None, user_agent: str = LAPTOP) -> None:
         self.url = url
         self.cookie = cookie
         self.received: Morsel[str] | None = None  # with the last answer
-        self._client = httpx.Client(base_url=url, timeout=10, trust_env=False)
+        self._client = httpx.Client(base_url=url, headers={"User-Agent": user_agent}, timeout=10, trust_env=False)
 
     def __enter__(self) -> Visitor:
         return self
@@ -139,9 +144,9 @@ class Visitor:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def look(self) -> Page:
+    def look(self, path: str = "/") -> Page:
         """Open the page."""
-        response = self._send("GET", "/")
+        response = self._send("GET", path)
         expect(response.status_code == 200, f"the page answered {response.status_code}")
         return Page(response.text)
 
@@ -150,7 +155,7 @@ class Visitor:
         response = self._send("POST", path, form, {"Origin": self.url, "Sec-Fetch-Site": "same-origin"})
         expect(response.status_code == 303, f"{path} answered {response.status_code}, not with a redirect (303)")
         received = self.received
-        page = self.look()
+        page = self.look(response.headers["Location"])
         self.received = self.received or received
         return page
 
@@ -178,6 +183,10 @@ class Page:
     def __init__(self, text: str) -> None:
         self.name = _inside(text, "who")
         self.visits = int(_inside(text, "visits") or 0)
+        self.notice = _inside(text, "notice")
+        self.this_device = _inside(text, "this-device")
+        self.other_devices = dict(_OTHER_DEVICE.findall(text))
+        """What the others are called, and the handle by which each is ended."""
         record = _inside(text, "record")
         self.record: dict[str, Any] | None = None if record is None else json.loads(record)
 
@@ -185,6 +194,9 @@ class Page:
     def data(self) -> dict[str, Any]:
         """The stored record without the library's own notes."""
         return {key: value for key, value in (self.record or {}).items() if key != "$"}
+
+
+_OTHER_DEVICE = re.compile(r'class="other-device">(.*?) <.*?name="handle" value="(\w+)"', re.DOTALL)
 
 
 def _inside(text: str, name: str) -> str | None:
@@ -233,6 +245,7 @@ class Check:
                     page = visitor.look()
                     expect(page.name == "Ada", f"the page greets {page.name!r}")
                     expect(page.data == LEFT_BEHIND, f"the record is {page.data}")
+            self._end_the_other_device(visitor)
             self._rotate(visitor)
             self._leave(visitor)
 
@@ -261,9 +274,11 @@ class Check:
         with self.step("The visit counter counts"):
             counted = [visitor.send("/visit").visits for _ in range(2)]
             expect(counted == [2, 3], f"the page counts {counted}, not [2, 3]")
-        with self.step("Two changes of the cart at the same time are both kept"):
+        swaps = self._store.capabilities.swap  # without, the last one wins
+        when = "at the same time" if swaps else "one after the other (this store writes on no condition)"
+        with self.step(f"Two changes of the cart {when} are both kept"):
             # Each request is held after it has read the session, so that neither can have seen the other's change.
-            with Visitor(visitor.url, visitor.cookie) as tab, ThreadPoolExecutor(2) as pool:
+            with Visitor(visitor.url, visitor.cookie) as tab, ThreadPoolExecutor(2 if swaps else 1) as pool:
                 adding = [
                     pool.submit(who.send, "/cart/add", item=item, pause="400")
                     for who, item in ((visitor, "Apples"), (tab, "Bread"))
@@ -284,6 +299,31 @@ class Check:
         forged = f"{(visitor.cookie or '')[:-6]}forged"
         with self.step("A forged cookie opens nothing"), Visitor(visitor.url, forged) as stranger:
             expect(stranger.look().record is None, "the record is shown")
+
+    def _end_the_other_device(self, visitor: Visitor) -> None:
+        with Visitor(visitor.url, user_agent=PHONE) as phone:
+            with self.step("A second device of the same user is listed on both"):
+                page, other = phone.send("/login", name="Ada"), visitor.look()
+                expect(page.this_device == "Safari on iPhone", f"the second one is called {page.this_device!r}")
+                expect(list(page.other_devices) == ["Firefox on Linux"], f"it lists {list(page.other_devices)}")
+                expect(
+                    list(other.other_devices) == ["Safari on iPhone"], f"the first lists {list(other.other_devices)}"
+                )
+            with self.step("Ended from the first device, it is out at its next click"):
+                left = visitor.send("/devices/end", handle=other.other_devices["Safari on iPhone"])
+                expect(left.other_devices == {}, f"the first still lists {list(left.other_devices)}")
+                self._expect_out(phone)
+            with self.step("Ending all others does the same, and keeps the device that asks for it"):
+                phone.send("/login", name="Ada")
+                page = visitor.send("/devices/end-others")
+                expect(page.name == "Ada", "the first device is out, too")
+                self._expect_out(phone)
+
+    def _expect_out(self, device: Visitor) -> None:
+        page = device.look()
+        expect(page.name == "stranger", f"the page greets {page.name!r}")
+        expect(page.record is None, "the record is shown")
+        expect("has ended" in (page.notice or ""), "the page does not say that the session has ended")
 
     def _rotate(self, visitor: Visitor) -> None:
         old = visitor.cookie
@@ -307,6 +347,7 @@ class Check:
         with self.step("Logging out deletes the record and the cookie"):
             page = visitor.send("/logout")
             expect(visitor.cookie is None, "the cookie was not deleted")
+            expect("logged out" in (page.notice or ""), "the page does not say so")
             expect(page.record is None, f"the page shows a record: {page.record}")
             self._expect_records(0)
         with self.step("The old cookie does not work any more"):

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from session_kit.demo.app import make_app
+from session_kit.demo.check import LAPTOP, PHONE
 from tests.browser.sites import Served
 from tests.conftest import SECRET
 
@@ -51,6 +52,7 @@ def test_the_demo_works_from_login_to_logout(demo: Served, page: Page, visitor: 
     page.get_by_role("button", name="Give me a new id").click()
     expect(page.locator("#who")).to_have_text("Ada")
     page.get_by_role("button", name="Log out").click()
+    expect(page.locator("#notice")).to_contain_text("You are logged out")
     expect(page.locator("#nothing")).to_be_visible()
     assert visitor.cookies() == []
     page.go_back()
@@ -71,6 +73,83 @@ def test_two_tabs_at_once_keep_both_their_items(demo: Served, visitor: BrowserCo
         expect(slow.get_by_label(f"One more: {item}")).to_be_visible()
 
 
+def test_one_browser_ends_the_other_which_is_out_at_its_next_click(
+    demo: Served, new_visitor: Callable[..., BrowserContext]
+) -> None:
+    laptop, phone = new_visitor(user_agent=LAPTOP).new_page(), new_visitor(user_agent=PHONE).new_page()
+    for page in (laptop, phone):
+        page.goto(demo.url())
+        log_in(page, "Ada")
+    laptop.reload()
+    expect(laptop.locator("#this-device")).to_have_text("Firefox on Linux")
+    expect(phone.locator("#this-device")).to_have_text("Safari on iPhone")
+    laptop.get_by_role("button", name="End the session of Safari on iPhone").click()
+    expect(laptop.locator(".other-device")).to_have_count(0)
+    expect(laptop.locator("#who")).to_have_text("Ada")
+
+    expect(phone.locator("#who")).to_have_text("Ada")  # it shows what it showed, until it asks again
+    phone.get_by_role("button", name="Count one more").click()
+    expect(phone.locator("#who")).to_have_text("stranger")
+    expect(phone.locator("#notice")).to_contain_text("Your session has ended")
+
+    log_in(phone, "Ada")
+    phone.get_by_role("button", name="End all others").click()
+    expect(phone.locator(".other-device")).to_have_count(0)
+    laptop.reload()
+    expect(laptop.locator("#who")).to_have_text("stranger")
+
+
+def test_a_slow_button_shows_that_it_is_at_work(demo: Served, page: Page) -> None:
+    page.goto(demo.url())
+    page.get_by_label("Item").fill("Tortoise")
+    # Playwright does not look into a page that is being left: the page looks for itself.
+    page.evaluate(
+        "addEventListener('submit', () => setTimeout("
+        "() => console.log(document.querySelector('[aria-busy=true]')?.textContent), 50))"
+    )
+    with page.expect_console_message() as message:
+        page.get_by_role("button", name="Add slowly").click(no_wait_after=True)
+    assert message.value.text == "Add slowly"
+    expect(page.get_by_label("One more: Tortoise")).to_be_visible()
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+
+
+def test_a_page_stays_where_it_is_after_an_action(demo: Served, new_visitor: Callable[..., BrowserContext]) -> None:
+    width, height = SIZES["small phone"]
+    page = new_visitor(viewport={"width": width, "height": height}).new_page()
+    page.goto(demo.url())
+    put(page, "Apples")
+    more, count = page.get_by_label("One more: Apples"), page.locator("li.item b")
+    more.scroll_into_view_if_needed()
+    before = page.evaluate("scrollY")
+    assert before > 100
+    more.click()
+    expect(count).to_have_text("2")
+    assert page.evaluate("scrollY") == before
+    # By keyboard too: the next key goes to the button that the last one went to.
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("3")
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("4")
+    expect(more).to_be_focused()
+
+
+def test_the_page_works_without_scripts(demo: Served, new_visitor: Callable[..., BrowserContext]) -> None:
+    page = new_visitor(java_script_enabled=False).new_page()
+    page.goto(demo.url())
+    log_in(page, "Ada")
+    put(page, "Apples")
+
+
+def test_log_out_is_not_the_loudest_button(demo: Served, page: Page) -> None:
+    page.goto(demo.url())
+    log_in(page, "Ada")
+    painted = "button => getComputedStyle(button).backgroundColor"
+    assert page.get_by_role("button", name="Log out").evaluate(painted) == "rgba(0, 0, 0, 0)"
+    assert page.get_by_role("button", name="Count one more").evaluate(painted) != "rgba(0, 0, 0, 0)"
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_fits(
@@ -83,6 +162,11 @@ def test_the_page_fits(
     log_in(page, "Ada Lovelace, Countess of a long name")
     for item in ("Apples", "Bread", "Coffee"):
         put(page, item)
+    with_another = new_visitor(user_agent=PHONE).new_page()
+    with_another.goto(demo.url())
+    log_in(with_another, "Ada Lovelace, Countess of a long name")
+    page.reload()
+    expect(page.locator(".other-device")).to_be_visible()
     page.screenshot(path=tmp_path / f"{size}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for button in page.get_by_role("button").all():

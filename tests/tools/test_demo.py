@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,15 @@ from starlette.testclient import TestClient
 
 from session_kit import ConfigError
 from session_kit.demo.app import make_app
+from session_kit.demo.device import device_name
+from session_kit.demo.page import hash_of
 from session_kit.demo.server import demo_folder, load_secret
 
 ROOT = Path(__file__).parents[2]
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+MOZILLA = "Mozilla/5.0"
+WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,9 +56,27 @@ def test_the_check_sees_all_that_the_demo_promises() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
     steps = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
-    assert len(steps) == len(lines) - 2 == 13
-    for words in ("stores nothing", "counter counts", "both kept", "restart", "new id", "is unknown", "Logging out"):
+    assert len(steps) == len(lines) - 2 == 16
+    told = (
+        "stores nothing",
+        "counter counts",
+        "both kept",
+        "restart",
+        "new id",
+        "is unknown",
+        "Logging out",
+        "second device",
+        "next click",
+        "all others",
+    )
+    for words in told:
         assert any(words in step for step in steps), words
+
+
+def test_the_check_passes_on_a_store_that_cannot_swap() -> None:
+    result = run("demo", "--check", "--store", "fsspec+memory://demo")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "one after the other" in result.stdout
 
 
 def test_a_step_that_fails_is_named_with_the_servers_output(tmp_path: Path) -> None:
@@ -158,7 +182,8 @@ def test_what_visitors_type_is_escaped(client: TestClient) -> None:
     client.post("/login", data={"name": nasty}, headers=SAME_ORIGIN)
     client.post("/cart/add", data={"item": nasty}, headers=SAME_ORIGIN)
     page = client.get("/").text
-    assert "<script" not in page
+    assert nasty not in page
+    assert page.count("<script") == 1  # the page's own
     escaped = "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;"
     assert f'<span id="who">{escaped}</span>' in page
     assert f'value="{escaped}"' in page
@@ -171,10 +196,13 @@ def test_placeholders_in_what_visitors_type_stay_text(client: TestClient) -> Non
     assert '<span id="who">$account ${stored} $$</span>' in client.get("/").text
 
 
-def test_the_page_allows_no_script_and_shows_no_id(client: TestClient) -> None:
+def test_the_page_allows_no_script_but_its_own_and_shows_no_id(client: TestClient) -> None:
     response = client.post("/visit", headers=SAME_ORIGIN)
-    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert "script-src" not in response.headers["Content-Security-Policy"]
+    policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == hash_of("script")
+    script = response.text.partition("<script>")[2].partition("</script>")[0]
+    assert f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" == policy["script-src"]
     assert "no-store" in response.headers["Cache-Control"]
     sid = client.cookies["session"].rpartition(".")[0]
     assert sid[:6] in response.text
@@ -198,9 +226,92 @@ def test_forms_that_make_no_sense_log_nobody_in(client: TestClient, form: dict[s
     assert "Internal" not in client.get("/").text
 
 
+def test_a_page_tells_a_logout_and_nothing_that_a_link_makes_up(client: TestClient) -> None:
+    client.post("/login", data={"name": "Ada"}, headers=SAME_ORIGIN)
+    page = client.post("/logout", headers=SAME_ORIGIN)
+    assert "You are logged out." in page.text
+    assert "set-cookie" not in page.headers  # to tell it, no new session was begun
+    assert client.cookies == {}
+    assert 'id="notice"' not in client.get("/").text
+    for notice in ("page", "You have won", "../ended"):
+        assert 'id="notice"' not in client.get("/", params={"notice": notice}).text
+
+
+# --- devices ---
+
+HANDLE = re.compile(r'name="handle" value="([0-9a-f]{64})"')
+
+
+def another(client: TestClient, name: str, **headers: str) -> TestClient:
+    """Another browser, logged in on the same demo."""
+    other = TestClient(client.app, base_url="https://testserver")
+    other.post("/login", data={"name": name}, headers={**SAME_ORIGIN, **headers})
+    return other
+
+
+def test_one_user_can_end_no_device_of_another(client: TestClient) -> None:
+    ada, eve = another(client, "Ada"), another(client, "Eve")
+    [adas] = HANDLE.findall(another(client, "Ada").get("/").text)
+    eve.post("/devices/end", data={"handle": adas}, headers=SAME_ORIGIN)
+    eve.post("/devices/end-others", headers=SAME_ORIGIN)
+    client.post("/devices/end", data={"handle": adas}, headers=SAME_ORIGIN)  # who is not logged in at all
+    assert 'Hello, <span id="who">Ada' in ada.get("/").text
+
+
+@pytest.mark.parametrize("handle", ["", "x", "0" * 64, "\udcff"])
+def test_a_handle_that_names_nothing_ends_nothing(client: TestClient, handle: str) -> None:
+    ada = another(client, "Ada")
+    body = f"handle={handle}".encode(errors="surrogateescape")
+    page = ada.post("/devices/end", content=body, headers=SAME_ORIGIN)
+    assert page.status_code == 200
+    assert '<span id="who">Ada' in page.text
+
+
+def test_a_device_that_was_ended_is_told_so_whatever_it_does_next(client: TestClient) -> None:
+    for path in ("/visit", "/cart/add", "/cart/remove", "/rotate", "/devices/end", "/devices/end-others"):
+        ended, ender = another(client, "Ada"), another(client, "Ada")
+        ender.post("/devices/end-others", headers=SAME_ORIGIN)
+        page = ended.post(path, data={"item": "Apples"}, headers=SAME_ORIGIN).text
+        assert "Your session has ended" in page, path
+        assert '<span id="who">stranger' in page, path
+        assert '<span id="who">Ada' in ender.get("/").text, path
+
+
+def test_what_a_browser_calls_itself_is_escaped_and_cut(client: TestClient) -> None:
+    nasty = "<script>alert(1)</script>" * 100
+    ada = another(client, "Ada", **{"User-Agent": nasty})
+    page = ada.get("/").text
+    assert nasty[:20] not in page
+    assert '<span id="this-device">Another program</span>' in page
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "name"),
+    [
+        (f"{MOZILLA} (Windows NT 10.0; Win64; x64) {WEBKIT} Chrome/141.0.0.0 Safari/537.36", "Chrome on Windows"),
+        (f"{MOZILLA} (Windows NT 10.0) {WEBKIT} Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0", "Edge on Windows"),
+        (f"{MOZILLA} (Linux; Android 10; K) {WEBKIT} Chrome/141.0.0.0 Mobile Safari/537.36", "Chrome on Android"),
+        (f"{MOZILLA} (Macintosh; Intel Mac OS X 10_15_7) {WEBKIT} Version/18.5 Safari/605.1.15", "Safari on Mac"),
+        (f"{MOZILLA} (iPhone; CPU iPhone OS 18_5 like Mac OS X) {WEBKIT} CriOS/141.0 Safari/604.1", "Chrome on iPhone"),
+        (f"{MOZILLA} (X11; Ubuntu; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        (
+            f"{MOZILLA} (Linux; Android 13) {WEBKIT} SamsungBrowser/28.0 Chrome/130.0 Safari/537.36",
+            "Samsung Internet on Android",
+        ),
+        ("Firefox", "Firefox"),
+        ("", "Another program"),
+    ],
+)
+def test_a_device_is_called_in_plain_words(user_agent: str, name: str) -> None:
+    assert device_name(user_agent) == name
+
+
 # --- requests from elsewhere ---
 
-ACTIONS = ("/login", "/logout", "/visit", "/cart/add", "/cart/remove", "/rotate")
+ACTIONS = (
+    *("/login", "/logout", "/rotate", "/devices/end", "/devices/end-others"),
+    *("/visit", "/cart/add", "/cart/remove"),
+)
 REFUSED = [
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},  # another port of localhost
