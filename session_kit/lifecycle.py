@@ -521,8 +521,6 @@ class Lifecycle(State, eq=False):
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=None if lives is None else lives + policy.slack(lives),
                 label=None if self.pending is None or self.pending.owner is None else self.pending.label,
-                limit=policy.max_sessions,
-                refuse=policy.refuses_when_full,
             )
 
     async def _take_out(self, io: Any, before: Stored) -> None:

@@ -86,10 +86,13 @@ Index = dict[str, Entry]
 
 
 class Owners:
-    """The indexes of one store, written once for both colours: `io` is the blocking or the native face of a driver."""
+    """The indexes of one store, written once for both colours: `io` is the blocking or the native face of a driver.
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    limit: how many sessions an owner may have. refuse: raise `TooManySessions` in place of ending the oldest.
+    """
+
+    def __init__(self, place: Place, limit: int | None = None, *, refuse: bool = False) -> None:
+        self._place, self._limit, self._refuse = place, limit, refuse
 
     async def file(
         self,
@@ -100,15 +103,12 @@ class Owners:
         before: str,
         lives: float | None,
         label: str | None,
-        limit: int | None,
-        refuse: bool,
     ) -> None:
         """File a session under its owner, or say that it is still in use. Ends the oldest if there are too many.
 
         before: the name that the session has until it is written.
         lives: the seconds after which it is over for certain; None for ever.
         label: None keeps the one that is there.
-        limit: how many sessions the owner may have. refuse: raise `TooManySessions` in place of ending the oldest.
         """
         mine, old = self._filed_as(name), self._filed_as(before)
 
@@ -118,8 +118,8 @@ class Owners:
             for each, entry in list(index.items()):
                 if entry.until is not None and entry.until <= now:
                     del index[each]
-            if limit is not None and len(index) >= limit:
-                await self._make_room(io, owner, index, limit, refuse=refuse and not known)
+            if self._limit is not None and len(index) >= self._limit:
+                await self._make_room(io, owner, index, self._limit, refuse=self._refuse and not known)
             last = known.get(mine, known.get(old))
             text = label if label is not None else "" if last is None else last.label
             index.update(known)

@@ -129,9 +129,11 @@ class Policy:
         self.anonymous = on_error == "anonymous"
         self.on_event = on_event
         self.schema = schema
-        self.owners = Owners(store) if isinstance(store, UnstorageSessionStore) else None
-        self.max_sessions = max_sessions
-        self.refuses_when_full = when_full == "refuse"
+        self.owners = (
+            Owners(store, max_sessions, refuse=when_full == "refuse")
+            if isinstance(store, UnstorageSessionStore)
+            else None
+        )
         self.draft: Callable[[dict[str, Raw]], Draft] = (
             partial(Draft, self.codec) if schema is None else partial(_typed_draft, schema)
         )
