@@ -45,6 +45,11 @@ class Schema:
             self._decode = _decoder(data_type, form)
         except TypeError as error:
             raise ConfigError(f"data_type={data_type!r} cannot be stored as {form.name}: {error}") from None
+        # A struct, a dataclass, a pydantic model; a TypedDict has none, and is read as a mapping.
+        declared = [
+            getattr(data_type, name, ()) for name in ("__struct_fields__", "__dataclass_fields__", "model_fields")
+        ]
+        self.names: frozenset[str] = frozenset().union(*declared)
         self._encode: Callable[[object], bytes] = form.module.Encoder(enc_hook=partial(_plain, form)).encode
         self._split: Callable[[bytes], dict[str, Raw]] = form.module.Decoder(dict[str, Raw]).decode
 
@@ -133,8 +138,12 @@ class TypedDraft(Draft):
 
     def __getitem__(self, key: str) -> Any:
         data = self.data
+        if isinstance(data, Mapping):
+            return data[key]
+        if key not in self._schema.names and key not in self._baseline:  # a method of the type is no datum
+            raise KeyError(key)
         try:
-            return data[key] if isinstance(data, Mapping) else getattr(data, key)
+            return getattr(data, key)
         except AttributeError:
             raise KeyError(key) from None
 

@@ -77,6 +77,15 @@ def test_the_type_comes_back(shopper: Visitor, cart_type: Any) -> None:
             session["nothing"]
 
 
+@pytest.mark.parametrize("name", ["__class__", "__init__", "__dict__", "model_config", "copy", "__struct_fields__"])
+def test_a_method_of_the_type_is_no_value_of_the_session(shopper: Visitor, name: str) -> None:
+    with shopper.request() as session:
+        session.update(visits=1)
+        assert session.get(name) is None
+        with pytest.raises(KeyError):
+            session[name]
+
+
 def test_a_default_is_found_by_its_key_too(shopper: Visitor) -> None:
     with shopper.request() as session:
         assert (session["visits"], session.get("visits", 7), session.get("nothing", 7)) == (0, 0, 7)
