@@ -52,7 +52,7 @@ def start(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         folder = tmp_path_factory.mktemp(name)
         url = {"memory": "memory://", "disk": f"disk://{folder}/store", "valkey": valkey.url}[store]
         make = SiteInProcess if way == "in process" else WebServer
-        return make(FRAMEWORKS[name], {"STORE": url, **environment}, folder)
+        return make(FRAMEWORKS[name], {"STORE": url, "ROTATE_EVERY": "1h", **environment}, folder)
 
     return start
 
@@ -290,6 +290,23 @@ def test_an_old_cookie_sees_nothing_and_does_not_replace_the_new_one(browser: Br
     assert "set-cookie" not in response.headers
     site.advance(GRACE + 1)
     assert late.read("user") is None
+    assert browser.read("user") == "ada"
+
+
+@rotation
+def test_time_gives_a_new_cookie_and_a_response_that_was_lost_logs_nobody_out(browser: Browser, site: Site) -> None:
+    browser.write("user", "ada")
+    before = browser.cookie
+    site.advance(3601)
+    assert browser.read("user") == "ada"
+    assert browser.cookie not in (before, None)
+    other = Browser(site, before)  # as if the response had been lost
+    site.advance(GRACE + 1)
+    assert other.read("user") == "ada"
+    assert other.cookie == browser.cookie
+    assert browser.read("user") == "ada"  # now the new id was seen
+    site.advance(GRACE + 1)
+    assert Browser(site, before).read("user") is None
     assert browser.read("user") == "ada"
 
 

@@ -27,6 +27,7 @@ def options_from(environment: Mapping[str, str]) -> dict[str, Any]:
         ON_ERROR: what an outage of the store means. Default: the default of `SessionManager`.
         TRANSPORT: what carries the session. Default: the default of `SessionManager`.
         HEADER: that carries it. Default: the default of `SessionManager`.
+        ROTATE_EVERY: when time rotates an id. Default: never.
         CLOCK: path of a file with the seconds by which the clock of the application is ahead. Default: it is right.
     """
     options: dict[str, Any] = {
@@ -36,7 +37,7 @@ def options_from(environment: Mapping[str, str]) -> dict[str, Any]:
     }
     if "ON_ERROR" in environment:
         options["on_error"] = environment["ON_ERROR"]
-    for name in ("transport", "header"):
+    for name in ("transport", "header", "rotate_every"):
         if name.upper() in environment:
             options[name] = environment[name.upper()]
     if "CLOCK" in environment:
