@@ -225,6 +225,10 @@ class SessionManager:
             max_sessions=max_sessions,
             when_full=when_full,
         )
+        if remembered is not None and isinstance(plain, PlainStore):
+            raise ConfigError(
+                f"remember needs an UnstorageSessionStore; {self.store!r} decides itself how long it keeps"
+            )
         if every is not None and not self.policy.swaps:
             raise ConfigError(f"rotate_every needs a store that can write on a condition, which {plain!r} cannot")
         self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)

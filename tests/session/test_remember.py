@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from session_kit import CookieOptions, SessionError, SessionManager, UnstorageSessionStore
+from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers import open_driver
 from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.conftest import SECRET
@@ -111,6 +111,14 @@ def test_what_it_takes_is_said() -> None:
     for bad in (-1, float("nan"), float("inf"), True, "30"):
         with pytest.raises(SessionError, match="days must be"):
             session.remember(days=bad)  # type: ignore[arg-type]
+
+
+def test_a_store_that_decides_itself_how_long_it_keeps_is_refused() -> None:
+    class Plain:
+        get = set = touch = destroy = staticmethod(lambda *arguments: None)
+
+    with pytest.raises(ConfigError, match="remember needs an UnstorageSessionStore"):
+        SessionManager(Plain(), SECRET, remember="30d")
 
 
 def test_a_limit_of_all_sessions_limits_it_too(clock: ManualClock) -> None:
