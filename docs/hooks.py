@@ -1,8 +1,8 @@
 """What the pages are given when the site is built: the reference, made of the code, and links into the repository.
 
 In a page a line `::: session_kit.Session` stands for what the docstrings of that class or function say,
-`::: options redis` for the options of that scheme's URL, `::: settings` for the settings of a manager, and
-`::: errors` for all errors.
+`::: options session_kit.drivers.s3.S3Driver` for the options that a URL gives to that driver, `::: settings` for the
+settings of a manager, and `::: errors` for all errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DIRECTIVE = re.compile(r"^::: (.+)$", re.MULTILINE)
 LINK_OUT = re.compile(r"\]\(\.\./([^)#\s]+)")
-PATH_IN_CODE = re.compile(r"(?<![\[`])`((?:tests|benchmarks|drivers|session_kit|examples)/[\w/.-]+\.(?:py|txt|json))`")
+PATH_IN_CODE = re.compile(r"(?<![\[`])`((?:tests|benchmarks|drivers|session_kit|examples)/[\w/.-]+\.\w+)(?:::(\w+))?`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 PARAMETER = re.compile(r"(\w+(?:, \w+)*): ")
 TWIN = "Async twin of "
@@ -80,10 +80,14 @@ def parameter_names(thing: Any) -> set[str]:
 # --- the API ---
 
 
+def find(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def api(path: str) -> str:
     """A class with its public methods, or a function, by its dotted name."""
-    module, _, name = path.rpartition(".")
-    thing = getattr(importlib.import_module(module), name)
+    thing, name = find(path), path.rpartition(".")[2]
     lines = [f"## {name} {{ #{name.lower()} }}", "", f"`{path}`", "", *entry(thing, name)]
     if inspect.isclass(thing):
         for member, value in members(thing):
@@ -111,9 +115,9 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
     for name, value in vars(cls).items():
         documented = value.__func__ if isinstance(value, classmethod) else value
         doc = inspect.getdoc(documented) or ""
-        if not name.startswith("_") and (callable(documented) or isinstance(value, property)) and doc:
-            if not doc.startswith(TWIN) and "For integrations" not in doc:
-                yield name, value
+        shown = doc and not doc.startswith(TWIN) and "For integrations" not in doc
+        if shown and not name.startswith("_") and (callable(documented) or isinstance(value, property)):
+            yield name, value
 
 
 def signature(thing: Any, name: str) -> str:
@@ -161,47 +165,31 @@ def readable(default: object) -> str:
 # --- tables ---
 
 
-def options(scheme: str) -> str:
-    """The options that a URL of this scheme takes, or `store`: those that belong to the store."""
-    rows = [(f"`{name}`", kind, default, text) for name, kind, default, text in option_rows(scheme)]
+def options(path: str) -> str:
+    """The options that a URL gives to a driver, or to the store, by the dotted name of the class."""
+    rows = [(f"`{name}`", kind, default, text) for name, kind, default, text in option_rows(find(path))]
     return table(("option", "value", "default", "meaning"), rows)
 
 
-def option_rows(scheme: str) -> Iterator[tuple[str, str, str, str]]:
+def option_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     """Name, kind of value, default and meaning of each option, as the code has them."""
-    from session_kit.store import OWN_OPTIONS, UnstorageSessionStore
-
-    if scheme == "store":
-        cls: type = UnstorageSessionStore
-        names = {"prefix": "text", "ttl": "a time", "codec": "a name"}
-        assert names.keys() == OWN_OPTIONS.keys()
-    else:
-        cls, names = driver_class(scheme), named_options(scheme)
     _, meanings, _ = split_doc(cls)
     parameters = inspect.signature(cls.__init__).parameters
-    for name, kind in names.items():
+    for name, kind in option_kinds(cls).items():
         if name in parameters and parameters[name].kind is inspect.Parameter.KEYWORD_ONLY:  # not those of a client
             yield name, kind, written(parameters[name].default, kind), meanings[name]
 
 
-def driver_class(scheme: str) -> Any:
-    from session_kit.drivers.registry import _driver_class
+def option_kinds(cls: Any) -> dict[str, str]:
+    """What text each option takes."""
+    from session_kit.drivers.support.options import Duration, Size, parser_for
+    from session_kit.store import OWN_OPTIONS, UnstorageSessionStore
 
-    return _driver_class(scheme)
-
-
-def named_options(scheme: str) -> dict[str, str]:
-    from session_kit.drivers.support import options as parsers
-
-    kinds = {
-        str: "text",
-        parsers.parser_for(int): "a number",
-        parsers.parser_for(bool): "yes or no",
-        parsers.parse_duration: "a time",
-        parsers.parse_size: "a size",
-    }
-    found = driver_class(scheme).url_options(urlsplit(f"{scheme}://host"))
-    return {name: kinds[parser] for name, parser in found.items()}
+    if cls is UnstorageSessionStore:
+        return {name: {"ttl": "a time"}.get(name, "text") for name in OWN_OPTIONS}
+    words = {str: "text", int: "a number", bool: "yes or no", Duration: "a time", Size: "a size"}
+    kinds = {parser_for(kind): word for kind, word in words.items()}
+    return {name: kinds[parser] for name, parser in cls.url_options(urlsplit("any://host")).items()}
 
 
 def written(default: object, kind: str) -> str:
@@ -255,9 +243,8 @@ def expand(markdown: str) -> str:
 
     def made(match: re.Match[str]) -> str:
         word, _, argument = match[1].partition(" ")
-        if word == "options":
-            return options(argument)
-        return {"settings": settings, "errors": errors}[word]() if "." not in word else api(word)
+        tables = {"options": lambda: options(argument), "settings": settings, "errors": errors}
+        return tables[word]() if word in tables else api(word)
 
     return DIRECTIVE.sub(made, markdown)
 
@@ -272,7 +259,8 @@ def link_out(markdown: str, repository: str) -> str:
         return f"]({path}" if path.endswith(".png") else f"]({repository}/blob/main/{path}"
 
     def name(match: re.Match[str]) -> str:
-        return f"[`{match[1]}`]({repository}/blob/main/{match[1]})" if (ROOT / match[1]).exists() else match[0]
+        path, function = match.groups()
+        return f"[`{function or path}`]({repository}/blob/main/{path})" if (ROOT / path).exists() else match[0]
 
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):

@@ -94,7 +94,7 @@ class SessionManager:
     rotate_on: keys of the data that say who is logged in. When one appears or changes its value, the session gets a new
         id by itself, so that an id from before a login is worth nothing after it. Default: the usual names (`user`,
         `user_id`, `uid`, `username`, `_user_id` ...); an empty list turns it off.
-    on_error: what a store that does not answer means. `"raise"` (default): `DriverUnavailable`, which middleware
+    on_error: what happens if the store does not answer. `"raise"` (default): `DriverUnavailable`, which middleware
         answers with 503. `"anonymous"`: an empty session whose `unavailable` is True and which is never saved over the
         real one; changes that cannot be saved at the end of a request are dropped, with the event `store_error`. What
         the application asks for by name (`save`, `destroy`) raises nevertheless.
