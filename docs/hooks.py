@@ -152,7 +152,8 @@ class Shown:
 
 def readable(default: object) -> str:
     if callable(default):
-        return f"{default.__module__}.{default.__qualname__}"
+        ours = default.__module__.startswith("session_kit")
+        return default.__qualname__ if ours else f"{default.__module__}.{default.__qualname__}"
     if isinstance(default, frozenset):
         return "USER_KEYS"
     if type(default).__name__ == "CookieOptions":
@@ -260,7 +261,10 @@ def link_out(markdown: str, repository: str) -> str:
 
     def name(match: re.Match[str]) -> str:
         path, function = match.groups()
-        return f"[`{function or path}`]({repository}/blob/main/{path})" if (ROOT / path).exists() else match[0]
+        if not (ROOT / path).exists():
+            return match[0]
+        shown = re.sub(r"([_/])", r"\1<wbr>", function or path)  # where a narrow column may break it
+        return f'<a href="{repository}/blob/main/{path}"><code>{shown}</code></a>'
 
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):
