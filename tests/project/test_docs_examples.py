@@ -7,10 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from tests.conftest import SECRET
 
@@ -309,6 +312,15 @@ def test_a_strict_type_checker_accepts_each_example_as_printed(
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("language", "read"), [("yaml", yaml.safe_load), ("toml", tomllib.loads)])
+def test_each_configuration_can_be_read(language: str, read: Callable[[str], Any]) -> None:
+    blocks = [
+        block for page in PAGES for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+    ]
+    assert blocks
+    assert all(isinstance(read(block), dict) for block in blocks)
 
 
 def test_no_play_has_lost_its_example() -> None:
