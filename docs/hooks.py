@@ -1,8 +1,8 @@
 """What the pages are given when the site is built: the reference, made of the code, and links into the repository.
 
-In a page a line `::: session_kit.Session` stands for what the docstrings of that class or function say,
-`::: options session_kit.drivers.s3.S3Driver` for the options that a URL gives to that driver, `::: settings` for the
-settings of a manager, and `::: errors` for all errors.
+In a page a line `::: session_kit.Session` stands for what the docstrings of that class or function say (`without NAME`
+behind it leaves methods out), `::: options session_kit.drivers.s3.S3Driver` for the options that a URL gives to that
+driver, `::: settings` for the settings of a manager, and `::: errors` for all errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,21 +86,30 @@ def find(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def api(path: str) -> str:
-    """A class with its public methods, or a function, by its dotted name."""
-    thing, name = find(path), path.rpartition(".")[2]
-    lines = [f"## {name} {{ #{name.lower()} }}", "", f"`{path}`", "", *entry(thing, name)]
+def api(path: str, without: list[str]) -> str:
+    """A class with its public methods, but for those in `without`, or a function, by its dotted name."""
+    thing, name, title = find(path), path.rpartition(".")[2], path.removeprefix("session_kit.")
+    lines = [
+        f"## {title} {{ #{title.lower()} }}",
+        "",
+        f"`from {path.rpartition('.')[0]} import {name}`",
+        "",
+        *entry(thing, name),
+    ]
     if inspect.isclass(thing):
         for member, value in members(thing):
-            lines += [f"### {name}.{member} {{ #{name.lower()}.{member.lower()} }}", "", *entry(value, member)]
+            if member in without:
+                continue
+            lines += [f"### {name}.{member} {{ #{title.lower()}.{member} }}", "", *entry(value, member)]
             if hasattr(thing, f"a{member}") and not isinstance(value, property):
                 lines += [f"Async twin: `a{member}`.", ""]
     return "\n".join(lines)
 
 
 def entry(thing: Any, name: str) -> Iterator[str]:
-    summary, parameters, rest = split_doc(thing.__func__ if isinstance(thing, classmethod) else thing)
-    if not isinstance(thing, property):
+    thing = thing.__func__ if isinstance(thing, classmethod) else thing
+    summary, parameters, rest = split_doc(thing)
+    if not isinstance(thing, property) and (parameters or not inspect.isclass(thing)):
         yield f"```python\n{signature(thing, name)}\n```\n"
     yield f"{summary}\n"
     for parameter, text in parameters.items():
@@ -122,32 +132,31 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
 
 def signature(thing: Any, name: str) -> str:
     """`name(parameters)`, one to a line where that is long. Annotations stand as they are written."""
-    target = thing.__init__ if inspect.isclass(thing) else thing.__func__ if isinstance(thing, classmethod) else thing
-    found = inspect.signature(target)
-    parameters = [item for item in found.parameters.values() if item.name not in ("self", "cls")]
-    parameters = [item.replace(default=Shown(item.default)) for item in parameters]
-    returns = inspect.Signature.empty if inspect.isclass(thing) else found.return_annotation
-    text = str(found.replace(parameters=parameters, return_annotation=returns))
-    text = re.sub(r"'([^']*)'", r"\1", text) if "'" in text else text
-    line = f"{name}{text}"
+    found = inspect.signature(thing)
+    own = [item for item in found.parameters.values() if item.name not in ("self", "cls")]
+    shown = [item.replace(default=plain(item.default, readable), annotation=plain(item.annotation)) for item in own]
+    returns = inspect.Signature.empty if inspect.isclass(thing) else plain(found.return_annotation)
+    line = name + str(found.replace(parameters=shown, return_annotation=returns))
     if len(line) <= 100:
         return line
-    inner, _, answer = text[1:].rpartition(")")
+    inner, _, answer = line.removeprefix(f"{name}(").rpartition(")")
     pieces = re.split(r", (?![^\[(]*[\])])", inner)
     return f"{name}(\n    " + ",\n    ".join(pieces) + f",\n){answer}"
 
 
-class Shown:
-    """A default as a reader wants to see it, not as Python prints a function or a sentinel."""
-
-    def __new__(cls, default: object) -> Any:
-        return default if default is inspect.Parameter.empty else super().__new__(cls)
-
-    def __init__(self, default: object) -> None:
-        self.default = default
+class Text(str):
+    """Text that Python shows without quotes."""
 
     def __repr__(self) -> str:
-        return readable(self.default)
+        return str(self)
+
+
+def plain(value: Any, write: Callable[[Any], str] = str) -> Any:
+    """What stands for an annotation or a default, if there is one."""
+    if value is inspect.Parameter.empty:
+        return value
+    value = getattr(value, "__forward_arg__", value)  # of a NamedTuple
+    return Text(write(value).replace("'", '"'))
 
 
 def readable(default: object) -> str:
@@ -158,6 +167,8 @@ def readable(default: object) -> str:
         return "USER_KEYS"
     if type(default).__name__ == "CookieOptions":
         return "CookieOptions()"
+    if isinstance(default, Enum):
+        return default.name
     if isinstance(default, str):
         return f'"{default}"'
     return repr(default)
@@ -245,7 +256,7 @@ def expand(markdown: str) -> str:
     def made(match: re.Match[str]) -> str:
         word, _, argument = match[1].partition(" ")
         tables = {"options": lambda: options(argument), "settings": settings, "errors": errors}
-        return tables[word]() if word in tables else api(word)
+        return tables[word]() if word in tables else api(word, argument.split()[1:])
 
     return DIRECTIVE.sub(made, markdown)
 
