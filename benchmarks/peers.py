@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.measure import Noise, compare, conditions, microseconds
 from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place, named
-from session_kit.benchmarks.readme import README, ROOT, keep, put_into
+from session_kit.benchmarks.readme import PERFORMANCE, ROOT, keep, put_into
 from session_kit.benchmarks.sites import SITES, Browser, Site
 
 PACKAGES = (
@@ -266,7 +266,9 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=30, help="in a round")
     parser.add_argument("--rounds", type=int, default=50, help="of which the best counts")
     parser.add_argument("--http", action="store_true", help="a few under a real server too; needs wrk")
-    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/peers.txt")
+    parser.add_argument(
+        "--write", action="store_true", help="into docs/performance.md and benchmarks/results/peers.txt"
+    )
     parser.add_argument("--measure", nargs="+", metavar="NAME", help="these alone, in this process; prints JSON")
     parser.add_argument("--together", action="store_true", help="with --measure: by many visitors at once")
     chosen = parser.parse_args()
@@ -291,7 +293,7 @@ def main() -> None:
             made += "\n" + report_http(place)
     print(made)
     if chosen.write:
-        README.write_text(put_into(README.read_text(), "peers", made))
+        PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(), "peers", made))
         keep("peers.txt", made)
 
 

@@ -1,4 +1,4 @@
-"""Where what was measured is kept: files in `results/`, and tables in the README, each between two comments."""
+"""Where what was measured is kept: files in `results/`, and tables in the documentation, each between two comments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -37,7 +37,7 @@ from session_kit.benchmarks.harness import (
     wsgi_cookie,
 )
 from session_kit.benchmarks.measure import Case, Noise, compare, conditions, microseconds, summarize
-from session_kit.benchmarks.readme import README, keep, put_into
+from session_kit.benchmarks.readme import PERFORMANCE, keep, put_into
 from session_kit.wsgi import KEY
 from session_kit.wsgi import SessionMiddleware as WSGISessionMiddleware
 
@@ -447,7 +447,9 @@ def main() -> None:
     parts = {part.__name__: part for part in PARTS}
     parser = argparse.ArgumentParser(description="What sessions may cost, as ratios in one run.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all")
-    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/targets.txt")
+    parser.add_argument(
+        "--write", action="store_true", help="into docs/performance.md and benchmarks/results/targets.txt"
+    )
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.parts if name not in parts]:
         parser.error(f"unknown: {unknown[0]}; known are {', '.join(parts)}")
@@ -460,7 +462,7 @@ def main() -> None:
     below = f"\n{conditions(PACKAGES)}. {str(noise).capitalize()}.\n"
     print(below, end="")
     if chosen.write:
-        README.write_text(put_into(README.read_text(), "targets", made + below))
+        PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(), "targets", made + below))
         keep("targets.txt", made + below)
 
 

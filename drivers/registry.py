@@ -65,7 +65,7 @@ def register_driver(scheme: str, driver: type[Driver] | str) -> None:
 def open_driver(url: str, *, clock: Callable[[], float] = time.time) -> Driver:
     """Open the driver that `url` names; its query parameters are the driver's options.
 
-    url: for example `memory://`, `disk:///var/lib/app?size_limit=2GiB`. The README lists them all.
+    url: for example `memory://`, `disk:///var/lib/app?size_limit=2GiB`. docs/reference.md lists them all.
     clock: Unix time in seconds, for tests.
     Raises `ConfigError` for an unknown scheme or option, a bad value, or a package that is not installed.
 

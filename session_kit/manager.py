@@ -110,7 +110,7 @@ class SessionManager:
         (default), the event `reuse` and a new session; `"destroy"` also ends the session that it once opened.
     remember: how long a session lives, unused, on which `session.remember()` was called. Default None: that cannot be
         called. With it, a read alone does not renew the expiry; the write that renews the cookie does.
-    on_error: what a store that does not answer means. `"raise"` (default): `DriverUnavailable`, which middleware
+    on_error: what happens if the store does not answer. `"raise"` (default): `DriverUnavailable`, which middleware
         answers with 503. `"anonymous"`: an empty session whose `unavailable` is True and which is never saved over the
         real one; changes that cannot be saved at the end of a request are dropped, with the event `store_error`. What
         the application asks for by name (`save`, `destroy`) raises nevertheless.

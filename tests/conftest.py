@@ -196,4 +196,4 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "feature(name): a column of the table of frameworks in the README")
+    config.addinivalue_line("markers", "feature(name): a column of the table in docs/frameworks.md")

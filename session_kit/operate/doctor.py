@@ -101,9 +101,7 @@ def _conditions(store: UnstorageSessionStore, probe: str) -> Iterator[Finding]:
     driver = store.driver
     if not (driver.capabilities.create and driver.capabilities.swap):
         text = "this store has none: of two requests that write one session at the same moment, the last wins"
-        yield Finding(
-            "conditions", "warning", text, "see the limits in the README; sqlite, disk, Redis and S3 have them"
-        )
+        yield Finding("conditions", "warning", text, "see docs/limits.md; sqlite, disk, Redis and S3 have them")
         return
 
     def refused(value: bytes, expect: object) -> bool:

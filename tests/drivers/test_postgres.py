@@ -51,7 +51,7 @@ def pgbouncer(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.mark.slow  # and PgBouncer has no wheel
 class TestPgBouncer(TestPostgres):
-    title = ""  # the table in the README holds what runs in any clone
+    title = ""  # the table in docs/stores.md holds what runs in any clone
 
     @pytest.fixture(autouse=True)
     def server(self, postgres: Postgres, pgbouncer: PgBouncer) -> None:

@@ -1,6 +1,6 @@
-"""The two tables of the README that a run of all tests makes: what each driver promises, what each framework passes.
+"""The two tables of the documentation that a run of all tests makes: what drivers promise, what frameworks pass.
 
-Such a run fails if the README says anything else; `pytest --write-tables` writes them.
+Such a run fails if a page says anything else; `pytest --write-tables` writes them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from session_kit.benchmarks.readme import README, ROOT, put_into
+from session_kit.benchmarks.readme import ROOT, put_into
 from session_kit.drivers import Capabilities
 from session_kit.testing.conformance import Conditions, DriverConformance, Expiry, Keys, Sharing, Values
 from tests.harness.web_servers import FRAMEWORKS
@@ -25,6 +25,7 @@ class Table:
     """Counts the outcomes of tests by row and column, and renders them."""
 
     marker: str
+    page: str  # in docs/
     head: list[str]  # of the columns before the counts, and after them
     tail: list[str]
 
@@ -63,7 +64,7 @@ class Table:
         return bool(wanted) and wanted <= self.outcomes.keys() and not failed
 
     def write(self, text: str) -> str:
-        """The README with this table in its place."""
+        """The page with this table in its place."""
         rows = [[*self.head, *(name.lower() for name in self.columns()), *self.tail]]
         rows.append(["---"] * len(rows[0]))
         for row in self.rows():
@@ -77,6 +78,7 @@ class Drivers(Table):
     """What the conformance suite found, by driver and promise."""
 
     marker = "conformance"
+    page = "stores.md"
     promises = (Expiry, Conditions, Keys, Values, Sharing)
     flags = {"renew": "renews on read", "native_ttl": "own expiry", "shared": "shared by processes"}  # noqa: RUF012
     head = ["driver"]  # noqa: RUF012
@@ -116,6 +118,7 @@ class Frameworks(Table):
     """What the suite that is one for all found, by framework and feature."""
 
     marker = "frameworks"
+    page = "frameworks.md"
     head = ["framework", "server"]  # noqa: RUF012
     tail = ["module", "lines"]  # noqa: RUF012
 
@@ -154,7 +157,9 @@ TABLES: list[Table] = [Drivers(), Frameworks()]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-tables", action="store_true", help="write the tables of the README that tests make")
+    parser.addoption(
+        "--write-tables", action="store_true", help="write the tables of the documentation that tests make"
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -170,19 +175,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     selected = config.option.keyword or config.option.markexpr != "not slow"
     if config.args_source is not config.ArgsSource.TESTPATHS or selected:
         return  # not all that the tables count
-    text = made = README.read_text()
     for table in TABLES:
-        if table.is_complete():
-            made = table.write(made)
-    if config.getoption("--write-tables", default=False):
-        README.write_text(made)
-    elif differences := _differences(VERSION_OR_LENGTH.sub("", text), VERSION_OR_LENGTH.sub("", made)):
-        print("\nA table in the README is not what this run found: pytest --write-tables", *differences, sep="\n")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if not table.is_complete():
+            continue
+        page = ROOT / "docs" / table.page
+        text = page.read_text()
+        made = table.write(text)
+        if config.getoption("--write-tables", default=False):
+            page.write_text(made)
+        elif differences := _differences(table.page, text, made):
+            print(
+                f"\nThe table in docs/{table.page} is not what this run found: pytest --write-tables",
+                *differences,
+                sep="\n",
+            )
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _differences(text: str, made: str) -> list[str]:
-    return list(difflib.unified_diff(text.splitlines(), made.splitlines(), "README.md", "this run", lineterm="", n=0))
+def _differences(page: str, text: str, made: str) -> list[str]:
+    old, new = (VERSION_OR_LENGTH.sub("", each).splitlines() for each in (text, made))
+    return list(difflib.unified_diff(old, new, page, "this run", lineterm="", n=0))
 
 
 def _subclasses(cls: type[Any]) -> list[type[Any]]:

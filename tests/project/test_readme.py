@@ -1,215 +1,117 @@
-"""What the README and the page for those who come from elsewhere show runs as printed."""
+"""The README is short, its programs start by the commands that it prints, and its links and figures are right."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-COMING_FROM = README.parent / "docs" / "coming-from.md"
-EXAMPLES = re.compile(r"^#+ (?P<title>[^\n]*)$|^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+from tests.harness.servers import HOST, free_ports
 
-ASGI = """
-from starlette.testclient import TestClient
-
-with TestClient(app, base_url="https://testserver") as client:
-    assert [client.get("/").json() for _ in range(3)] == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
-"""
-WSGI = """
-import httpx
-
-with httpx.Client(transport=httpx.WSGITransport(app), base_url="https://testserver") as client:
-    assert [client.get("/").json() for _ in range(3)] == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
-"""
-AIOHTTP = """
-import asyncio
-
-from aiohttp import CookieJar
-from aiohttp.test_utils import TestClient, TestServer
-
-
-async def play():
-    async with TestServer(app) as server:
-        jar = CookieJar(unsafe=True, treat_as_secure_origin=server.make_url("/"))
-        async with TestClient(server, cookie_jar=jar) as client:
-            answers = [await (await client.get("/")).json() for _ in range(3)]
-    assert answers == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
-
-
-asyncio.run(play())
-"""
-# What is played with the application that an example makes, by the heading above it.
-PLAYS = {
-    "Use": ASGI,
-    "FastAPI": """
-from starlette.testclient import TestClient
-
-with TestClient(app, base_url="https://testserver") as client:
-    assert client.post("/cart?item=apple").json() == {"items": ["apple"]}
-    assert client.post("/cart?item=pear").json() == {"items": ["apple", "pear"]}
-    operation = client.get("/openapi.json").json()["paths"]["/cart"]["post"]
-    assert [parameter["name"] for parameter in operation["parameters"]] == ["item"]
-""",
-    "Starlette, and any ASGI application": ASGI,
-    "Starlette": ASGI,
-    "starsessions": ASGI,
-    "Litestar": ASGI,
-    "Flask": WSGI,
-    "Flask-Session": WSGI,
-    "Beaker": WSGI,
-    "Quart": ASGI,
-    "Django": """
-import django
-from django.conf import settings
-from django.http import JsonResponse
-from django.test import Client, override_settings
-from django.urls import path
-
-
-def visits(request):
-    request.session["visits"] = request.session.get("visits", 0) + 1
-    return JsonResponse({"visits": request.session["visits"]})
-
-
-urlpatterns = [path("", visits)]
-settings.configure(
-    ROOT_URLCONF=__name__, SECRET_KEY="Kx7-not-for-production-but-long-enough-0123", ALLOWED_HOSTS=["*"],
-    SESSION_ENGINE=SESSION_ENGINE, SESSION_KIT=SESSION_KIT, SESSION_COOKIE_SECURE=True,
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MKDOCS = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+PROGRAMS = re.findall(
+    r"^\*\*(\w+)\*\*: `pip install [^`]+`, save this as `([\w.]+)`, start it with `([^`]+)`.*?^```python\n(.*?)^```",
+    README,
+    re.MULTILINE | re.DOTALL,
 )
-django.setup()
-OWN = ["django.contrib.sessions.middleware.SessionMiddleware"]
-for middleware, cookie in ((MIDDLEWARE, SESSION_COOKIE_NAME), (OWN, "sessionid")):
-    with override_settings(MIDDLEWARE=middleware, SESSION_COOKIE_NAME=cookie):
-        client = Client()
-        assert [client.get("/", secure=True).json()["visits"] for _ in range(3)] == [1, 2, 3]
-        assert list(client.cookies) == [cookie]
-""",
-    "aiohttp": AIOHTTP,
-    "aiohttp-session": AIOHTTP,
-    "Pyramid": WSGI,
-    "Testing your application": """
-if __name__ == "__main__":
-    import sys
-    from importlib.metadata import entry_points
-
-    import pytest
-
-    plugin = [] if entry_points(group="pytest11", name="session_kit") else ["-p", "session_kit.pytest_plugin"]
-    sys.exit(pytest.main([__file__, "-c", "/dev/null", "-p", "no:cacheprovider", *plugin]))
-""",
-    "Falcon, Bottle, and any WSGI application": WSGI,
-    "Tornado, and anything else": """
-import asyncio
-
-from tornado.httpclient import AsyncHTTPClient
-from tornado.httpserver import HTTPServer
-from tornado.testing import bind_unused_port
+STORE = "/tmp/shop/"  # noqa: S108  # what the README says
+PORT = {"uvicorn": "--port {port}", "flask": "--port {port}", "python": "{port} --noreload"}
 
 
-async def play():
-    listener, port = bind_unused_port()
-    server = HTTPServer(app)
-    server.add_socket(listener)
-    cookie, answers = "", []
-    for _ in range(3):
-        response = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/", headers={"Cookie": cookie})
-        cookie = response.headers.get("Set-Cookie", cookie).split(";")[0]
-        answers.append(response.body)
-    server.stop()
-    assert answers == [b'{"visits": 1}', b'{"visits": 2}', b'{"visits": 3}'], answers
-
-
-asyncio.run(play())
-""",
-}
-
-
-def examples() -> list[tuple[str, str]]:
-    """Each example in Python, with the heading above it."""
-    found, title = [], ""
-    for match in EXAMPLES.finditer(README.read_text() + COMING_FROM.read_text()):
-        if match["code"] is None:
-            title = match["title"]
-        else:
-            found.append((title, match["code"]))
-    return found
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Future[subprocess.CompletedProcess[str]]]]:
-    """What each example says; two run at a time."""
-
-    def run(code: str, title: str) -> subprocess.CompletedProcess[str]:
-        folder = tmp_path_factory.mktemp("example")
-        script = folder / "example.py"
-        script.write_text(code.replace("/var/lib/shop", str(folder / "shop")) + PLAYS.get(title, ""))
-        secret = "Kx7-not-for-production-but-long-enough-0123"
-        return subprocess.run(
-            [sys.executable, str(script)],
-            env={**os.environ, "SESSION_SECRET": secret, "PYTHONPATH": "."},
-            cwd=README.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    with ThreadPoolExecutor(2) as pool:
-        yield [pool.submit(run, code, title) for title, code in examples()]
-
-
-@pytest.mark.parametrize("number", range(len(examples())), ids=[title for title, _ in examples()])
-def test_each_example_runs(runs: list[Future[subprocess.CompletedProcess[str]]], number: int) -> None:
-    result = runs[number].result()
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_a_strict_type_checker_accepts_each_example_as_printed(
-    tmp_path_factory: pytest.TempPathFactory, checker: str
-) -> None:
-    folder = tmp_path_factory.mktemp("typed")
-    for number, (title, code) in enumerate(examples()):
-        if (checker, title) != ("pyright", "Pyramid"):  # it has no types, and pyright reads its code in their place
-            (folder / f"example{number}.py").write_text(code)
-    cache = tmp_path_factory.getbasetemp() / "mypy"  # one for all that run mypy
-    options = {
-        "mypy": ["--strict", "--config-file=", "--disable-error-code=import-untyped", f"--cache-dir={cache}", "."],
-        "pyright": ["--pythonpath", sys.executable],
-    }
-    # Tornado's types say `dict`, and not of what.
-    settings = {"extraPaths": [str(README.parent)], "typeCheckingMode": "strict", "reportUnknownMemberType": False}
-    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
-    result = subprocess.run(
-        [sys.executable, "-m", checker, *options[checker]],
-        env={**os.environ, "MYPYPATH": str(README.parent), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_every_framework_has_an_example() -> None:
-    assert PLAYS.keys() <= {title for title, _ in examples()}
-
-
-def test_the_first_example_is_under_ten_lines() -> None:
-    title, code = examples()[0]
-    assert title == "Use"
-    assert len([line for line in code.splitlines() if line.strip()]) < 10
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) < 170
 
 
 def test_the_two_commands_are_there() -> None:
-    makefile = (README.parent / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test"):
-        assert f"make {target}" in README.read_text()
+        assert f"make {target}" in README
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@contextmanager
+def started(command: str, folder: Path) -> Iterator[str]:
+    """Run a command of the README on a free port, and yield where it answers."""
+    (port,) = free_ports(1)
+    program, *words = shlex.split(f"{command} {PORT[command.split()[0]]}".format(port=port))
+    path = [sys.executable] if program == "python" else [sys.executable, "-m", program]
+    environment = {name: value for name, value in os.environ.items() if name != "SESSION_SECRET"}
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [*path, *words], cwd=folder, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log
+        ) as process,
+    ):
+        try:
+            url = f"http://{HOST}:{port}"
+            for _ in range(300):
+                try:
+                    httpx.get(f"{url}/nowhere")
+                    break
+                except httpx.TransportError:
+                    assert process.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.1)
+            yield url
+        finally:
+            process.terminate()
+
+
+def test_there_is_a_program_for_each_of_three_frameworks() -> None:
+    assert [framework for framework, *_ in PROGRAMS] == ["FastAPI", "Flask", "Django"]
+
+
+@pytest.mark.parametrize(("framework", "file", "command", "code"), PROGRAMS, ids=[name for name, *_ in PROGRAMS])
+def test_a_program_starts_as_printed_without_root_and_without_a_secret(
+    framework: str, file: str, command: str, code: str, tmp_path: Path
+) -> None:
+    assert STORE in code
+    (tmp_path / file).write_text(code.replace(STORE, f"{tmp_path}/shop/"))
+    with started(command, tmp_path) as url:
+        answers, cookie = [], ""
+        for _ in range(3):
+            answer = httpx.get(url, headers={"cookie": cookie})
+            cookie = answer.headers.get("set-cookie", cookie).partition(";")[0]
+            answers.append(answer.json())
+    assert answers == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
+    assert (tmp_path / "shop" / "sessions.db").exists()
+
+
+def test_each_link_works_on_a_package_index_and_leads_to_a_file_here() -> None:
+    match = re.search(r"repository: (\S+)", MKDOCS)
+    assert match is not None
+    targets = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", README, re.MULTILINE))
+    for name, url in targets.items():
+        path = re.sub(rf"^{re.escape(match[1])}/(blob|raw)/main/", "", url)
+        assert path != url, (name, url)
+        assert (ROOT / path).is_file(), (name, path)
+    used = re.findall(r"\]\[([\w-]+)\]", README)
+    assert set(used) == targets.keys()
+    assert not re.findall(r"\]\((?!https://)", README)
+
+
+def test_its_figures_are_those_of_the_comparison_with_peers() -> None:
+    table = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").partition("<!-- peers -->")[2]
+    measured = {}
+    for line in table.partition("<!-- end -->")[0].splitlines():
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        if len(cells) == 10:
+            measured[cells[0], cells[1], cells[2]] = cells[-1]
+    section = README.partition("## Beside its peers")[2].partition("##")[0]
+    rows = re.findall(r"^\| (\w+) \| ([\w -]+) \| ([\w, ]+) \| (\d+) \| (\d+) \|$", section, re.MULTILINE)
+    assert len(rows) == 5
+    for framework, peer, stores, theirs, ours in rows:
+        store, _, our_store = stores.partition(", ")
+        name = "session_kit middleware" if framework == "Django" else "session_kit"
+        assert measured[framework, peer, store] == theirs
+        assert measured[framework, name, our_store or store] == ours
