@@ -69,10 +69,10 @@ class ManagerOptions(TypedDict, total=False):
     touch_after: Seconds
     max_lifetime: Seconds | None
     rotation_grace: Seconds
+    rotate_on: Collection[str]
     rotate_every: Seconds | None
     on_reuse: OnReuse
     remember: Seconds | None
-    rotate_on: Collection[str]
     on_error: OnError
     on_event: Callable[[Event], None] | None
     data_type: type[Any] | None
@@ -154,10 +154,10 @@ class SessionManager:
         touch_after: Seconds = 300,
         max_lifetime: Seconds | None = None,
         rotation_grace: Seconds = 10,
+        rotate_on: Collection[str] = USER_KEYS,
         rotate_every: Seconds | None = None,
         on_reuse: OnReuse = "ignore",
         remember: Seconds | None = None,
-        rotate_on: Collection[str] = USER_KEYS,
         on_error: OnError = "raise",
         on_event: Callable[[Event], None] | None = None,
         data_type: type[Any] | None = None,
