@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -71,18 +71,19 @@ class Edit(NamedTuple):
         draft.store(self.key, merged)
 
 
-class Take(NamedTuple):
+class Take(msgspec.Struct, frozen=True):
     """Items were taken out of a list; with the last one the key goes."""
 
     key: str
     items: Raw
 
     def replay(self, draft: Draft) -> None:
-        load = draft.codec.load
-        left = load(draft.fields[self.key], object) if self.key in draft.fields else None
+        load, raw = draft.codec.load, draft.fields.get(self.key)
+        left: Any = [] if raw is None else load(raw, object)
         if not isinstance(left, list):
             return
-        for item in cast(list[Any], load(self.items, object)):
+        taken: Any = load(self.items, object)
+        for item in taken:
             if item in left:  # once for each: another may have put an equal one there
                 left.remove(item)
         if left:

@@ -97,7 +97,7 @@ class PyramidSession(Session[Any]):
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         """Take all messages out of a queue."""
-        return self._changing().take(FLASH + queue, lambda message: True)
+        return self._changing().take(FLASH + queue, lambda message: True) if FLASH + queue in self else []
 
     def peek_flash(self, queue: str = "") -> list[Any]:
         """Look at the messages of a queue."""

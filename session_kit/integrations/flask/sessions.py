@@ -90,9 +90,9 @@ class FlaskSession(Session[Any]):
 
     def __getitem__(self, key: str) -> Any:
         draft = self.loaded()
-        return (
-            draft[key] if key != FLASHES or key not in draft.fields else [unpack(*item) for item in draft.list_at(key)]
-        )
+        if key != FLASHES or key not in draft.fields:
+            return draft[key]
+        return [unpack(*item) for item in draft.list_at(key)]
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key == FLASHES and key in self else super().get(key, default)
