@@ -71,6 +71,24 @@ class Edit(NamedTuple):
         draft.store(self.key, merged)
 
 
+class Apply(NamedTuple):
+    """An updater function was run; on a newer record it runs again."""
+
+    function: Updater
+
+    def replay(self, draft: Draft) -> None:
+        draft.call(self.function)
+
+
+class Replace(NamedTuple):
+    """Everything was replaced."""
+
+    fields: dict[str, Raw]
+
+    def replay(self, draft: Draft) -> None:
+        draft.fields = dict(self.fields)
+
+
 class Take(msgspec.Struct, frozen=True):
     """Items were taken out of a list; with the last one the key goes."""
 
@@ -92,25 +110,7 @@ class Take(msgspec.Struct, frozen=True):
             draft.forget(self.key)
 
 
-class Apply(NamedTuple):
-    """An updater function was run; on a newer record it runs again."""
-
-    function: Updater
-
-    def replay(self, draft: Draft) -> None:
-        draft.call(self.function)
-
-
-class Replace(NamedTuple):
-    """Everything was replaced."""
-
-    fields: dict[str, Raw]
-
-    def replay(self, draft: Draft) -> None:
-        draft.fields = dict(self.fields)
-
-
-Change = Put | Default | Drop | Edit | Take | Apply | Replace
+Change = Put | Default | Drop | Edit | Apply | Replace | Take
 
 
 class Draft:
