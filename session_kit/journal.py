@@ -17,12 +17,12 @@ QUIET = 5.0
 
 LINES: Final = {
     "store_error": (logging.WARNING, "the store does not answer"),
-    "undecodable": (logging.WARNING, "a session's record cannot be decoded, and its visitor gets an empty session"),
-    "other_codec": (logging.WARNING, "a session's record is left alone, and its visitor gets an empty session"),
-    "misfit": (logging.WARNING, "a session's data do not fit data_type and are left alone"),
-    "bad_signature": (logging.INFO, "a request's cookie has a wrong signature"),
+    "undecodable": (logging.WARNING, "session {} cannot be decoded, and its visitor gets an empty one"),
+    "other_codec": (logging.WARNING, "session {} is left alone, and its visitor gets an empty one"),
+    "misfit": (logging.WARNING, "session {} does not fit data_type and is left alone; its visitor gets a new one"),
+    "bad_signature": (logging.INFO, "the cookie of a request has a wrong signature"),
 }
-"""Of which events an operator is to know, at which level, and how it is said."""
+"""Of which events an operator is to know, at which level, and how it is said; `{}` is the session."""
 NO_ANSWERS: Final = {"store_error", "bad_signature"}
 """The events that do not show that the store answers."""
 
@@ -94,8 +94,7 @@ class Journal:
             return False
         self._written[event] = now, 0
         level, line = LINES[event]
-        whose = "" if session is None else f" (session {session})"
         why = "" if reason is None else f": {reason}"
         often = f"; {since} times more since the line before" if since else ""
-        log.log(level, "%s%s%s%s", line, whose, why, often)
+        log.log(level, "%s%s%s", line.format(session), why, often)
         return True

@@ -14,7 +14,7 @@ from session_kit.telemetry import Call, OnCall, watch_around
 
 SCOPE = "session_kit"
 BOUNDARIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Of the buckets of the histogram, in seconds: a store in memory takes microseconds, one that is far away milliseconds."""
+"""Of the buckets of the histogram, in seconds: those that OpenTelemetry has by itself are for milliseconds."""
 FAILED = {"unavailable", "error"}
 
 
