@@ -60,15 +60,15 @@ class Journal:
 
     def note(self, event: str, session: str | None, reason: Exception | None = None) -> None:
         """An event has happened. session: the hash of its name. reason: what is said behind the line."""
-        written = False
+        outage, written = self._outage, False
         if event in LINES and not isinstance(reason, Conflict):  # others were faster at the list of a user's sessions
             written = self._write(event, session, reason)
-        if event == "store_error":
-            now = self._clock()
-            began, _, failures, told = self._outage or (now, now, 0, False)
-            self._outage = Outage(began, now, failures + 1, told or written)
-        elif self._outage is not None and event not in NO_ANSWERS:
-            self._answered(self._outage)
+            if event == "store_error":
+                now = self._clock()
+                began, _, failures, told = outage or (now, now, 0, False)
+                self._outage = Outage(began, now, failures + 1, told or written)
+        if outage is not None and event not in NO_ANSWERS:
+            self._answered(outage)
         if not written:
             log.debug("%s (session %s)", event, session)
 

@@ -102,7 +102,7 @@ class WatchedDriver(WrappedDriver):
         operation = "index" if filed else OPERATIONS.get(name, name)
         answers: list[Any] = []
         with self._around(self.kind, operation) as on_call:
-            outcome, begin = "error", perf_counter()
+            begin = perf_counter()
             try:
                 yield answers
                 outcome = "ok" if operation != "load" else "miss" if answers[0] is None else "hit"

@@ -19,6 +19,8 @@ from session_kit import Session, SessionError, SessionManager, UnstorageSessionS
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.flash import FLASHES, Flash
 from session_kit.integrations.flask import SessionKit
+from session_kit.integrations.flask.sessions import FlaskSession
+from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import CountingDriver, Schedule, SteppedDriver, Visitor, explore
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
@@ -233,6 +235,45 @@ def test_flask_shows_what_others_flashed_and_the_other_way_round(typed: type[Any
         found = session.flashes()
     assert found == [("info", "from Flask"), ("message", "<b>bold</b>"), ("message", "and more")]
     assert client.get("/flashed", headers=headers).json == []
+
+
+def flask_flashes(session: Any) -> None:
+    """As `flask.flash` and `get_flashed_messages` do it."""
+    flashes = session.get(FLASHES, [])
+    flashes.append(("message", "slow"))
+    session[FLASHES] = flashes
+
+
+def flask_takes(session: Any) -> list[str]:
+    return [message for _, message in (session.pop(FLASHES) if FLASHES in session else [])]
+
+
+WAYS: list[tuple[type[Any], Callable[[Any], None], Callable[[Any], list[str]]]] = [
+    (FlaskSession, flask_flashes, flask_takes),
+    (PyramidSession, lambda session: session.flash("slow"), lambda session: list(session.pop_flash())),
+]
+
+
+@pytest.mark.parametrize(("kind", "put", "take"), WAYS, ids=["Flask", "Pyramid"])
+def test_a_frameworks_own_way_loses_no_message_to_another_request(
+    kind: type[Any], put: Callable[[Any], None], take: Callable[[Any], list[str]]
+) -> None:
+    manager = SessionManager("memory://", SECRET)
+    cookie = ""
+
+    def request(*steps: Callable[[Any], Any]) -> list[Any]:
+        nonlocal cookie
+        session = manager.open(cookie, session_class=kind).load()
+        found = [step(session) for step in steps]
+        for name, value in manager.commit(session):
+            cookie = value.partition(";")[0] if name == "Set-Cookie" else cookie
+        return found
+
+    request(put)
+    request(put, lambda _: request(put))
+    assert request(take, lambda _: request(put))[0] == ["slow"] * 3
+    assert request(take, take) == [["slow"], []]
+    assert request(take) == [[]]
 
 
 # --- requests that overlap ---

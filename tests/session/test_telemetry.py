@@ -20,7 +20,7 @@ from opentelemetry.trace import StatusCode
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.testclient import TestClient
 
-from session_kit import ConfigError, DriverUnavailable, SessionManager, UnstorageSessionStore
+from session_kit import ConfigError, Conflict, DriverUnavailable, SessionManager, UnstorageSessionStore
 from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.codec import Encrypted
 from session_kit.drivers.memory import MemoryDriver
@@ -132,6 +132,22 @@ def test_an_outage_that_a_handler_meets_by_name_is_told_when_the_client_is(
     for _ in range(10):
         assert client.post("/").status_code == 503
     assert lines() == [("WARNING", "the store does not answer: down for a test")]
+
+
+def test_others_that_are_faster_are_no_outage(
+    ada: Visitor, faulty: FaultyDriver, lines: Callable[[], list[Line]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    ada.manager.policy.listen(lambda event: events.append(event.name))
+    monkeypatch.setattr("session_kit.owners.MAX_ATTEMPTS", 3)
+    for visitor in (ada, Visitor(ada.manager, ada.runner)):
+        with visitor.request() as session:
+            visitor.do(session, "bind", user_id="ada")
+    faulty.fail("set", Conflict("others were faster"), times=3)  # at the list of the user's sessions
+    with ada.request() as session:
+        ada.do(session, "destroy")
+    assert events[-2:] == ["destroyed", "store_error"]
+    assert lines() == []
 
 
 def test_a_wrong_clock_does_not_silence_the_log(
