@@ -571,7 +571,7 @@ def test_nothing_that_is_logged_traced_or_measured_gives_anything_away(
         "prometheus": generate_latest(flows.registry).decode(),
         "events": "\n".join(flows.told),
     }
-    assert set(get_args(EventName)) - {"misfit", "loaded"} <= otel.events().keys()
+    assert set(get_args(EventName)) - {"misfit", "reuse"} <= otel.events().keys()
     for line in ("does not answer: ", "answers again", "wrong signature", "cannot be decoded", "left alone"):
         assert line in output["log"]
     assert len(flows.canaries) > 100
