@@ -21,7 +21,7 @@ LINES: Final = {
     "other_codec": (logging.WARNING, "session {} is left alone, and its visitor gets an empty one"),
     "misfit": (logging.WARNING, "session {} does not fit data_type and is left alone; its visitor gets a new one"),
     "reuse": (logging.WARNING, "session {}: an id that was replaced long ago came again, it may have been stolen"),
-    "bad_signature": (logging.INFO, "the cookie of a request has a wrong signature"),
+    "bad_signature": (logging.INFO, "the id that came with a request has a wrong signature"),
 }
 """Of which events an operator is to know, at which level, and how it is said; `{}` is the session."""
 NO_ANSWERS: Final = {"store_error", "bad_signature"}

@@ -24,9 +24,9 @@ from session_kit import (
 from session_kit.drivers import Conflict, CorruptEntry, Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.support.twins import Blocking, Native, run
-from session_kit.drivers.support.wrapped import WrappedDriver
 from session_kit.record import RESERVED, Notes, hash_id
 from session_kit.testing import CountingDriver, Face, ManualClock, Visitor
+from session_kit.testing.faults import WrappedDriver
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 

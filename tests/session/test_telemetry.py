@@ -383,7 +383,7 @@ def otel() -> Iterator[Otel]:
 
 
 def test_spans_and_metrics_tell_hits_conflicts_rotations_displaced_and_latency(
-    ada: Visitor, faulty: FaultyDriver, clock: ManualClock, otel: Otel
+    ada: Visitor, faulty: FaultyDriver, otel: Otel
 ) -> None:
     otel.instrument(ada.manager)
     ask(ada, a=1)
@@ -394,26 +394,29 @@ def test_spans_and_metrics_tell_hits_conflicts_rotations_displaced_and_latency(
     ask(ada, user="eve")
     with ada.request(old):
         pass
-    clock.advance(3600)
-    with ada.request(old):
-        pass
     faulty.fail("renew", times=1)
     ask(ada)
-    events = otel.events()
-    assert events == {
-        "loaded": 4,
+    with ada.request() as session:
+        ada.do(session, "destroy")
+    with ada.request(old):
+        pass
+    assert otel.events() == {
+        "loaded": 5,
         "saved": 3,
         "merged": 1,
         "rotated": 1,
         "displaced": 1,
-        "unknown_id": 1,
         "store_error": 1,
+        "destroyed": 1,
+        "unknown_id": 1,
     }
     points = otel.points("session.store.duration")
     counts = {(each.attributes["session.operation"], each.attributes["session.outcome"]): each.count for each in points}
     assert counts == {
         ("load", "hit"): 7,
+        ("load", "miss"): 1,
         ("load", "unavailable"): 1,
+        ("destroy", "ok"): 1,
         ("save", "ok"): 4,
         ("save", "conflict"): 1,
     }

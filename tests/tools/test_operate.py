@@ -28,7 +28,6 @@ from session_kit.drivers import Capabilities, Driver, Entry
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis.findings import server_findings
 from session_kit.drivers.support.findings import Finding, clock_finding, network_finding, path_findings
-from session_kit.drivers.support.wrapped import WrappedDriver
 from session_kit.operate.at_once import at_once
 from session_kit.operate.commands import list_sessions, revoke_sessions, run
 from session_kit.operate.copy import Counts, copy
@@ -36,6 +35,7 @@ from session_kit.operate.doctor import examine, examine_cookie, examine_secret
 from session_kit.operate.sessions import NoSuchSession, details, find, revoke, summaries
 from session_kit.record import hash_id
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
+from session_kit.testing.faults import WrappedDriver
 from tests.conftest import SECRET
 from tests.harness.servers import Cluster, Valkey, start_valkey
 
