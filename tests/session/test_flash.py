@@ -199,6 +199,22 @@ def test_a_type_that_forbids_unknown_fields_is_one_clear_error() -> None:
     assert dict(session) == {}
 
 
+def test_an_upgrade_can_carry_messages_over() -> None:
+    store = UnstorageSessionStore("memory://")
+    before = Visitor(SessionManager(store, SECRET))
+    with before.request() as session:
+        session["items"] = {"apple": 1}
+        session.flash("Added")
+
+    def upgrade(data: dict[str, Any]) -> dict[str, Any]:
+        return {"items": list(data["items"]), FLASHES: data.get(FLASHES, [])}
+
+    after = Visitor(SessionManager(store, SECRET, data_type=Cart, upgrade=upgrade))
+    with after.request(before.cookie) as session:
+        assert session.data == Cart(["apple"])  # type: ignore[comparison-overlap]
+        assert texts(session) == ["Added"]
+
+
 # --- shared with the frameworks that have their own ---
 
 
