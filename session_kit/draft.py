@@ -89,7 +89,28 @@ class Replace(msgspec.Struct, frozen=True):
         draft.fields = dict(self.fields)
 
 
-Change = Put | Default | Drop | Edit | Apply | Replace
+class Take(msgspec.Struct, frozen=True):
+    """Items were taken out of a list; with the last one the key goes."""
+
+    key: str
+    items: Raw
+
+    def replay(self, draft: Draft) -> None:
+        load, raw = draft.codec.load, draft.fields.get(self.key)
+        left: Any = [] if raw is None else load(raw, object)
+        if not isinstance(left, list):
+            return
+        taken: Any = load(self.items, object)
+        for item in taken:
+            if item in left:  # once for each: another may have put an equal one there
+                left.remove(item)
+        if left:
+            draft.store(self.key, draft.codec.dump(left, self.key))
+        else:
+            draft.forget(self.key)
+
+
+Change = Put | Default | Drop | Edit | Apply | Replace | Take
 
 
 class Draft:
@@ -185,6 +206,37 @@ class Draft:
             raise KeyError(key)
         self.forget(key)
         self.log.append(Drop(key))
+
+    def extend(self, key: str, item: object) -> None:
+        """Put an item at the end of a list, which is made if there is none; others may do so at the same time.
+
+        `SessionError` if the item cannot be stored, or something else than a list is there.
+        """
+        self.settle()
+        self.list_at(key)
+        change = Edit(key, self.codec.dump([], key), self.codec.dump([item], key))
+        change.replay(self)
+        self.log.append(change)
+
+    def take(self, key: str, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Take the wanted items out of a list and return them; what others put there at the same time stays.
+
+        `SessionError` if something else than a list is there.
+        """
+        self.settle()
+        taken = [item for item in self.list_at(key) if wanted(item)]
+        if taken:
+            change = Take(key, self.codec.dump(taken, key))
+            change.replay(self)
+            self.log.append(change)
+        return taken
+
+    def list_at(self, key: str) -> list[Any]:
+        """A copy of the list under a key, empty if there is none. `SessionError` if something else is there."""
+        items = self.codec.load(self.fields[key], object) if key in self.fields else []
+        if not isinstance(items, list):
+            raise SessionError(f"a list is kept under the session key {key!r}, not a {type(items).__name__}")
+        return items
 
     def apply(self, function: Updater) -> None:
         """Merge what `function` makes of the data."""

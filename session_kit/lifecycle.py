@@ -102,7 +102,7 @@ class Lifecycle(State, eq=False):
                 continue
             except DriverUnavailable as error:
                 self.unanswered = True
-                policy.emit("store_error", name)
+                policy.emit("store_error", name, error)
                 if not policy.anonymous:
                     self.outage = error
                     raise
@@ -162,7 +162,7 @@ class Lifecycle(State, eq=False):
                     return None
                 stored = self.stored_as(name, record)
             except OtherCodec as error:
-                policy.leave(name, error)
+                policy.emit("other_codec", name, error)
                 raise
             except CorruptEntry as error:
                 version = error.version if version is None else version
@@ -262,8 +262,8 @@ class Lifecycle(State, eq=False):
             return None
         try:
             return await self.save(io, answer)
-        except DriverUnavailable:
-            self.policy.emit("store_error", self.id)
+        except DriverUnavailable as error:
+            self.policy.emit("store_error", self.id, error)
             if not self.policy.anonymous:
                 raise
             self.unanswered, self.outage, self.next_id, self.pending = True, None, None, None
@@ -532,8 +532,8 @@ class Lifecycle(State, eq=False):
         if owner and owners is not None and (now is None or (now.name, now.notes.owner) != (before.name, owner)):
             try:
                 await owners.remove(io, owner, [before.name])
-            except (Conflict, DriverUnavailable):
-                self.policy.emit("store_error", before.name)
+            except (Conflict, DriverUnavailable) as error:
+                self.policy.emit("store_error", before.name, error)
 
     # --- the tasks of one request ---
 
@@ -572,8 +572,8 @@ class Lifecycle(State, eq=False):
                 if before is not None:
                     try:
                         await run_to_end(self._take_back(io, before))
-                    except DriverUnavailable:
-                        policy.emit("store_error", self.id)
+                    except DriverUnavailable as error:
+                        policy.emit("store_error", self.id, error)
                 raise cancelled
 
         await self.in_turn(step)

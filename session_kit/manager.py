@@ -354,6 +354,8 @@ class SessionManager:
 
         Nothing is kept but what was saved or destroyed by name before; returns the headers that say so.
         """
+        if session.lifecycle.outage is not None:
+            self.policy.refused(session.lifecycle.outage)
         session.lifecycle.revert()
         headers = self._headers(session.lifecycle, session, plain_host) if session.lifecycle.phase is AHEAD else []
         session.lifecycle.phase = Phase.REPLACED

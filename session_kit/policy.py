@@ -13,7 +13,7 @@ from session_kit.codec import Codec
 from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities
-from session_kit.errors import OtherCodec
+from session_kit.journal import Journal
 from session_kit.owners import Owners
 from session_kit.plain_store import PlainStore
 from session_kit.record import Notes, hash_id, join_id, random_id, random_name, random_token
@@ -109,7 +109,6 @@ class Policy:
         # The driver slides the expiry by the store's ttl alone, which a session that is remembered outlives.
         self.renews = store.renews and remember is None
         self.prepared = False
-        self._warned = False
         self.cookie = cookie
         self.signer = signer
         self.header = header
@@ -127,7 +126,11 @@ class Policy:
         self.remember = remember
         self.rotate_on = rotate_on
         self.anonymous = on_error == "anonymous"
-        self.on_event = on_event
+        self.journal = Journal(clock)
+        self._listeners = [] if on_event is None else [on_event]
+        self.on_event: object = None
+        """Who wants to hear of what happens in every request; None if nobody does, and it need not be told."""
+        self._look_round()
         self.schema = schema
         self.owners = (
             Owners(store, max_sessions, refuse=when_full == "refuse")
@@ -166,21 +169,32 @@ class Policy:
         self.absent: object = ABSENT if self.capabilities.create else ANY
         """What a write expects that makes a new record."""
 
-    def emit(self, name: EventName, sid: str | None) -> None:
-        """Tell the application. A callback that fails must not take the request with it."""
-        if self.on_event is None:
-            return
-        try:
-            self.on_event(Event(name, None if sid is None else hash_id(sid)))
-        except Exception:
-            log.exception("the on_event callback failed at %r", name)
+    def listen(self, callback: Callable[[Event], None]) -> None:
+        """Call this too with each event, beside `on_event`."""
+        self._listeners.append(callback)
+        self._look_round()
 
-    def leave(self, name: str, error: OtherCodec) -> None:
-        """Tell of a record of another codec, which is left alone; the first time in the log too."""
-        self.emit("other_codec", name)
-        if not self._warned:
-            self._warned = True
-            log.warning("session %s is left alone, and its visitor gets an empty one: %s", hash_id(name), error)
+    def emit(self, name: EventName, sid: str | None, reason: Exception | None = None) -> None:
+        """Tell the log and the application. A callback that fails must not take the request with it.
+
+        reason: for the log alone.
+        """
+        event = Event(name, None if sid is None else hash_id(sid))
+        self.journal.note(name, event.session, reason)
+        for callback in self._listeners:
+            try:
+                callback(event)
+            except Exception:
+                log.exception("the on_event callback failed at %r", name)
+        self._look_round()
+
+    def refused(self, reason: Exception) -> None:
+        """A client is told that the store does not answer: the log is to say so too."""
+        self.journal.refused(reason)
+        self._look_round()
+
+    def _look_round(self) -> None:
+        self.on_event = self._listeners or (self.journal if self.journal.listens else None)
 
     def slack(self, ttl: float | None) -> float:
         """The seconds between two renewals. What is stored and sent lives longer by as much: idle means idle."""

@@ -187,6 +187,11 @@ class TypedDraft(Draft):
     def drop(self, key: str) -> None:
         self._change(lambda: super(TypedDraft, self).drop(key))
 
+    def extend(self, key: str, item: object) -> None:
+        value = self._value  # it stays the application's: the type knows nothing of this key
+        self._change(lambda: super(TypedDraft, self).extend(key, item))
+        self._value = value
+
     def apply(self, function: Updater) -> None:
         self._change(lambda: super(TypedDraft, self).apply(function))
 

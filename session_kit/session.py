@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from session_kit.draft import DictHabits, Draft, Updater
 from session_kit.drivers.support.twins import on_event_loop, run
 from session_kit.errors import SessionError, Unsupported
+from session_kit.flash import FLASHES, Flash, pack, unpack
 from session_kit.lifecycle import Lifecycle
 from session_kit.owners import UserId, label_text, owner_text
 from session_kit.record import Notes, hash_id
@@ -257,6 +258,37 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """
         self._changing()
         self._answered().clear()
+
+    # --- flash messages ---
+
+    def flash(self, message: Any, category: str = "message") -> None:
+        """Leave a message for the visitor, to be shown on a later page: usually the one after a redirect.
+
+        message: text, or what else the codec stores. Safe HTML (`Markup`) comes back as such.
+        category: what kind of message it is, such as `"info"` or `"error"`. Default `"message"`.
+        Raises `SessionError` for what cannot be stored, or if `data_type` is a type that forbids unknown fields.
+
+        >>> from session_kit import SessionManager
+        >>> session = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!").open()
+        >>> session.flash("Saved", "info")
+        >>> session.flashes()
+        [Flash(category='info', message='Saved')]
+        >>> session.flashes()
+        []
+        """
+        self._changing().extend(FLASHES, pack(category, message))
+
+    def flashes(self, *categories: str) -> list[Flash]:
+        """Take the messages out of the session, the oldest first: each is a pair of `category` and `message`.
+
+        categories: take these alone, and leave the others. Default: all.
+        They are gone once this request is saved. One that fails leaves them for the next; a message that is flashed
+        meanwhile is left too. Of two requests that take them at the same time both may show a message; none is lost.
+        """
+        if FLASHES not in self.loaded().fields:
+            return []
+        taken = self._changing().take(FLASHES, lambda item: not categories or item[0] in categories)
+        return [unpack(*item) for item in taken]
 
     # --- I/O, and its async twins ---
 

@@ -92,14 +92,12 @@ class PyramidSession(Session[Any]):
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Put a message at the end of a queue."""
-        messages = self.setdefault(FLASH + queue, [])
-        if allow_duplicate or msg not in messages:
-            messages.append(msg)
+        if allow_duplicate or msg not in self.peek_flash(queue):
+            self._changing().extend(FLASH + queue, msg)
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         """Take all messages out of a queue."""
-        messages: list[Any] = self.pop(FLASH + queue, [])
-        return messages
+        return self._changing().take(FLASH + queue, lambda message: True) if FLASH + queue in self else []
 
     def peek_flash(self, queue: str = "") -> list[Any]:
         """Look at the messages of a queue."""

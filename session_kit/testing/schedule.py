@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from session_kit.drivers import ANY, Capabilities, Driver, Unsupported
-from session_kit.testing.faults import WrappedDriver
+from session_kit.drivers.support.wrapped import WrappedDriver
 
 _request: ContextVar[int] = ContextVar("request", default=0)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from markupsafe import Markup
-
 from session_kit.draft import Draft
+from session_kit.flash import FLASHES, pack, unpack
 from session_kit.lifecycle import Lifecycle
 from session_kit.session import Session
 
-FLASHES = "_flashes"
 PERMANENT = "_permanent"
 
 
@@ -80,12 +78,29 @@ class FlaskSession(Session[Any]):
         if PERMANENT in draft.fields and len(draft.fields) == 1 and (lifecycle.stored is None or lifecycle.fresh):
             draft.drop(PERMANENT)
 
+    # Flask reads the whole list of its flashed messages and writes it back; others may flash at the same time.
+
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, [_pack(*item) for item in value] if key == FLASHES else value)
+        if key != FLASHES:
+            super().__setitem__(key, value)
+        elif value[: len(before := self.get(FLASHES, []))] == before:
+            for category, message in value[len(before) :]:
+                self.flash(message, category)
+        else:
+            super().__setitem__(key, [pack(*item) for item in value])
 
     def __getitem__(self, key: str) -> Any:
-        value = self.loaded()[key]
-        return [_unpack(*item) for item in value] if key == FLASHES else value
+        draft = self.loaded()
+        if key != FLASHES or key not in draft.fields:
+            return draft[key]
+        return [unpack(*item) for item in draft.list_at(key)]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key == FLASHES and key in self else super().get(key, default)
+
+    def __delitem__(self, key: str) -> None:
+        if key != FLASHES or not self.flashes():
+            super().__delitem__(key)
 
 
 class TemplateSession(MutableMapping[str, Any]):
@@ -129,15 +144,3 @@ class TemplateSession(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(self._session)
-
-
-# Flask keeps flashed messages as tuples of category and message, which may be safe HTML. JSON knows neither.
-
-
-def _pack(category: str, message: Any) -> list[Any]:
-    html = getattr(message, "__html__", None)
-    return [category, message] if html is None else [category, str(html()), "html"]
-
-
-def _unpack(category: str, message: Any, kind: str = "") -> tuple[str, Any]:
-    return category, Markup(message) if kind == "html" else message  # noqa: S704  # it was, when it was stored

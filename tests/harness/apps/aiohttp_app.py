@@ -52,13 +52,13 @@ async def logout(request: web.Request) -> web.Response:
 
 async def flash(request: web.Request) -> web.Response:
     session = await get_session(request)
-    session.setdefault("flash", []).append(request.query["message"])
-    return web.json_response({"messages": session["flash"]})
+    session.flash(request.query["message"])
+    return web.json_response({"ok": True})
 
 
 async def flashed(request: web.Request) -> web.Response:
     session = await get_session(request)
-    return web.json_response({"messages": session.pop("flash", [])})
+    return web.json_response({"messages": [each.message for each in session.flashes()]})
 
 
 async def slow(request: web.Request) -> web.Response:

@@ -57,13 +57,13 @@ async def logout(scope: Scope, query: Query) -> Any:
 
 async def flash(scope: Scope, query: Query) -> Any:
     session = await use_session(scope)
-    session.setdefault("flash", []).append(query["message"])
-    return {"messages": session["flash"]}
+    session.flash(query["message"])
+    return {"ok": True}
 
 
 async def flashed(scope: Scope, query: Query) -> Any:
     session = await use_session(scope)
-    return {"messages": session.pop("flash", [])}
+    return {"messages": [each.message for each in session.flashes()]}
 
 
 async def slow(scope: Scope, query: Query) -> Any:

@@ -53,13 +53,12 @@ def logout() -> Any:
 
 
 def flash() -> Any:
-    session = the_session()
-    session.setdefault("flash", []).append(request.query.message)
-    return {"messages": session["flash"]}
+    the_session().flash(request.query.message)
+    return {"ok": True}
 
 
 def flashed() -> Any:
-    return {"messages": the_session().pop("flash", [])}
+    return {"messages": [each.message for each in the_session().flashes()]}
 
 
 def slow() -> Any:

@@ -48,13 +48,12 @@ def logout(req: falcon.Request, resp: falcon.Response) -> Any:
 
 
 def flash(req: falcon.Request, resp: falcon.Response) -> Any:
-    session = get_session(req.env)
-    session.setdefault("flash", []).append(req.params["message"])
-    return {"messages": session["flash"]}
+    get_session(req.env).flash(req.params["message"])
+    return {"ok": True}
 
 
 def flashed(req: falcon.Request, resp: falcon.Response) -> Any:
-    return {"messages": get_session(req.env).pop("flash", [])}
+    return {"messages": [each.message for each in get_session(req.env).flashes()]}
 
 
 def slow(req: falcon.Request, resp: falcon.Response) -> Any:

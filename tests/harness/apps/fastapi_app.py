@@ -57,14 +57,14 @@ def logout(session: AnySession) -> dict[str, bool]:
 
 
 @router.post("/flash")
-async def flash(message: str, session: AnySession) -> dict[str, list[str]]:
-    session.setdefault("flash", []).append(message)
-    return {"messages": session["flash"]}
+async def flash(message: str, session: AnySession) -> dict[str, bool]:
+    session.flash(message)
+    return {"ok": True}
 
 
 @router.get("/flashed")
 async def flashed(session: AnySession) -> dict[str, list[str]]:
-    return {"messages": session.pop("flash", [])}
+    return {"messages": [each.message for each in session.flashes()]}
 
 
 @router.post("/slow")

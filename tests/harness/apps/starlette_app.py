@@ -50,12 +50,13 @@ async def logout(request: Request) -> Response:
 
 
 async def flash(request: Request) -> Response:
-    request.session.setdefault("flash", []).append(request.query_params["message"])
-    return JSONResponse({"messages": request.session["flash"]})
+    (await use_session(request)).flash(request.query_params["message"])
+    return JSONResponse({"ok": True})
 
 
 async def flashed(request: Request) -> Response:
-    return JSONResponse({"messages": request.session.pop("flash", [])})
+    session = await use_session(request)
+    return JSONResponse({"messages": [each.message for each in session.flashes()]})
 
 
 async def slow(request: Request) -> Response:

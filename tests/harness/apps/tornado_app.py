@@ -91,14 +91,14 @@ class Logout(SessionHandler):
 class Flash(SessionHandler):
     async def view(self, query: Any) -> Any:
         session = await self.session.aload()
-        session.setdefault("flash", []).append(query("message"))
-        return {"messages": session["flash"]}
+        session.flash(query("message"))
+        return {"ok": True}
 
 
 class Flashed(SessionHandler):
     async def view(self, query: Any) -> Any:
         session = await self.session.aload()
-        return {"messages": session.pop("flash", [])}
+        return {"messages": [each.message for each in session.flashes()]}
 
 
 class Slow(SessionHandler):
