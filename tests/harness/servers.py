@@ -359,6 +359,14 @@ class Cluster(Stoppable):
             and node.follows_well()
         )
 
+    def _agrees(self) -> bool:
+        """Whether all running nodes know the same primaries, with the same slots and epochs."""
+        views = [
+            {name: (entry["epoch"], entry["slots"]) for name, entry in node.view().items() if entry["slots"]}
+            for node in self.running
+        ]
+        return all(view == views[0] for view in views)
+
     def owner(self, key: str) -> ClusterNode:
         """The primary that owns `key` now."""
         slot = self.running[0].ask("CLUSTER KEYSLOT", key)
@@ -385,6 +393,9 @@ class Cluster(Stoppable):
             source.ask("MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", *keys)
         for node in (target, source):
             node.ask("CLUSTER SETSLOT", slot, "NODE", target_id)
+        # A node that moves a slot on before it has heard of the last move claims it under an epoch that is taken: the
+        # two that share it may then name each other as the owner of a slot, for ever.
+        wait_until(self._agrees, "the word of the move")
 
     def move_slot_of(self, key: str) -> ClusterNode:
         """Move the slot of `key`, and all that is in it, to another primary."""
