@@ -600,12 +600,13 @@ def start_moto(folder: Path) -> S3Server:
 # --- TLS, and servers that are not what they should be ---
 
 
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
+
+
 class Listener(Stoppable):
     """Hands each connection to `answer`, in an event loop and a thread of its own."""
 
-    def __init__(
-        self, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]], tls: Any = None
-    ) -> None:
+    def __init__(self, answer: Answer, tls: Any = None) -> None:
         self._answer = answer
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -661,9 +662,14 @@ def wrong_server() -> Iterator[int]:
 
 
 class TlsServer(Listener):
-    """TLS in front of a server that speaks none. Clients trust `ca_file`, and show `cert_file` with `key_file`."""
+    """TLS in front of a server that speaks none. Clients trust `ca_file`, and show `cert_file` with `key_file`.
 
-    def __init__(self, target_port: int, folder: Path, client_certificates: bool) -> None:
+    agree: what is said in plain text before TLS begins.
+    """
+
+    def __init__(
+        self, target_port: int, folder: Path, client_certificates: bool = False, agree: Answer | None = None
+    ) -> None:
         self.ca_file, self.cert_file, self.key_file = (str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem"))
         _make_certificates(folder)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca_file)
@@ -671,6 +677,9 @@ class TlsServer(Listener):
         context.verify_mode = ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if agree is not None:
+                await agree(reader, writer)
+                await writer.start_tls(context)
             target_reader, target_writer = await asyncio.open_connection(HOST, target_port)
             there, back = pump(reader, target_writer), pump(target_reader, writer)
             ways = [asyncio.ensure_future(way) for way in (there, back)]
@@ -681,7 +690,7 @@ class TlsServer(Listener):
                     way.cancel()
                 target_writer.transport.abort()
 
-        super().__init__(forward, context)
+        super().__init__(forward, None if agree else context)
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -741,4 +750,5 @@ def _make_certificates(folder: Path) -> None:
     for subject, file, key_file in ("server", "server.pem", "server-key.pem"), ("client", "cert.pem", "key.pem"):
         key = ec.generate_private_key(ec.SECP256R1())
         certify(key, subject, file)
+        (folder / key_file).touch(0o600)  # or clients of PostgreSQL refuse to use it
         (folder / key_file).write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
