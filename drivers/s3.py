@@ -25,6 +25,7 @@ from session_kit.drivers.base import (
 )
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.registry import redact
+from session_kit.drivers.support.checks import check_connections
 from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
@@ -84,8 +85,7 @@ class S3Driver(Driver):
             raise ConfigError(
                 f"{self._where}: a folder has at most {LONGEST_FOLDER} bytes, and no part that is empty, '.' or '..'"
             )
-        if max_connections < 1:
-            raise ConfigError(f"{self._where}: max_connections must be at least 1, not {max_connections}")
+        check_connections(max_connections, self._where)
         self.threads = max_connections
         self.capabilities = Capabilities(create=True, swap=True, shared=True)
         self._folder = f"{folder}/" if folder else ""
