@@ -21,7 +21,7 @@ from tests.harness.servers import Valkey
 if sys.platform == "win32":
     pytest.skip("there is no uvloop for Windows", allow_module_level=True)
 
-import uvloop  # noqa: E402
+import uvloop
 
 
 @pytest.fixture(autouse=True)
