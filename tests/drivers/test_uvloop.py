@@ -16,7 +16,7 @@ from session_kit.drivers.redis import RedisDriver
 from session_kit.testing.face import Face
 from tests.drivers import test_postgres, test_redis
 from tests.harness.postgres import Postgres
-from tests.harness.servers import Valkey
+from tests.harness.servers import Valkey, start_valkey
 
 if sys.platform == "win32":
     pytest.skip("there is no uvloop for Windows", allow_module_level=True)
@@ -60,7 +60,9 @@ class TestPostgres(AsyncHalf, test_postgres.TestPostgres):
 
 @pytest.mark.parametrize("client_certificates", [False, True])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as in the test itself
-def test_tls(valkey: Valkey, postgres: Postgres, tmp_path: Path, client_certificates: bool) -> None:
+def test_tls_checks_the_server_and_shows_a_certificate(
+    valkey: Valkey, postgres: Postgres, tmp_path: Path, client_certificates: bool
+) -> None:
     for module, server in (test_redis, valkey), (test_postgres, postgres):
         folder = tmp_path / module.__name__
         folder.mkdir()
@@ -68,7 +70,7 @@ def test_tls(valkey: Valkey, postgres: Postgres, tmp_path: Path, client_certific
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5])
-def test_cancelled_calls(valkey: Valkey, postgres: Postgres, turns: int) -> None:
+def test_cancelled_calls_disturb_no_neighbour(valkey: Valkey, postgres: Postgres, turns: int) -> None:
     test_redis.test_a_cancelled_call_does_not_disturb_its_neighbours(RedisDriver(valkey.url), turns)
     driver = PostgresDriver(postgres.url)
     test_postgres.test_cancelled_calls_disturb_no_neighbour_and_lose_no_connection(driver, turns)
@@ -80,7 +82,21 @@ def test_large_and_small_values_travel_together(valkey: Valkey) -> None:
 
 # uvloop and the stream each say so of a loop that is closed over an open connection.
 @pytest.mark.filterwarnings("ignore:(unclosed resource|loop is closed):ResourceWarning")
-def test_loops_that_are_closed_with_nothing_told(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+def test_loops_that_are_closed_with_nothing_told_leave_no_connection(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
     driver = RedisDriver(valkey.url)
     test_redis.test_loops_that_are_closed_with_nothing_told_leave_no_connection_and_no_task(driver, valkey, caplog)
     driver.close()
+
+
+@pytest.mark.filterwarnings("ignore:(unclosed resource|loop is closed):ResourceWarning")
+def test_a_loop_that_was_closed_over_a_unix_socket_fails_no_later_call(tmp_path: Path) -> None:
+    with start_valkey(tmp_path, config=["--unixsocket", f"{tmp_path}/socket"]):
+        driver = RedisDriver(f"unix://{tmp_path}/socket")
+        for number in range(3):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(driver.aset("key", b"%d" % number))
+            loop.close()
+        assert asyncio.run(driver.aget("key")) == b"2"
+        driver.close()
