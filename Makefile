@@ -37,7 +37,7 @@ test-slow: $(VENV)/dev-installed
 test-redis-py: $(VENV)/dev-installed
 	for version in 5.0.1 6.0.0 7.0.0 "8.*"; do \
 	    $(PIP) --no-deps --upgrade --target $(VENV)/redis-py "redis==$$version" && \
-	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest tests/drivers/test_redis.py $(ARGS) || exit 1; \
+	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest tests/drivers/test_redis*.py $(ARGS) || exit 1; \
 	done
 
 test-browser: $(VENV)/dev-installed

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import threading
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import SplitResult
@@ -30,7 +26,9 @@ from session_kit.drivers.support.checks import (
     check_value,
 )
 from session_kit.drivers.support.findings import Finding
+from session_kit.drivers.support.forks import tell_of_forks
 from session_kit.drivers.support.options import Parser, options_of
+from session_kit.drivers.support.threads import Threads
 from session_kit.drivers.support.twins import pause
 
 if TYPE_CHECKING:
@@ -125,9 +123,9 @@ class Driver:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_lock = threading.Lock()
-        _alive.add(self)
+        # Of its own: behind the application's slow jobs in asyncio's default pool, sessions would wait.
+        self._threads = Threads(self.threads, type(self).__name__)
+        tell_of_forks(self)
 
     @classmethod
     def url_options(cls, url: SplitResult) -> Mapping[str, Parser]:
@@ -228,10 +226,7 @@ class Driver:
 
     def close(self) -> None:
         """Release connections and threads. Idempotent; never closes a client that the caller handed in."""
-        with self._pool_lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False)
+        self._threads.close()
 
     # --- the async twins ---
 
@@ -334,8 +329,7 @@ class Driver:
 
     def after_fork(self) -> None:
         """Called in the child after a fork: locks and threads of the parent are of no use there."""
-        self._pool = None
-        self._pool_lock = threading.Lock()
+        self._threads.after_fork()
 
     async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if self.capabilities.never_blocks:
@@ -343,35 +337,9 @@ class Driver:
         return await self._in_thread(method, *args, **kwargs)
 
     async def _in_thread(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        # A pool of its own: behind the application's slow jobs in asyncio's default pool, sessions would wait.
-        with self._pool_lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=type(self).__name__)
-            pool = self._pool
-        return await asyncio.get_running_loop().run_in_executor(pool, lambda: method(*args, **kwargs))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads.pool(), lambda: method(*args, **kwargs))
 
 
 def _take(keys: Iterator[str]) -> list[str]:
     return list(itertools.islice(keys, LIST_BATCH))
-
-
-_alive: weakref.WeakSet[Driver] = weakref.WeakSet()
-
-
-def _before_fork() -> None:
-    for driver in list(_alive):
-        driver.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for driver in list(_alive):
-        driver.after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    for driver in list(_alive):
-        driver.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -20,8 +20,8 @@ from urllib.parse import SplitResult
 import diskcache
 
 from session_kit.drivers.base import ANY, check_expected, check_ttl
-from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
-from session_kit.drivers.support.folder import make_file, make_private, named_in
+from session_kit.drivers.errors import CorruptEntry, DriverUnavailable
+from session_kit.drivers.support.folder import make_file, make_private, path_in
 from session_kit.drivers.support.options import Duration, Size
 from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, has_table, transaction
 
@@ -136,9 +136,7 @@ class DiskDriver(SQLiteFileDriver):
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
-        if url.netloc or not url.path.strip("/"):
-            raise ConfigError("disk:// needs an absolute path, with three slashes in all: disk:///var/lib/app")
-        return cls(named_in(url.path), **options)
+        return cls(path_in(url), **options)
 
     def touch(self, key: str, ttl: float | None) -> bool:
         check_ttl(ttl)

@@ -18,7 +18,7 @@ from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavaila
 from session_kit.drivers.support.envelope import HEADER, seal, unseal, unseal_header
 from session_kit.drivers.support.file_locks import FileLocks
 from session_kit.drivers.support.findings import Finding, path_findings
-from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private, named_in
+from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private, path_in
 from session_kit.drivers.support.names import FOLDER_END, key_of, parts_of
 from session_kit.drivers.support.options import Duration
 
@@ -77,9 +77,7 @@ class FileDriver(Driver):
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
-        if url.netloc or not url.path.strip("/"):
-            raise ConfigError("file:// needs an absolute path, with three slashes in all: file:///var/lib/app")
-        return cls(named_in(url.path), **options)
+        return cls(path_in(url), **options)
 
     def __repr__(self) -> str:
         return f"FileDriver({str(self.path)!r})"

@@ -7,10 +7,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from botocore.exceptions import ClientError
 
@@ -27,11 +25,13 @@ from session_kit.drivers.base import (
 )
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.registry import redact
-from session_kit.drivers.support.findings import Finding, clock_finding, network_finding
+from session_kit.drivers.support.checks import check_connections
+from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.s3_client import S3Client, code_of
 from session_kit.drivers.support.s3_objects import S3Objects, Seen, Version, seen_in
+from session_kit.drivers.support.threads import Threads
 
 if TYPE_CHECKING:
     from typing import Self
@@ -85,8 +85,7 @@ class S3Driver(Driver):
             raise ConfigError(
                 f"{self._where}: a folder has at most {LONGEST_FOLDER} bytes, and no part that is empty, '.' or '..'"
             )
-        if max_connections < 1:
-            raise ConfigError(f"{self._where}: max_connections must be at least 1, not {max_connections}")
+        check_connections(max_connections, self._where)
         self.threads = max_connections
         self.capabilities = Capabilities(create=True, swap=True, shared=True)
         self._folder = f"{folder}/" if folder else ""
@@ -103,12 +102,10 @@ class S3Driver(Driver):
         self._objects = S3Objects(self._client)
         self._prepared = False
         self._deletes_conditionally = False
-        self._begin()
+        self._preparing = threading.Lock()
+        # Threads of their own: the async twins wait in the others.
+        self._helpers = Threads(max_connections, "S3Driver-helper")
         super().__init__(clock=clock)
-
-    def _begin(self) -> None:
-        self._lock, self._preparing = threading.Lock(), threading.Lock()
-        self._helpers: ThreadPoolExecutor | None = None
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
@@ -232,25 +229,18 @@ class S3Driver(Driver):
                 self._prepared = True
 
     def examine(self) -> Iterator[Finding]:
-        url = urlsplit(self._client.endpoint)
-        yield network_finding(url.hostname or "", url.scheme == "https", "use https:// in endpoint_url")
-        headers = self._client.must("head_bucket")["ResponseMetadata"]["HTTPHeaders"]
-        if "date" in headers:
-            # In whole seconds.
-            yield clock_finding(parsedate_to_datetime(headers["date"]).timestamp() + 0.5 - time.time(), "the server's")
+        return self._client.examine()
 
     def close(self) -> None:
         super().close()
-        with self._lock:
-            helpers, self._helpers = self._helpers, None
-        if helpers is not None:
-            helpers.shutdown(wait=False)
+        self._helpers.close()
         self._client.close()
 
     def after_fork(self) -> None:
         super().after_fork()
+        self._preparing = threading.Lock()
+        self._helpers.after_fork()
         self._client.after_fork()
-        self._begin()
 
     # --- conditional writes ---
 
@@ -301,9 +291,4 @@ class S3Driver(Driver):
         return seen is not None and not self.is_over(seen.version.expires_at)
 
     def _at_once(self, work: Callable[[Any], R], items: list[Any]) -> Iterator[R]:
-        # Threads of their own: the async twins wait in the others.
-        with self._lock:
-            if self._helpers is None:
-                self._helpers = ThreadPoolExecutor(self.threads, thread_name_prefix="S3Driver-helper")
-            helpers = self._helpers
-        return helpers.map(work, items)
+        return self._helpers.pool().map(work, items)

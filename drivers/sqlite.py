@@ -13,7 +13,7 @@ from urllib.parse import SplitResult
 
 from session_kit.drivers.base import ABSENT, ANY, CHANGED, Entry, check_key, check_ttl
 from session_kit.drivers.errors import ConfigError, Conflict
-from session_kit.drivers.support.folder import check_owner, make_file, named_in
+from session_kit.drivers.support.folder import check_owner, make_file, path_in
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.sqlite_file import SQLiteFileDriver, Table, entry_of, has_table
 
@@ -71,9 +71,7 @@ class SQLiteDriver(SQLiteFileDriver):
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
-        if url.netloc or not url.path.strip("/"):
-            raise ConfigError("sqlite:// needs an absolute path, with three slashes in all: sqlite:///var/lib/app/s.db")
-        return cls(named_in(url.path), **options)
+        return cls(path_in(url, "/var/lib/app/s.db"), **options)
 
     def renew(self, key: str, ttl: float) -> Entry | None:
         check_key(key)

@@ -68,11 +68,11 @@ class SessionMiddleware:
             raise ConfigError(f"load must be 'auto' or 'explicit', not {load!r}")
         self.app = app
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
-        self._eager = load == "auto" and not self.manager.loads_lazily
         self._policy = self.manager.policy
         self._begin_request = self.manager.begin
         self._instant = self._policy.capabilities.never_blocks
         self._begin = self._begin_at_once if self._instant else self._abegin
+        self._preloads = load == "auto" and not self._instant
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -103,7 +103,7 @@ class SessionMiddleware:
             return send(message)
 
         try:
-            if self._eager:
+            if self._preloads and not self.manager.loads_lazily:
                 await self.manager.apreload(session)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:

@@ -249,8 +249,8 @@ class SessionManager:
 
     @property
     def loads_lazily(self) -> bool:
-        """Whether a session may load when it is first touched, even on an event loop."""
-        return self.policy.capabilities.quick_reads
+        """Whether a session may load when it is first touched now, even on an event loop."""
+        return self.policy.store.reads_at_once()
 
     @overload
     def open(self, cookies: Cookies = (), *, asynchronous: bool = False) -> Session: ...

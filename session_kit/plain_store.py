@@ -38,6 +38,10 @@ class PlainStore:
     async def prepare_by(self, io: Any) -> None:
         """There is nothing to find out."""
 
+    def reads_at_once(self) -> bool:
+        """Nobody knows what it waits for."""
+        return False
+
     def ttl_of(self, data: Mapping[str, Any]) -> float | None:
         """What the store says of itself, if it does."""
         return self.ttl

@@ -128,6 +128,10 @@ class UnstorageSessionStore:
         """What the driver can do."""
         return self.driver.capabilities
 
+    def reads_at_once(self) -> bool:
+        """Whether a read would wait for nothing now, not even on an event loop."""
+        return self.driver.reads_at_once()
+
     @property
     def renews(self) -> bool:
         """Whether `read(renew=True)` slides the expiry at no extra cost."""

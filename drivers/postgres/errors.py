@@ -45,6 +45,7 @@ NO_SCHEMA: Final = "3F000"
 NO_RIGHT: Final = "42501"
 READ_ONLY: Final = "25006"
 TIMED_OUT: Final = "57014"
+_NO_AUTHORITY: Final = re.compile("certificate verify failed|root certificate file")
 _OTHER_TABLE: Final = frozenset({"42703", "42804", "42883", "42P10", "42809", "23502"})
 
 
@@ -67,6 +68,8 @@ def _reason(table: str, failure: Failure) -> str:
         return "the server is a read-only replica"
     if code == TIMED_OUT:
         return str(NoAnswer())
+    if _NO_AUTHORITY.search(text):
+        return f"{text}; sslrootcert= is the file of the authority that has signed the server's certificate"
     if code in _OTHER_TABLE:
         return f"the table {table} was made by another program: name another by table="
     return text

@@ -14,6 +14,7 @@ from psycopg import conninfo, pq
 
 from session_kit.drivers.errors import ConfigError
 from session_kit.drivers.registry import ESCAPE, redact
+from session_kit.drivers.support.checks import check_connections
 
 SCHEMES: Final = ("postgresql", "postgres")
 LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts what is longer
@@ -51,8 +52,7 @@ class Settings:
             raise ConfigError(f"{where}: not a PostgreSQL URL; its scheme is postgresql or postgres")
         if url.query:
             raise ConfigError(f"{where}: options in a URL are read by open_driver; here they are keyword arguments")
-        if max_connections < 1:
-            raise ConfigError(f"{where}: max_connections must be at least 1, not {max_connections}")
+        check_connections(max_connections, where)
         given: dict[str, Any] | None = None
         # Else the client library would take a part of the password for the host, and show it.
         if url.netloc.count("@") < 2 and "@" not in url.path:

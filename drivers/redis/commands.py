@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from session_kit.drivers.base import ABSENT, ANY, Entry, check_key, check_ttl, check_value
+from session_kit.drivers.base import ABSENT, ANY, CHANGED, Entry, check_key, check_ttl, check_value
 from session_kit.drivers.errors import Conflict
 from session_kit.drivers.redis.protocol import Command
 
@@ -16,8 +16,6 @@ R = TypeVar("R")
 
 Request = tuple[list[Command], Callable[[list[Any]], R], bool]
 """The commands of one call, what parses their answers, and whether doing them twice does no harm."""
-
-CHANGED: Final = "the entry is not what was expected: it was changed, created or deleted meanwhile"
 
 # The longest expiry, in milliseconds, that every server takes: some thirty thousand years.
 LONGEST: Final = 10**15

@@ -151,7 +151,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def abandon(self) -> None:
         """End the connection under the transport, which cannot do it without its loop; its memory goes with it."""
-        with contextlib.suppress(OSError, TypeError):  # TypeError: uvloop has closed it together with the loop
+        # uvloop has closed it together with the loop: then it is None, or its methods raise TypeError.
+        with contextlib.suppress(OSError, TypeError, AttributeError):
             self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(RuntimeError):  # the loop is closed, but now the stream does not try it again
             self._transport.abort()

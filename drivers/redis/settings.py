@@ -13,6 +13,7 @@ from redis.connection import parse_url
 
 from session_kit.drivers.errors import ConfigError
 from session_kit.drivers.registry import ESCAPE, redact
+from session_kit.drivers.support.checks import check_connections
 
 SCHEME = re.compile(r"(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel))?|(?P<unix>unix)")
 HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
@@ -94,8 +95,7 @@ class Settings:
             raise ConfigError(f"{where}: db must be 0 or above, not {db}")
         if kind == "cluster" and db:
             raise ConfigError(f"{where}: a cluster has only database 0")
-        if max_connections < 1:
-            raise ConfigError(f"{where}: max_connections must be at least 1, not {max_connections}")
+        check_connections(max_connections, where)
         if tls.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
             raise ConfigError(f"{where}: ssl_cert_reqs must be required, optional or none")
         if tls and not match["tls"]:

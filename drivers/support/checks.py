@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from session_kit.drivers.errors import Conflict
+from session_kit.drivers.errors import ConfigError, Conflict
 
 MAX_KEY_BYTES: Final = 512
 LONGEST_TTL: Final = float("inf")
@@ -78,3 +78,9 @@ def check_expected(found: bool, version: object, expect: object) -> None:
         return
     if found if expect is ABSENT else not found or version != expect:
         raise Conflict(CHANGED)
+
+
+def check_connections(number: int, where: str) -> None:
+    """Raise `ConfigError` unless at least one connection may be opened. where: begins the message."""
+    if number < 1:
+        raise ConfigError(f"{where}: max_connections must be at least 1, not {number}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path, PurePath, PureWindowsPath
-from urllib.parse import quote, unquote
+from urllib.parse import SplitResult, quote, unquote
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
 
@@ -17,6 +17,17 @@ def named_in(url_path: str, *, windows: bool = os.name == "nt") -> str:
     """The file or folder that the path of a URL names: on Windows `/C:/data` is `C:/data`."""
     path = unquote(url_path)
     return path[1:] if windows and PureWindowsPath(path[1:]).is_absolute() else path
+
+
+def path_in(url: SplitResult, example: str = "/var/lib/app") -> str:
+    """The absolute path of a file or folder that a URL names; `ConfigError` if it names none.
+
+    example: of such a path, for the message.
+    """
+    if url.netloc or not url.path.strip("/"):
+        what = f"{url.scheme}://"
+        raise ConfigError(f"{what} needs an absolute path, with three slashes in all: {what}{example}")
+    return named_in(url.path)
 
 
 def url_of(scheme: str, path: PurePath) -> str:

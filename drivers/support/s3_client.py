@@ -1,12 +1,15 @@
-"""A client of a server that speaks S3, for one bucket: how it is opened, and what its errors mean."""
+"""A client of a server that speaks S3, for one bucket: how it is opened, what its errors mean, what to know of it."""
 
 from __future__ import annotations
 
 import functools
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.handlers
@@ -27,6 +30,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
+from session_kit.drivers.support.findings import Finding, clock_finding, network_finding
 
 R = TypeVar("R")
 
@@ -98,10 +102,14 @@ class S3Client:
         """The error to raise for one of boto3's."""
         return DriverUnavailable(f"{self.where}: {_reason(error)}")
 
-    @property
-    def endpoint(self) -> str:
-        """The URL that requests go to."""
-        return str(self._client().meta.endpoint_url)
+    def examine(self) -> Iterator[Finding]:
+        """What an operator should know of the server."""
+        url = urlsplit(str(self._client().meta.endpoint_url))
+        yield network_finding(url.hostname or "", url.scheme == "https", "use https:// in endpoint_url")
+        headers = self.must("head_bucket")["ResponseMetadata"]["HTTPHeaders"]
+        if "date" in headers:
+            # In whole seconds.
+            yield clock_finding(parsedate_to_datetime(headers["date"]).timestamp() + 0.5 - time.time(), "the server's")
 
     def close(self) -> None:
         """Close what was opened here. It opens again by itself."""

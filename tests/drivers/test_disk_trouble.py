@@ -21,9 +21,12 @@ from typing import Any
 import pytest
 
 from session_kit import ConfigError, SessionManager, open_driver, open_store
+from session_kit.asgi import SessionMiddleware
 from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.support import sqlite_pool
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 
 def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path) -> None:
@@ -127,6 +130,23 @@ print(sum(driver.delete(f"session-{number}") for number in range(200)), driver.c
     assert run.stdout == "refused\n200 100\n"
 
 
+async def longest_stop(work: Coroutine[Any, Any, None]) -> float:
+    """How long the event loop stood still at most while `work` was done, in seconds."""
+    longest, last = 0.0, time.monotonic()
+
+    async def watch() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    await work
+    watching.cancel()
+    return max(longest, time.monotonic() - last)
+
+
 @pytest.mark.parametrize("scheme", ["disk", "sqlite"])
 @pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
 @pytest.mark.parametrize("new", [True, False], ids=["new", "old"])
@@ -137,19 +157,8 @@ def test_while_another_process_holds_the_lock_the_event_loop_goes_on(
     with contextlib.closing(open_driver(url)) as driver:
         if not new:
             driver.set("key", b"value")
-    file = next(path for path in (tmp_path / "folder").rglob("*") if path.is_file() and "-" not in path.name)
 
-    async def main() -> float:
-        longest, last = 0.0, time.monotonic()
-
-        async def watch() -> None:
-            nonlocal longest, last
-            while True:
-                await asyncio.sleep(0.005)
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
-
-        watching = asyncio.create_task(watch())
-        await asyncio.sleep(0.01)
+    async def work() -> None:
         driver = open_driver(f"{url}?timeout=0.5")
         calls: list[Coroutine[Any, Any, object]] = [driver.aget("key"), driver.aread("key"), driver.ahas("key")]
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -159,13 +168,56 @@ def test_while_another_process_holds_the_lock_the_event_loop_goes_on(
             assert results[0] == b"value"
         with pytest.raises(DriverUnavailable, match="locked"):
             await driver.aset("key", b"other")
-        watching.cancel()
         driver.close()
-        return longest
 
+    with locked(tmp_path / "folder", lock):
+        assert asyncio.run(longest_stop(work())) < 0.25
+
+
+@contextlib.contextmanager
+def locked(folder: Path, lock: str) -> Iterator[None]:
+    """Hold the lock of the database in this folder."""
+    file = next(path for path in folder.rglob("*") if path.is_file() and "-" not in path.name)
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as blocker:
         blocker.execute(lock)
-        assert asyncio.run(main()) < 0.25
+        yield
+
+
+@pytest.mark.parametrize("scheme", ["disk", "sqlite"])
+def test_a_session_that_is_touched_while_the_new_file_is_locked_does_not_stop_the_event_loop(
+    tmp_path: Path, scheme: str
+) -> None:
+    url = f"{scheme}://{tmp_path}/folder/store"
+    open_driver(url).close()
+    before = SessionManager("memory://", SECRET)
+    session = before.open()
+    session["user"] = "ada"
+    cookie = dict(before.commit(session))["Set-Cookie"].split(";")[0]
+    statuses: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        status = 200 if scope["session"].get("user") is None else 500
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def work() -> None:
+        middleware = SessionMiddleware(app, f"{url}?timeout=0.5", SECRET)
+        scope = {"type": "http", "headers": [(b"cookie", cookie.encode())]}
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError("the request has no body")
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        await middleware(scope, receive, send)
+        await middleware.manager.aclose()
+
+    with locked(tmp_path / "folder", "BEGIN EXCLUSIVE"):
+        assert asyncio.run(longest_stop(work())) < 0.25
+    asyncio.run(work())
+    assert statuses == [503, 200]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="owners of files are those of POSIX")
@@ -299,7 +351,7 @@ def test_a_cleaner_that_takes_one_of_the_files_does_not_split_the_store(
 
 
 def test_a_planted_pickle_is_a_fresh_session_and_is_deleted(tmp_path: Path) -> None:
-    manager = SessionManager(f"disk://{tmp_path}/store", "Kx7-not-for-production-but-long-enough-0123")
+    manager = SessionManager(f"disk://{tmp_path}/store", SECRET)
     session = manager.open()
     session["user"] = "ada"
     cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]

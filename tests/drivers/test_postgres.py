@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
 import pytest
@@ -23,8 +24,8 @@ from session_kit.drivers.postgres.driver import WRITES_PER_PRUNE
 from session_kit.drivers.postgres.statements import PRUNE_BATCH
 from session_kit.testing import DriverConformance, ManualClock
 from session_kit.testing.conformance import in_threads
-from tests.harness.postgres import PgBouncer, Postgres, Tap
-from tests.harness.servers import wait_until
+from tests.harness.postgres import PgBouncer, Postgres, Tap, TlsPostgres
+from tests.harness.servers import HOST, wait_until
 
 
 class TestPostgres(DriverConformance):
@@ -431,6 +432,49 @@ def test_a_unix_socket_and_the_options_of_libpq(postgres: Postgres) -> None:
     strict = open_driver(f"{postgres.url}?sslmode=require")
     with pytest.raises(DriverUnavailable, match="server does not support SSL"):
         strict.get("key")
+
+
+@both
+@pytest.mark.parametrize("client_certificates", [False, True])
+def test_tls_checks_the_server_and_shows_a_certificate(
+    postgres: Postgres, tmp_path: Path, colour: str, client_certificates: bool
+) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    ours.mkdir()
+    others.mkdir()
+    with (
+        TlsPostgres(postgres, ours, client_certificates=client_certificates) as tls,
+        TlsPostgres(postgres, others) as other,
+    ):
+
+        def opened(host: str = HOST, **options: str) -> Driver:
+            if client_certificates:
+                options = {"sslcert": tls.cert_file, "sslkey": tls.key_file, **options}
+            options = {"hostaddr": HOST, "sslmode": "verify-full", "sslrootcert": tls.ca_file, **options}
+            return open_driver(
+                f"postgresql://postgres:hunter2@{host}:{tls.port}/postgres?timeout=2s&{urlencode(options)}"
+            )
+
+        driver = opened()
+        call(driver, colour, "set", "key", b"secret")
+        assert call(driver, colour, "get", "key") == b"secret"
+        driver.close()
+        opened("db.example.com", sslmode="verify-ca").get("key")
+        refused = [
+            (opened(sslrootcert=other.ca_file), "certificate verify failed; sslrootcert= is"),
+            (opened("db.example.com"), "does not match host name"),
+            (
+                opened(sslrootcert=str(tmp_path / "nothing.pem")),
+                "root certificate file does not exist; sslrootcert= is",
+            ),
+        ]
+        if client_certificates:
+            refused.append((opened(sslcert=other.cert_file, sslkey=other.key_file), "SSL error|closed the connection"))
+        for stranger, message in refused:
+            with pytest.raises(DriverUnavailable, match=message) as caught:
+                call(stranger, colour, "get", "key")
+            assert "\n" not in str(caught.value)
+            assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.slow  # PgBouncer has no wheel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from session_kit import ConfigError, open_driver, open_store, register_driver
 from session_kit.drivers import registry
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.support import folder
 from session_kit.drivers.support.folder import named_in, url_of
 from session_kit.drivers.support.options import Duration, Size, parse_duration, parse_size
 from session_kit.testing import ManualClock
@@ -560,8 +560,7 @@ def test_a_drive_letter_in_a_url_is_one_on_windows_alone(path: str, on_windows: 
 
 @pytest.mark.parametrize("scheme", ["disk", "file", "sqlite"])
 def test_a_drive_letter_reaches_the_driver(scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    module = importlib.import_module(f"session_kit.drivers.{scheme}")
-    monkeypatch.setattr(module, "named_in", lambda path: named_in(path, windows=True))
+    monkeypatch.setattr(folder, "named_in", lambda path: named_in(path, windows=True))
     monkeypatch.chdir(tmp_path)  # to this system `C:` is a folder's name like any other
     open_driver(f"{scheme}:///C:/data/sessions").close()
     assert (tmp_path / "C:" / "data" / "sessions").exists()

@@ -20,7 +20,9 @@ from typing import Any
 import psutil
 import psycopg
 
-from tests.harness.servers import HOST, Listener, Server, ServerError, program, pump, wait_until
+from tests.harness.servers import HOST, Listener, Server, ServerError, TlsServer, program, pump, wait_until
+
+SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
 
 
 class Unprivileged(Server):
@@ -218,6 +220,18 @@ class Tap(Listener):
             self.round_trips += data.count(b"Z\0\0\0\5I")
             writer.write(data)
             await writer.drain()
+
+
+class TlsPostgres(TlsServer):
+    """TLS in front of PostgreSQL: that of the wheel is built without."""
+
+    def __init__(self, server: Postgres, folder: Path, *, client_certificates: bool = False) -> None:
+        async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if await reader.readexactly(len(SSL_REQUEST)) != SSL_REQUEST:
+                raise ConnectionError("a client that asks for no TLS")
+            writer.write(b"S")
+
+        super().__init__(server.port, folder, client_certificates, agree)
 
 
 def start_postgres(folder: Path, config: Mapping[str, str] | None = None) -> Postgres:

@@ -359,6 +359,14 @@ class Cluster(Stoppable):
             and node.follows_well()
         )
 
+    def _agrees(self) -> bool:
+        """Whether all running nodes know the same primaries, with the same slots and epochs."""
+        views = [
+            {name: (entry["epoch"], entry["slots"]) for name, entry in node.view().items() if entry["slots"]}
+            for node in self.running
+        ]
+        return all(view == views[0] for view in views)
+
     def owner(self, key: str) -> ClusterNode:
         """The primary that owns `key` now."""
         slot = self.running[0].ask("CLUSTER KEYSLOT", key)
@@ -385,6 +393,9 @@ class Cluster(Stoppable):
             source.ask("MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", *keys)
         for node in (target, source):
             node.ask("CLUSTER SETSLOT", slot, "NODE", target_id)
+        # A node that moves a slot on before it has heard of the last move claims it under an epoch that is taken: the
+        # two that share it may then name each other as the owner of a slot, for ever.
+        wait_until(self._agrees, "the word of the move")
 
     def move_slot_of(self, key: str) -> ClusterNode:
         """Move the slot of `key`, and all that is in it, to another primary."""
@@ -589,12 +600,13 @@ def start_moto(folder: Path) -> S3Server:
 # --- TLS, and servers that are not what they should be ---
 
 
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
+
+
 class Listener(Stoppable):
     """Hands each connection to `answer`, in an event loop and a thread of its own."""
 
-    def __init__(
-        self, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]], tls: Any = None
-    ) -> None:
+    def __init__(self, answer: Answer, tls: Any = None) -> None:
         self._answer = answer
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -650,9 +662,14 @@ def wrong_server() -> Iterator[int]:
 
 
 class TlsServer(Listener):
-    """TLS in front of a server that speaks none. Clients trust `ca_file`, and show `cert_file` with `key_file`."""
+    """TLS in front of a server that speaks none. Clients trust `ca_file`, and show `cert_file` with `key_file`.
 
-    def __init__(self, target_port: int, folder: Path, client_certificates: bool) -> None:
+    agree: what is said in plain text before TLS begins.
+    """
+
+    def __init__(
+        self, target_port: int, folder: Path, client_certificates: bool = False, agree: Answer | None = None
+    ) -> None:
         self.ca_file, self.cert_file, self.key_file = (str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem"))
         _make_certificates(folder)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca_file)
@@ -660,6 +677,9 @@ class TlsServer(Listener):
         context.verify_mode = ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if agree is not None:
+                await agree(reader, writer)
+                await writer.start_tls(context)
             target_reader, target_writer = await asyncio.open_connection(HOST, target_port)
             there, back = pump(reader, target_writer), pump(target_reader, writer)
             ways = [asyncio.ensure_future(way) for way in (there, back)]
@@ -670,7 +690,7 @@ class TlsServer(Listener):
                     way.cancel()
                 target_writer.transport.abort()
 
-        super().__init__(forward, context)
+        super().__init__(forward, None if agree else context)
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -730,4 +750,5 @@ def _make_certificates(folder: Path) -> None:
     for subject, file, key_file in ("server", "server.pem", "server-key.pem"), ("client", "cert.pem", "key.pem"):
         key = ec.generate_private_key(ec.SECP256R1())
         certify(key, subject, file)
+        (folder / key_file).touch(0o600)  # or clients of PostgreSQL refuse to use it
         (folder / key_file).write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
