@@ -8,6 +8,7 @@ from typing import Any, Literal, Unpack
 
 from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.lifecycle import Lifecycle
 from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, REPLACED
@@ -98,6 +99,8 @@ class SessionMiddleware:
                     if lifecycle.touched:
                         return self._begin(session, message, scope, send)
                     lifecycle.phase = BEGUN
+                elif message["type"] == "websocket.close" and lifecycle.touched:
+                    return _save_and_close(lifecycle, message, send)
             elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
                 return _ignore()
             return send(message)
@@ -115,7 +118,7 @@ class SessionMiddleware:
         if not lifecycle.touched:
             lifecycle.phase = ENDED
             return
-        if kind == "websocket" and lifecycle.phase is AHEAD:  # refused, and the server answers
+        if kind == "websocket" and lifecycle.phase is AHEAD:  # refused by saying nothing, and the server answers
             lifecycle.phase = BEGUN
         if self._instant:
             self.manager.finish(session)
@@ -206,6 +209,13 @@ def _plain_host(scope: Scope) -> str | None:
         if name == b"host":
             return str(value, "latin-1")
     return ""
+
+
+async def _save_and_close(lifecycle: Lifecycle, message: Message, send: Send) -> None:
+    """Refuse a WebSocket, without a cookie. Whoever hears of it may go at once, so the session is saved before."""
+    lifecycle.phase = BEGUN
+    await lifecycle.save_in_turn(ending=True)
+    await send(message)
 
 
 async def _ignore() -> None:
