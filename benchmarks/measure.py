@@ -67,6 +67,11 @@ class Noise:
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
+        self._elsewhere = 0.0
+
+    def hear(self, spread: float) -> None:
+        """Count the noise that another process has met."""
+        self._elsewhere = max(self._elsewhere, spread)
 
     def probe(self) -> None:
         """Take one more sample, of about a millisecond."""
@@ -81,12 +86,27 @@ class Noise:
         """How far the slowest tenth of the samples lies above the fastest, as a share: 0.1 is ten per cent."""
         ordered = sorted(self._seconds)
         if not ordered:
-            return 0.0
+            return self._elsewhere
         low, high = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.1, 0.9))
-        return high / low - 1
+        return max(high / low - 1, self._elsewhere)
 
     def __str__(self) -> str:
         return f"noise of the machine: {self.spread:.0%} between the fastest and the slowest tenth of a fixed loop"
+
+
+NOISY = 0.5
+
+
+def warning(spread: float, form: str = "{}\n") -> str:
+    """What has to stand in front of figures that were measured amid such noise, in this form; nothing up to 50 %.
+
+    >>> warning(0.64)
+    'The machine was busy: a fixed loop took up to 64% longer than at its best. Take all figures as rough.\\n'
+    """
+    if spread <= NOISY:
+        return ""
+    said = f"The machine was busy: a fixed loop took up to {spread:.0%} longer than at its best."
+    return form.format(f"{said} Take all figures as rough.")
 
 
 def conditions(distributions: Iterable[str] = ()) -> str:

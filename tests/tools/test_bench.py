@@ -192,7 +192,7 @@ def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path:
     names = [f"redis://127.0.0.1:{server.port}/0", f"disk://{tmp_path}/store", "memory://", "memory:// #2"]
     assert content["drivers"] == names
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", content["date"])
-    assert {"Python", "session-kit", "redis", "diskcache"} <= content["versions"].keys()
+    assert {"Python", "session-kit-web", "redis", "diskcache"} <= content["versions"].keys()
     assert 0 <= content["noise"] < 100
 
     rows = [line.split() for line in table.splitlines()]
@@ -297,7 +297,7 @@ def test_what_cannot_be_measured_is_one_clear_line(
 
 def test_a_missing_matplotlib_is_told_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("session_kit.benchmarks.report.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"matplotlib: pip install 'session-kit\[bench\]'"):
+    with pytest.raises(ConfigError, match=r"matplotlib: pip install 'session-kit-web\[bench\]'"):
         Outputs(None, "found.png")
 
 

@@ -1,12 +1,14 @@
-"""Where what was measured is kept: files in `results/`, and tables in the README, each between two comments."""
+"""Where what was measured is kept: files in `results/`, and tables in a page, each between two comments."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+# Where `--write` puts the tables of peers and targets.
+PERFORMANCE = README
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -23,7 +25,8 @@ def put_into(text: str, marker: str, made: str) -> str:
     return result
 
 
-def keep(name: str, text: str) -> None:
-    """Write a file of results."""
+def write(marker: str, made: str) -> None:
+    """Put a table into the page on performance, and into a file of results."""
+    PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(encoding="utf-8"), marker, made), encoding="utf-8")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(text)
+    (RESULTS / f"{marker}.txt").write_text(made, encoding="utf-8")

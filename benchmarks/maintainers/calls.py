@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookies import SimpleCookie
 from typing import Any, NamedTuple, Protocol
-
-from session_kit.benchmarks.harness import wsgi_environ
+from urllib.parse import urlencode
+from wsgiref.util import setup_testing_defaults
 
 DEADLINE = 10.0  # seconds
 HOST, PORT = "127.0.0.1", 8000
@@ -19,10 +20,26 @@ HEADERS = {"host": HOST, "accept": "text/html,*/*;q=0.8", "accept-language": "en
 OTHER_COOKIE = "theme=dark"
 
 
-class Answer(NamedTuple):
-    """The body of an answer, its `Set-Cookie` headers, and the seconds that the application took to give it."""
+class Call(NamedTuple):
+    """What is asked for."""
 
-    body: str
+    path: str
+    query: dict[str, str] = {}  # noqa: RUF012  # never changed
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.path in ("/untouched", "/read") else "POST"
+
+    @property
+    def text(self) -> str:
+        """The query as it stands in a URL."""
+        return urlencode(self.query)
+
+
+class Answer(NamedTuple):
+    """What an answer says in JSON, its `Set-Cookie` headers, and the seconds that the application took to give it."""
+
+    content: Any
     cookies: list[str]
     seconds: float
 
@@ -30,7 +47,7 @@ class Answer(NamedTuple):
 class Site(Protocol):
     """An application that can be asked. The time of an answer begins and ends at the application's own edge."""
 
-    def get(self, path: str, cookie: str) -> Answer: ...
+    def ask(self, call: Call, cookie: str) -> Answer: ...
     def close(self) -> None: ...
 
 
@@ -46,35 +63,24 @@ class Browser:
         """The `Cookie` header of the next request."""
         return "; ".join([OTHER_COOKIE, *(f"{name}={value}" for name, value in self._cookies.items())])
 
-    def get(self, path: str) -> Answer:
-        answer = self._site.get(path, self.cookie)
+    def ask(self, call: Call) -> Answer:
+        answer = self._site.ask(call, self.cookie)
         for header in answer.cookies:
-            self._keep(header)
+            for name, morsel in SimpleCookie(header).items():
+                # Max-Age counts more than Expires (RFC 6265, section 5.3).
+                expires = morsel["expires"] and parsedate_to_datetime(morsel["expires"]).replace(tzinfo=UTC)
+                if int(morsel["max-age"]) <= 0 if morsel["max-age"] else expires and expires <= datetime.now(UTC):
+                    self._cookies.pop(name, None)
+                else:
+                    self._cookies[name] = morsel.coded_value
         return answer
 
-    def _keep(self, header: str) -> None:
-        pair, *attributes = header.split(";")
-        name, _, value = pair.strip().partition("=")
-        said = {key.strip().lower(): text.strip() for key, _, text in (part.partition("=") for part in attributes)}
-        # Max-Age counts more than Expires (RFC 6265, section 5.3).
-        if "max-age" in said:
-            gone = int(said["max-age"]) <= 0
-        else:
-            gone = bool(said.get("expires")) and _date(said["expires"]) <= datetime.now(UTC)
-        if gone:
-            self._cookies.pop(name, None)
-        else:
-            self._cookies[name] = value
 
-
-def _date(text: str) -> datetime:
-    date = parsedate_to_datetime(text)
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-# --- ASGI ---
-
-Message = MutableMapping[str, Any]
+def decoded(call: Call, status: int, body: bytes, cookies: list[str], seconds: float) -> Answer:
+    """The answer to a call. `RuntimeError` if it failed."""
+    if status != 200:
+        raise RuntimeError(f"{call.path} was answered with status {status}: {body[:200]!r}")
+    return Answer(json.loads(body), cookies, seconds)
 
 
 class AsgiSite:
@@ -84,46 +90,55 @@ class AsgiSite:
         self._app = app
         self._loop = asyncio.new_event_loop()
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-        self._orders: asyncio.Queue[Message] = asyncio.Queue()
-        self._replies: asyncio.Queue[Message] = asyncio.Queue()
+        self._orders: asyncio.Queue[Any] = asyncio.Queue()
+        self._replies: asyncio.Queue[Any] = asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
         self._life = self._loop.create_task(app(scope, self._orders.get, self._replies.put))
         self._tell("startup")
 
-    def get(self, path: str, cookie: str) -> Answer:
-        return self._loop.run_until_complete(self._get(path, cookie))
+    def ask(self, call: Call, cookie: str) -> Answer:
+        return self._loop.run_until_complete(self._ask(call, cookie))
 
-    async def _get(self, path: str, cookie: str) -> Answer:
+    def together(self, calls: list[tuple[Call, str]]) -> float:
+        """Make all calls at once, each with its cookie. Returns the seconds until the last is answered."""
+
+        async def all_of_them() -> float:
+            begin = time.perf_counter()
+            await asyncio.gather(*[self._ask(*one) for one in calls])
+            return time.perf_counter() - begin
+
+        return self._loop.run_until_complete(all_of_them())
+
+    async def _ask(self, call: Call, cookie: str) -> Answer:
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": "GET",
+            "method": call.method,
             "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
+            "path": call.path,
+            "raw_path": call.path.encode(),
+            "query_string": call.text.encode(),
             "root_path": "",
             "headers": [*self._headers, (b"cookie", cookie.encode())],
             "client": (HOST, 50_000),
             "server": (HOST, PORT),
             "state": {},
         }
-        messages: list[Message] = []
+        messages: list[Any] = []
 
-        async def receive() -> Message:
+        async def receive() -> Any:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        async def send(message: Message) -> None:
+        async def send(message: Any) -> None:
             messages.append(message)
 
         begin = time.perf_counter()
         await self._app(scope, receive, send)
         seconds = time.perf_counter() - begin
         start, *parts = messages
-        body = b"".join(part.get("body", b"") for part in parts).decode()
-        _check(path, start["status"], body)
-        return Answer(body, [value.decode() for name, value in start["headers"] if name == b"set-cookie"], seconds)
+        cookies = [value.decode() for name, value in start["headers"] if name == b"set-cookie"]
+        return decoded(call, start["status"], b"".join(part.get("body", b"") for part in parts), cookies, seconds)
 
     def close(self) -> None:
         self._tell("shutdown")
@@ -132,16 +147,10 @@ class AsgiSite:
         self._loop.close()
 
     def _tell(self, what: str) -> None:
-        async def tell() -> Message:
-            await self._orders.put({"type": f"lifespan.{what}"})
-            return await asyncio.wait_for(self._replies.get(), DEADLINE)
-
-        reply = self._loop.run_until_complete(tell())
+        self._orders.put_nowait({"type": f"lifespan.{what}"})
+        reply = self._loop.run_until_complete(asyncio.wait_for(self._replies.get(), DEADLINE))
         if reply["type"] != f"lifespan.{what}.complete":
             raise RuntimeError(f"{what} of the application failed: {reply.get('message', '')}")
-
-
-# --- WSGI ---
 
 
 class WsgiSite:
@@ -151,28 +160,27 @@ class WsgiSite:
         self._app = app
         self._headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in HEADERS.items()}
 
-    def get(self, path: str, cookie: str) -> Answer:
-        environ = {**wsgi_environ(path, cookie), **self._headers}
+    def ask(self, call: Call, cookie: str) -> Answer:
+        environ = {**self._headers, "HTTP_COOKIE": cookie, "REQUEST_METHOD": call.method, "QUERY_STRING": call.text}
+        environ |= {"SCRIPT_NAME": "", "PATH_INFO": call.path, "REMOTE_ADDR": HOST, "CONTENT_LENGTH": "0"}
+        setup_testing_defaults(environ)
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
             started[:] = status, headers
 
         begin = time.perf_counter()
-        body = self._app(environ, start_response)
-        parts = b"".join(body)
-        if hasattr(body, "close"):
-            body.close()
+        parts = self._app(environ, start_response)
+        body = b"".join(parts)
+        if hasattr(parts, "close"):
+            parts.close()
         seconds = time.perf_counter() - begin
         status, headers = started
-        _check(path, int(status.split()[0]), parts.decode())
-        return Answer(parts.decode(), [value for name, value in headers if name.lower() == "set-cookie"], seconds)
+        cookies = [value for name, value in headers if name.lower() == "set-cookie"]
+        return decoded(call, int(status.split()[0]), body, cookies, seconds)
 
     def close(self) -> None:
         pass
-
-
-# --- aiohttp ---
 
 
 class AiohttpSite:
@@ -186,7 +194,6 @@ class AiohttpSite:
         self._loop.run_until_complete(self._runner.setup())
         self._wire = _Wire()
         self._head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-        assert self._runner.server is not None
         self._connection = self._loop.run_until_complete(self._connect(self._runner.server))
 
     async def _connect(self, server: Any) -> Any:
@@ -194,21 +201,22 @@ class AiohttpSite:
         connection.connection_made(self._wire)
         return connection
 
-    def get(self, path: str, cookie: str) -> Answer:
-        return self._loop.run_until_complete(self._get(path, cookie))
+    def ask(self, call: Call, cookie: str) -> Answer:
+        return self._loop.run_until_complete(self._ask(call, cookie))
 
-    async def _get(self, path: str, cookie: str) -> Answer:
-        request = f"GET {path} HTTP/1.1\r\n{self._head}cookie: {cookie}\r\n\r\n".encode()
+    async def _ask(self, call: Call, cookie: str) -> Answer:
+        first = f"{call.method} {call.path}?{call.text} HTTP/1.1\r\n"
+        request = f"{first}{self._head}content-length: 0\r\ncookie: {cookie}\r\n\r\n".encode()
         arrival = self._wire.next_answer(self._loop)
         begin = time.perf_counter()
         self._connection.data_received(request)
         raw = await asyncio.wait_for(arrival, DEADLINE)
         seconds = time.perf_counter() - begin
-        head, _, body = raw.decode().partition("\r\n\r\n")
-        status, *lines = head.split("\r\n")
-        _check(path, int(status.split()[1]), body)
+        head, _, body = raw.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
         headers = [line.partition(": ") for line in lines]
-        return Answer(body, [value for name, _, value in headers if name.lower() == "set-cookie"], seconds)
+        cookies = [value for name, _, value in headers if name.lower() == "set-cookie"]
+        return decoded(call, int(status.split()[1]), body, cookies, seconds)
 
     def close(self) -> None:
         self._connection.connection_lost(None)
@@ -246,8 +254,3 @@ SITES: dict[str, type[AsgiSite] | type[WsgiSite] | type[AiohttpSite]] = {
     "wsgi": WsgiSite,
     "aiohttp": AiohttpSite,
 }
-
-
-def _check(path: str, status: int, body: str) -> None:
-    if status != 200:
-        raise RuntimeError(f"{path} was answered with status {status}: {body[:200]}")
