@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from session_kit.benchmarks.maintainers.growth import DRIVERS, PARTS, WALKS, Row
 from session_kit.benchmarks.measure import brief_bytes, brief_count, brief_seconds
-from session_kit.benchmarks.plot import LOOKS
+from session_kit.benchmarks.plot import LOOKS, WARNING
 
 
 class Panel(NamedTuple):
@@ -81,7 +81,7 @@ def draw(name: str, rows: list[Row], measured: str, file: Path, warning: str = "
         fontsize=11,
         title_fontproperties={"size": 12, "weight": "bold"},
     )
-    legend.get_title().set(ha="center", color="#D55E00" if warning else "black")
+    legend.get_title().set(ha="center", color=WARNING if warning else "black")
     picture.supxlabel(fill(measured, round(width * 16)), fontsize=7.5, color="0.4")
     picture.savefig(file, format="png")
 
