@@ -1,20 +1,16 @@
-"""How time is taken: what is compared takes turns, and the noise of the machine is told beside the figures."""
+"""What timed operations say, in figures that people can read, and how noisy the machine was."""
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
-
-Case = Callable[[int], object]
-"""Does an operation so many times."""
 
 
 class Summary(NamedTuple):
@@ -40,26 +36,6 @@ def summarize(durations: Sequence[float], elapsed: float) -> Summary:
     count = len(ordered)
     p95, p99 = (ordered[min(count - 1, int(count * share))] for share in (0.95, 0.99))
     return Summary(count, statistics.median(ordered), p95, p99, count / elapsed)
-
-
-def compare(cases: Mapping[str, Case], number: int, rounds: int = 7, noise: Noise | None = None) -> dict[str, float]:
-    """Return the seconds that one operation of each case takes: the best of several interleaved rounds.
-
-    What else the machine does can only make an operation slower, so the best round is the nearest to what it costs.
-    number: operations in a round, after as many again, at most a tenth, to warm up.
-    """
-    best = dict.fromkeys(cases, float("inf"))
-    for case in cases.values():
-        case(max(1, number // 10))
-    for _ in range(rounds):
-        for name, case in cases.items():
-            if noise is not None:
-                noise.probe()
-            gc.collect()
-            begin = time.perf_counter()
-            case(number)
-            best[name] = min(best[name], (time.perf_counter() - begin) / number)
-    return best
 
 
 class Noise:
@@ -162,13 +138,3 @@ def brief_count(value: float) -> str:
         if value >= unit * 0.9995:
             return f"{value / unit:.3g} {name}"
     return f"{value:.3g}"
-
-
-def brief_bytes(value: float) -> str:
-    """Render a size to three digits.
-
-    >>> brief_bytes(8_012_345), brief_bytes(96)
-    ('8.01 MB', '96 B')
-    """
-    text = brief_count(value).upper()
-    return text + ("B" if text[-1].isalpha() else " B")

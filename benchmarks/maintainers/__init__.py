@@ -6,7 +6,7 @@ growth.py   how cost grows with entries, threads and processes; growth_plots.py:
 codecs.py   what a codec costs by itself
 apps.py     the applications: those of the tests, with sessions of ours, of a peer, or none
 calls.py    requests to an application in this process
-results.py  where what was measured is kept
+results.py  how what is compared takes turns, and where results are kept
 
 To see where the time of a request goes, put a profiler in front of one application:
 `pyinstrument -m session_kit.benchmarks.maintainers.peers --measure Starlette:session_kit:memory`.

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from session_kit.benchmarks.maintainers.peers import markdown
-from session_kit.benchmarks.measure import Case, Noise, compare, microseconds, warning
+from session_kit.benchmarks.maintainers.results import Case, compare, markdown
+from session_kit.benchmarks.measure import Noise, microseconds, warning
 from session_kit.codec import Codec, Encrypted, make_codec
 
 SIZES = {"200 B": 200, "4 KB": 4096, "64 KB": 65536}

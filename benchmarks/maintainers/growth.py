@@ -26,16 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from session_kit.benchmarks.maintainers.results import RESULTS
-from session_kit.benchmarks.measure import (
-    Noise,
-    brief_bytes,
-    brief_count,
-    brief_seconds,
-    conditions,
-    summarize,
-    warning,
-)
+from session_kit.benchmarks.maintainers.results import RESULTS, brief_bytes
+from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, summarize, warning
 from session_kit.benchmarks.shift import Shift
 from session_kit.drivers import Conflict, Driver, open_driver
 from session_kit.drivers.errors import DISTRIBUTION

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from session_kit.benchmarks.maintainers.growth import DRIVERS, PARTS, WALKS, Row
-from session_kit.benchmarks.measure import brief_bytes, brief_count, brief_seconds
+from session_kit.benchmarks.maintainers.results import brief_bytes
+from session_kit.benchmarks.measure import brief_count, brief_seconds
 from session_kit.benchmarks.plot import LOOKS, WARNING
 
 

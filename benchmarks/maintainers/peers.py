@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named
 from session_kit.benchmarks.maintainers.calls import SITES, Browser, Call, Site
-from session_kit.benchmarks.maintainers.results import ROOT, write
-from session_kit.benchmarks.measure import Noise, compare, conditions, microseconds, warning
+from session_kit.benchmarks.maintainers.results import ROOT, compare, markdown, write
+from session_kit.benchmarks.measure import Noise, conditions, microseconds, warning
 
 PACKAGES = (
     *("starlette", "starsessions", "litestar", "flask", "flask-session", "cachelib", "django", "beaker", "aiohttp"),
@@ -220,12 +220,6 @@ def compare_together(frameworks: Iterable[str], place: Place, rounds: int) -> li
 
 
 # --- what is said of it ---
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> str:
-    """A table whose first columns are names, and the others numbers."""
-    lines = [head, ["---"] * names + ["---:"] * (len(head) - names), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def cells(peer: Peer) -> list[str]:

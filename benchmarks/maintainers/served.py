@@ -13,8 +13,8 @@ from pathlib import Path
 
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place
 from session_kit.benchmarks.maintainers.calls import HEADERS, Answer, Browser, Call, decoded
-from session_kit.benchmarks.maintainers.peers import call_of, cells, markdown, validate
-from session_kit.benchmarks.maintainers.results import ROOT
+from session_kit.benchmarks.maintainers.peers import call_of, cells, validate
+from session_kit.benchmarks.maintainers.results import ROOT, markdown
 from tests.harness.servers import HOST, Server
 
 FRAMEWORKS = ("Starlette", "Flask")

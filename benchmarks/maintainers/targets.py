@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers.apps import NONE, Place, named
 from session_kit.benchmarks.maintainers.calls import SITES, AsgiSite, Browser
-from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, markdown, measure_apart, servers
-from session_kit.benchmarks.maintainers.results import ROOT, write
-from session_kit.benchmarks.measure import Case, Noise, compare, conditions, microseconds, summarize, warning
+from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart, servers
+from session_kit.benchmarks.maintainers.results import ROOT, Case, compare, markdown, write
+from session_kit.benchmarks.measure import Noise, conditions, microseconds, summarize, warning
 
 VALUE = b"x" * 200
 COOKIE, LOCMEM = "its-own:cookie", "its-own:memory"
