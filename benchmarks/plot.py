@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill, wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
@@ -55,11 +56,13 @@ def draw(report: Report, file: str) -> None:
                         axes.text(0.01, where, "does not apply", transform=line, va="center", fontsize=7, color=colour)
             axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
     known = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
-    loud = warning(report.noise.spread, "\n{}")
+    loud = warning(report.noise.spread, "{}")
+    title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
+    width = picture.get_figwidth()
     legend = picture.legend(
         [known[name] for name in report.drivers],
         report.drivers,
-        title=f"session-kit bench, {' and '.join(map(readable, settings.sizes))}{loud}",
+        title="\n".join([title, *wrap(loud, round(width * 8))]),
         loc="outside upper center",
         ncols=min(4, len(report.drivers)),
         frameon=False,
@@ -67,7 +70,7 @@ def draw(report: Report, file: str) -> None:
         title_fontproperties={"size": 14, "weight": "bold"},
     )
     legend.get_title().set(ha="center", color=WARNING if loud else "black")
-    picture.supxlabel(f"{conditions(PACKAGES[:1])}; {report.noise}", fontsize=8, color="0.4")
+    picture.supxlabel(fill(f"{conditions(PACKAGES[:1])}; {report.noise}", round(width * 16)), fontsize=8, color="0.4")
     kind = Path(file).suffix.lower().removeprefix(".")
     picture.savefig(file, format=kind if kind in ("svg", "pdf") else "png")
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -178,17 +179,6 @@ def django_without_sessions(get_response: Callable[[Any], Any]) -> Callable[[Any
     return respond
 
 
-class DjangoRouter:
-    """Sends Django's sessions to the database that the application is to have."""
-
-    def db_for_read(self, *_: Any, **__: Any) -> str:
-        from django.conf import settings
-
-        return str(settings.SESSION_DATABASE)
-
-    db_for_write = db_for_read
-
-
 def django(sessions: str, store: str, place: Place) -> Any:
     """Its settings belong to the process: make there the bare application and one other, in this order."""
     from django import setup
@@ -197,34 +187,24 @@ def django(sessions: str, store: str, place: Place) -> Any:
     from django.core.management import call_command
 
     if not settings.configured:
-        database = urlsplit(place.postgres)
-        postgres = {"NAME": database.path[1:], "USER": database.username, "HOST": database.hostname}
+        # A connection that stays open, and as durable as session_kit's sqlite and disk; by default each request opens
+        # the file anew, and each write waits for the disk.
+        options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
+        sqlite = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": options, "CONN_MAX_AGE": None}
+        url = urlsplit(place.postgres)
+        postgres = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
+        postgres |= {"NAME": url.path[1:], "USER": url.username, "CONN_MAX_AGE": None}
+
+        def database(model: Any, **_: Any) -> str:
+            return str(settings.SESSION_DATABASE)
+
         settings.configure(
             ALLOWED_HOSTS=["*"],
             SECRET_KEY=SECRET,
             ROOT_URLCONF="tests.harness.apps.django_app",
             INSTALLED_APPS=["django.contrib.sessions"],
-            CACHES={
-                "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-                "redis": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": place.redis},
-            },
-            # As durable as session_kit's sqlite and disk, and a connection that stays open; by default each write waits
-            # for the disk, and each request opens the file anew.
-            DATABASES={
-                "default": {
-                    "ENGINE": "django.db.backends.sqlite3",
-                    "NAME": place.folder / "django.sqlite3",
-                    "CONN_MAX_AGE": None,
-                    "OPTIONS": {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"},
-                },
-                "PostgreSQL": {
-                    "ENGINE": "django.db.backends.postgresql",
-                    "PORT": database.port,
-                    "CONN_MAX_AGE": None,
-                    **postgres,
-                },
-            },
-            DATABASE_ROUTERS=[DjangoRouter()],
+            DATABASES={"default": {**sqlite, "NAME": place.folder / "django.sqlite3"}, "PostgreSQL": postgres},
+            DATABASE_ROUTERS=[SimpleNamespace(db_for_read=database, db_for_write=database)],
             SESSION_FILE_PATH=place.folder,
         )
         setup()
@@ -234,7 +214,8 @@ def django(sessions: str, store: str, place: Place) -> Any:
     elif sessions == "its own":
         kind = {"SQLite": "db", "PostgreSQL": "db", "files": "file"}.get(store, "cache")
         settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{kind}"
-        settings.SESSION_CACHE_ALIAS = "redis" if store == "Valkey" else "default"
+        cache = "redis.RedisCache" if store == "Valkey" else "locmem.LocMemCache"
+        settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{cache}", "LOCATION": place.redis}}
         if kind == "db":
             settings.SESSION_DATABASE = "PostgreSQL" if store == "PostgreSQL" else "default"
             call_command("migrate", verbosity=0, database=settings.SESSION_DATABASE)

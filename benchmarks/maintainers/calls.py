@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
+import socket
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -184,69 +184,45 @@ class WsgiSite:
 
 
 class AiohttpSite:
-    """An aiohttp application behind aiohttp's own server, with memory where the socket would be."""
+    """An aiohttp application behind aiohttp's own server, at the other end of a pair of sockets."""
 
     def __init__(self, app: Any) -> None:
         from aiohttp import web
 
         self._loop = asyncio.new_event_loop()
         self._runner = web.AppRunner(app, access_log=None)
-        self._loop.run_until_complete(self._runner.setup())
-        self._wire = _Wire()
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-        self._connection = self._loop.run_until_complete(self._connect(self._runner.server))
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items()) + "content-length: 0\r\n"
+        self._reader, self._writer = self._loop.run_until_complete(self._connect())
 
-    async def _connect(self, server: Any) -> Any:
-        connection = server()
-        connection.connection_made(self._wire)
-        return connection
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        await self._runner.setup()
+        ours, theirs = socket.socketpair()
+        server: Any = self._runner.server
+        await self._loop.connect_accepted_socket(server, theirs)
+        return await asyncio.open_connection(sock=ours)
 
     def ask(self, call: Call, cookie: str) -> Answer:
-        return self._loop.run_until_complete(self._ask(call, cookie))
+        return self._loop.run_until_complete(asyncio.wait_for(self._ask(call, cookie), DEADLINE))
 
     async def _ask(self, call: Call, cookie: str) -> Answer:
         first = f"{call.method} {call.path}?{call.text} HTTP/1.1\r\n"
-        request = f"{first}{self._head}content-length: 0\r\ncookie: {cookie}\r\n\r\n".encode()
-        arrival = self._wire.next_answer(self._loop)
+        request = f"{first}{self._head}cookie: {cookie}\r\n\r\n".encode()
         begin = time.perf_counter()
-        self._connection.data_received(request)
-        raw = await asyncio.wait_for(arrival, DEADLINE)
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        status, *lines = head.decode().strip().split("\r\n")
+        headers = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines)]
+        body = await self._reader.readexactly(int(dict(headers)["content-length"]))
         seconds = time.perf_counter() - begin
-        head, _, body = raw.partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
-        headers = [line.partition(": ") for line in lines]
-        cookies = [value for name, _, value in headers if name.lower() == "set-cookie"]
+        cookies = [value for name, value in headers if name == "set-cookie"]
         return decoded(call, int(status.split()[1]), body, cookies, seconds)
 
     def close(self) -> None:
-        self._connection.connection_lost(None)
+        self._writer.close()
+        self._loop.run_until_complete(self._writer.wait_closed())
         self._loop.run_until_complete(self._runner.cleanup())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
-
-
-class _Wire(asyncio.Transport):
-    """Collects what the server writes, until it is a whole answer."""
-
-    _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-
-    def next_answer(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[bytes]:
-        self._received = b""
-        self._arrival: asyncio.Future[bytes] = loop.create_future()
-        return self._arrival
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._received += bytes(data)
-        head, found, body = self._received.partition(b"\r\n\r\n")
-        length = self._LENGTH.search(head)
-        if found and length is not None and len(body) >= int(length[1]) and not self._arrival.done():
-            self._arrival.set_result(self._received)
-
-    def is_closing(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 SITES: dict[str, type[AsgiSite] | type[WsgiSite] | type[AiohttpSite]] = {

@@ -139,14 +139,15 @@ def entries(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     for driver in DRIVERS:
         for size in scale.sizes(driver):
             with stock.store(driver, size) as store:
-                best = _operations(store.driver, size, scale, noise)
+                best = operations(store.driver, size, scale, noise)
             for what, (median, p99) in best.items():
                 yield Row(driver, what, size, median, p99)
     for size in scale.sizes("memory"):
         yield Row("memory", "bytes a session", size, _weight(size))
 
 
-def _operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
+def operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
+    """The best median and 99th percentile of each call, in seconds."""
     calls: dict[str, Callable[[str], object]] = {
         "get": driver.get,
         "set": lambda key: driver.set(key, VALUE, ttl=TTL),
@@ -347,7 +348,7 @@ class Part(NamedTuple):
     """One subject.
 
     over: what there is more and more of. units: what `cost` and `aside` are, in words.
-    cost, aside: how they are written in the table.
+    cost, aside: how they are written in the table. title, labels: of the picture, and of its two rows.
     """
 
     measure: Callable[[Stock, Scale, Noise], Iterator[Row]]
@@ -355,6 +356,8 @@ class Part(NamedTuple):
     units: str
     cost: Callable[[float], str]
     aside: Callable[[float], str]
+    title: str
+    labels: tuple[str, str]
 
     def cell(self, row: Row) -> str:
         if row.what == "bytes a session":
@@ -381,6 +384,8 @@ PARTS = {
         f" its value. file:// has at most {MOST_FILES:,} entries here, each write waits for the disk (fsync).",
         brief_seconds,
         brief_seconds,
+        "One call on a store that holds more and more",
+        ("median", "99th percentile"),
     ),
     "walks": Part(
         walks,
@@ -389,6 +394,8 @@ PARTS = {
         f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). prune: all entries have expired.",
         brief_seconds,
         brief_bytes,
+        "The whole store once: time grows with it, added memory is a page",
+        ("time", "added memory"),
     ),
     "threads": Part(
         threads,
@@ -397,6 +404,8 @@ PARTS = {
         " one.",
         brief_count,
         brief_seconds,
+        "Threads that share one driver, nine reads to a write",
+        ("operations a second", "99th percentile of one"),
     ),
     "processes": Part(
         processes,
@@ -405,6 +414,8 @@ PARTS = {
         " number by swaps. lost: how many of their steps are missing in the sum.",
         brief_count,
         brief_seconds,
+        "Processes that share one folder: nine reads to a write, then all count on one number",
+        ("operations a second", "99th percentile of one"),
     ),
 }
 
@@ -451,7 +462,7 @@ def run(names: Sequence[str], scale: Scale, command: str, folder: Path | None) -
         folder.mkdir(exist_ok=True)
         (folder / "growth.txt").write_text(text, encoding="utf-8")
         for name, rows in found.items():
-            draw(name, rows, measured, folder / f"growth-{name}.png", warning(noise.spread, "\n{}"))
+            draw(name, rows, measured, folder / f"growth-{name}.png", warning(noise.spread, "{}"))
     return found
 
 

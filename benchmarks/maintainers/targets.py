@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -23,9 +21,10 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers.apps import NONE, Place, named
 from session_kit.benchmarks.maintainers.calls import SITES, AsgiSite, Browser
+from session_kit.benchmarks.maintainers.growth import Scale, Stock, operations
 from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart, servers
 from session_kit.benchmarks.maintainers.results import ROOT, Case, compare, markdown, write
-from session_kit.benchmarks.measure import Noise, conditions, microseconds, summarize, warning
+from session_kit.benchmarks.measure import Noise, conditions, microseconds, warning
 
 VALUE = b"x" * 200
 COOKIE, LOCMEM = "its-own:cookie", "its-own:memory"
@@ -227,32 +226,14 @@ def s3(place: Place, noise: Noise) -> Iterator[Result]:
 
 def memory(place: Place, noise: Noise) -> Iterator[Result]:
     """The memory driver with a million sessions, beside one with a thousand: the 99th percentile of each call."""
-    from session_kit.drivers.memory import MemoryDriver
-
-    drivers = {count: MemoryDriver() for count in (1000, 1_000_000)}
-    for count, driver in drivers.items():
-        for number in range(count):
-            driver.set(f"sess:{number:064}", VALUE, ttl=3600)
-
-    def p99(call: Callable[[str], object], count: int) -> float:
-        durations = []
-        for key in [f"sess:{random.randrange(count):064}" for _ in range(20_000)]:
-            begin = time.perf_counter()
-            call(key)
-            durations.append(time.perf_counter() - begin)
-        return summarize(durations, 1.0).p99
-
-    calls: dict[str, Callable[[MemoryDriver], Callable[[str], object]]] = {
-        "get": lambda driver: driver.get,
-        "set": lambda driver: lambda key: driver.set(key, VALUE, ttl=3600),
-    }
-    for kind, of in calls.items():
-        best = dict.fromkeys(drivers, float("inf"))
-        for _ in range(9):
-            noise.probe()
-            for count, driver in drivers.items():
-                best[count] = min(best[count], p99(of(driver), count))
-        yield Result(f"memory, a million sessions: {kind}, p99", "a thousand", best[1_000_000], best[1000], 2.0)
+    few, many = 1_000, 1_000_000
+    best = {}
+    for size in (few, many):
+        with Stock(place.folder).store("memory", size) as store:
+            best[size] = operations(store.driver, size, Scale(), noise)
+    for kind in ("get", "set"):
+        p99 = {size: found[kind][1] for size, found in best.items()}
+        yield Result(f"memory, a million sessions: {kind}, p99", "a thousand", p99[many], p99[few], 2.0)
 
 
 def imports(place: Place, noise: Noise) -> Iterator[Result]:

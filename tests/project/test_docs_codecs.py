@@ -37,6 +37,7 @@ def test_each_example_runs(number: int) -> None:
     run("-c", EXAMPLES[number])
 
 
+@pytest.mark.links
 def test_a_strict_type_checker_accepts_each_example_as_printed(tmp_path: Path) -> None:
     for number, code in enumerate(EXAMPLES):
         (tmp_path / f"example{number}.py").write_text(code)
