@@ -23,7 +23,7 @@ from rich.text import Text
 from session_kit.benchmarks.bench import Figure, Report, Tell
 from session_kit.benchmarks.measure import conditions, machine, microseconds, versions, warning
 from session_kit.drivers import ConfigError
-from session_kit.drivers.errors import DISTRIBUTION, install
+from session_kit.drivers.errors import DISTRIBUTION, how_to_install
 
 PACKAGES = (DISTRIBUTION, "msgspec", "diskcache", "redis", "hiredis", "boto3", "fsspec")
 # Where there is no terminal whose edge counts.
@@ -69,7 +69,7 @@ class Outputs:
             if name is not None and name != "-":
                 _check_writable(Path(name))
         if picture is not None and find_spec("matplotlib") is None:
-            raise ConfigError(f"--plot needs the package matplotlib: {install('bench')}")
+            raise ConfigError(f"--plot needs the package matplotlib: {how_to_install('bench')}")
 
     def publish(self, report: Report) -> None:
         show(report, sys.stderr if self.json == "-" else sys.stdout)

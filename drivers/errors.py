@@ -6,10 +6,10 @@ DISTRIBUTION = "session-kit-web"
 """What this library is called on package indexes."""
 
 
-def install(extra: str) -> str:
+def how_to_install(extra: str) -> str:
     """The command that installs what an extra brings, for messages.
 
-    >>> install("redis")
+    >>> how_to_install("redis")
     "pip install 'session-kit-web[redis]'"
     """
     return f"pip install '{DISTRIBUTION}[{extra}]'"

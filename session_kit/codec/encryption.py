@@ -14,7 +14,7 @@ from msgspec import Raw
 from session_kit.codec.base import Codec, Wrapper
 from session_kit.codec.foreign import ENCRYPTED
 from session_kit.codec.names import make_codec
-from session_kit.drivers.errors import install
+from session_kit.drivers.errors import how_to_install
 from session_kit.errors import ConfigError, CorruptEntry, OtherCodec
 
 Key = bytes | str
@@ -68,7 +68,7 @@ class Encrypted(Wrapper):
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ModuleNotFoundError:
             raise ConfigError(
-                f"codec: encryption needs the package cryptography, which is not installed: {install('crypto')}"
+                f"codec: encryption needs the package cryptography, which is not installed: {how_to_install('crypto')}"
             ) from None
         super().__init__(codec)
         self.accept_plain = accept_plain

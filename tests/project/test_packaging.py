@@ -337,7 +337,7 @@ def test_each_extra_that_a_message_names_exists() -> None:
     named = {extra for _, extra in registry._builtin.values() if extra}
     for folder in FOLDERS.values():
         for path in (ROOT / folder).rglob("*.py"):
-            named.update(re.findall(r"\binstall\(['\"](\w+)['\"]\)", path.read_text(encoding="utf-8")))
+            named.update(re.findall(r"\bhow_to_install\(['\"](\w+)['\"]\)", path.read_text(encoding="utf-8")))
     assert named >= {"disk", "bench", "cli", "crypto", "zstd"}
     assert named <= EXTRAS.keys()
 

@@ -327,7 +327,9 @@ def test_no_key_is_shown(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_the_package_it_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
-    with pytest.raises(ConfigError, match=r"needs the package cryptography, .* pip install 'session-kit-web\[crypto\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package cryptography, .* pip install 'session-kit-web\[crypto\]'"
+    ):
         Encrypted(NEW)
 
 
