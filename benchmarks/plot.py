@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill, wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Figure, Report
-from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions
+from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions, warning
 from session_kit.benchmarks.report import PACKAGES, readable
 
 # Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour.
@@ -22,6 +23,7 @@ LOOKS = (
     ("#56B4E9", "P"),
     ("#000000", "X"),
 )
+WARNING = "#D55E00"
 # Inches from one driver to the next.
 LINE = 0.14
 
@@ -45,19 +47,30 @@ def draw(report: Report, file: str) -> None:
         for axes, mode in zip(panels, settings.modes, strict=True):
             shown = [figure for figure in report.figures if (figure.mode, figure.concurrency) == (mode, workers)]
             _draw_panel(axes, shown, report.drivers, groups, alone=workers == 1)
+            for name, driver, _ in report.missing:
+                for number, (_, workload, _) in enumerate(groups):
+                    if workload == name:
+                        where = _place(number, report.drivers.index(driver), len(report.drivers))
+                        colour, _ = LOOKS[report.drivers.index(driver) % len(LOOKS)]
+                        line = axes.get_yaxis_transform()
+                        axes.text(0.01, where, "does not apply", transform=line, va="center", fontsize=7, color=colour)
             axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
     known = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
-    picture.legend(
+    loud = warning(report.noise.spread, "{}")
+    title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
+    width = picture.get_figwidth()
+    legend = picture.legend(
         [known[name] for name in report.drivers],
         report.drivers,
-        title=f"session-kit bench, {' and '.join(map(readable, settings.sizes))}",
+        title="\n".join([title, *wrap(loud, round(width * 8))]),
         loc="outside upper center",
         ncols=min(4, len(report.drivers)),
         frameon=False,
         fontsize=11,
         title_fontproperties={"size": 14, "weight": "bold"},
     )
-    picture.supxlabel(f"{conditions(PACKAGES[:1])}; {report.noise}", fontsize=8, color="0.4")
+    legend.get_title().set(ha="center", color=WARNING if loud else "black")
+    picture.supxlabel(fill(f"{conditions(PACKAGES[:1])}; {report.noise}", round(width * 16)), fontsize=8, color="0.4")
     kind = Path(file).suffix.lower().removeprefix(".")
     picture.savefig(file, format=kind if kind in ("svg", "pdf") else "png")
 

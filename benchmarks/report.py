@@ -21,10 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from session_kit.benchmarks.bench import Figure, Report, Tell
-from session_kit.benchmarks.measure import conditions, machine, microseconds, versions
+from session_kit.benchmarks.measure import conditions, machine, microseconds, versions, warning
 from session_kit.drivers import ConfigError
+from session_kit.drivers.errors import DISTRIBUTION, how_to_install
 
-PACKAGES = ("session-kit", "msgspec", "diskcache", "redis", "hiredis", "boto3", "fsspec")
+PACKAGES = (DISTRIBUTION, "msgspec", "diskcache", "redis", "hiredis", "boto3", "fsspec")
 # Where there is no terminal whose edge counts.
 WIDE = 200
 
@@ -68,7 +69,7 @@ class Outputs:
             if name is not None and name != "-":
                 _check_writable(Path(name))
         if picture is not None and find_spec("matplotlib") is None:
-            raise ConfigError("--plot needs the package matplotlib: pip install 'session-kit[bench]'")
+            raise ConfigError(f"--plot needs the package matplotlib: {how_to_install('bench')}")
 
     def publish(self, report: Report) -> None:
         show(report, sys.stderr if self.json == "-" else sys.stdout)
@@ -91,7 +92,9 @@ def show(report: Report, file: IO[str]) -> None:
     """Print the table, and below it what one has to know to read it."""
     settings = report.settings
     console = Console(file=file, highlight=False, width=None if file.isatty() else WIDE)
-    console.print(make_table(report.figures))
+    if loud := warning(report.noise.spread):
+        console.print(Text(loud, style="bold"), soft_wrap=True)
+    console.print(make_table(report))
     for line in (
         "median, p95, p99: microseconds that one operation takes. ops/s: of all workers together.",
         "sync 50: fifty threads; async 50: fifty tasks of one event loop.",
@@ -104,14 +107,14 @@ def show(report: Report, file: IO[str]) -> None:
         console.print(Text(line, style="dim"), soft_wrap=True)
 
 
-def make_table(figures: list[Figure]) -> Table:
+def make_table(report: Report) -> Table:
     """One row a driver, in groups of one workload each; the fastest of those side by side is bold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("driver", overflow="fold")
     for name in ("median", "p95", "p99", "ops/s", "±", "trips", "bytes"):
         table.add_column(name, justify="right", no_wrap=True)
-    for (layer, workload, size), group in groupby(figures, lambda f: (f.layer, f.workload, f.size)):
+    for (layer, workload, size), group in groupby(report.figures, lambda f: (f.layer, f.workload, f.size)):
         table.add_section()
         table.add_row(f"{layer} {workload}, {readable(size)}", style="bold")
         for (mode, workers), rows in groupby(group, lambda f: (f.mode, f.concurrency)):
@@ -121,6 +124,9 @@ def make_table(figures: list[Figure]) -> Table:
                 best = figure is fastest and len(rivals) > 1
                 table.add_row(side, figure.driver, *cells(figure), style="bold" if best else "")
                 side = ""
+            for name, driver, _ in report.missing:
+                if name == workload:
+                    table.add_row("", driver, "n/a")
     return table
 
 

@@ -7,11 +7,11 @@ from functools import partial
 from itertools import cycle
 from typing import Any, ClassVar, TypeVar
 
-from session_kit.benchmarks.harness import SECRET
 from session_kit.benchmarks.place import Place
 from session_kit.manager import Headers, SessionManager
 from session_kit.record import name_of, random_name
 
+SECRET = "benchmark-S3cret-of-more-than-32-characters"
 # A listing asks some stores for each entry, so that more would take long.
 LISTED = 20
 MOST_DELETED = 5000

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+DISTRIBUTION = "session-kit-web"
+"""What this library is called on package indexes."""
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs what an extra brings, for messages.
+
+    >>> how_to_install("redis")
+    "pip install 'session-kit-web[redis]'"
+    """
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
 
 class SessionKitError(Exception):
     """Everything that this library raises on purpose, apart from `ValueError` and `TypeError` for bad arguments."""

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from session_kit.drivers.base import Driver
-from session_kit.drivers.errors import ConfigError
+from session_kit.drivers.errors import ConfigError, how_to_install
 from session_kit.drivers.support.folder import url_of
 from session_kit.drivers.support.options import convert, guess
 
@@ -156,7 +156,7 @@ def _driver_class(scheme: str) -> type[Driver]:
         try:
             cls = getattr(importlib.import_module(module), name, None)
         except ModuleNotFoundError as error:
-            hint = f"pip install 'session-kit[{extra}]'" if extra else f"install the package that provides {error.name}"
+            hint = how_to_install(extra) if extra else f"install the package that provides {error.name}"
             raise ConfigError(f"{scheme}:// needs the package {error.name}, which is not installed: {hint}") from None
     if not (isinstance(cls, type) and issubclass(cls, Driver)):
         raise ConfigError(f"{scheme}:// is registered for {target}, which is not a Driver class")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from session_kit import __version__
+from session_kit.drivers.errors import how_to_install
 from session_kit.errors import SessionKitError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in FROM_EXTRA:
             raise
-        _quit(f"the package {package} is missing: pip install 'session-kit[cli]'", 1)
+        _quit(f"the package {package} is missing: {how_to_install('cli')}", 1)
     except SessionKitError as error:
         _quit(str(error), 2)
 

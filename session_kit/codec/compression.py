@@ -23,7 +23,7 @@ class Compressed(Wrapper):
 
     inner: what encodes the values, by name or a `Codec`. Default `"json"`.
     method: `"zlib"`, which every Python has, or `"zstd"`, which is quicker for large records, from tens of KB: it is in
-        Python 3.14, and before that in the extra `session-kit[zstd]`. All processes that share a store need what one of
+        Python 3.14, and before that in the extra `zstd`. All processes that share a store need what one of
         them writes with. Default zlib.
     above: bytes that a record must have more of to be compressed. Default 1,024.
 

@@ -14,6 +14,7 @@ from msgspec import Raw
 from session_kit.codec.base import Codec, Wrapper
 from session_kit.codec.foreign import ENCRYPTED
 from session_kit.codec.names import make_codec
+from session_kit.drivers.errors import how_to_install
 from session_kit.errors import ConfigError, CorruptEntry, OtherCodec
 
 Key = bytes | str
@@ -30,7 +31,7 @@ _KEY = "an encryption key is 32 random bytes, as bytes, base64 or hex; `session-
 
 
 class Encrypted(Wrapper):
-    """Encrypts each record with AES-256-GCM, bound to the key that it is stored under; needs `session-kit[crypto]`.
+    """Encrypts each record with AES-256-GCM, bound to the key that it is stored under; needs the extra `crypto`.
 
     keys: one, or a list, *newest first*: the first encrypts, all decrypt. A key is 32 random bytes, as bytes or as
         base64 or hex text; `session-kit secret` prints one. It is none of the secrets that sign cookies.
@@ -67,8 +68,7 @@ class Encrypted(Wrapper):
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ModuleNotFoundError:
             raise ConfigError(
-                "codec: encryption needs the package cryptography, which is not installed: "
-                "pip install 'session-kit[crypto]'"
+                f"codec: encryption needs the package cryptography, which is not installed: {how_to_install('crypto')}"
             ) from None
         super().__init__(codec)
         self.accept_plain = accept_plain

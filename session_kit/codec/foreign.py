@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from session_kit.drivers.errors import how_to_install
 from session_kit.errors import ConfigError, CorruptEntry, OtherCodec, SessionError
 
 MARK = b"\xc1"
@@ -88,7 +89,7 @@ def find_zstd() -> Any:
     for name in ("compression.zstd", "backports.zstd"):
         with suppress(ModuleNotFoundError):
             return importlib.import_module(name)
-    raise ConfigError("zstd needs the package backports.zstd, which is not installed: pip install 'session-kit[zstd]'")
+    raise ConfigError(f"zstd needs the package backports.zstd, which is not installed: {how_to_install('zstd')}")
 
 
 def _read(data: bytes) -> Mapping[str, object]:

@@ -235,7 +235,7 @@ for url in ("fsspec+memory://x", "gs://bucket"):
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     one, other = run.stdout.splitlines()
-    assert "pip install 'session-kit[fsspec]'" in one
+    assert "pip install 'session-kit-web[fsspec]'" in one
     assert "extra 'fsspec'" in other
 
 

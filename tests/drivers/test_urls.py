@@ -513,7 +513,7 @@ def test_a_missing_package_names_the_extra_to_install(scheme: str, extra: str) -
         "except ConfigError as error: print(error)\n"
     )
     assert re.fullmatch(
-        rf"{re.escape(scheme)}:// needs the package \w+, which is not installed: pip install 'session-kit\[{extra}\]'",
+        rf"{re.escape(scheme)}:// needs the package \w+, which is not installed: pip install '[a-z-]+\[{extra}\]'",
         printed,
     )
 

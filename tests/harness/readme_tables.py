@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from session_kit.benchmarks.readme import ROOT, put_into
+from session_kit.benchmarks.maintainers.results import ROOT, put_into
 from session_kit.drivers import Capabilities
+from session_kit.drivers.errors import DISTRIBUTION
 from session_kit.testing.conformance import Conditions, DriverConformance, Expiry, Keys, Sharing, Values
 from tests.harness.web_servers import FRAMEWORKS
 
@@ -141,9 +142,9 @@ class Frameworks(Table):
 
     def before(self, row: str) -> list[str]:
         framework = FRAMEWORKS[row]
-        own = framework.distribution in ("session-kit", framework.server)
+        own = framework.distribution in (DISTRIBUTION, framework.server)
         server = "its own" if framework.distribution == framework.server else framework.server
-        label = framework.label if framework.distribution == "session-kit" else f"{framework.label} {framework.version}"
+        label = framework.label if framework.distribution == DISTRIBUTION else f"{framework.label} {framework.version}"
         return [label, server if own and server == "its own" else f"{server} {framework.server_version}"]
 
     def after(self, row: str) -> list[str]:

@@ -540,7 +540,7 @@ class S3Server(Server):
         finally:
             connection.close()
 
-    def client(self) -> Any:
+    def client(self, **options: Any) -> Any:
         """A boto3 client to look at the server with; close it."""
         import boto3
 
@@ -550,6 +550,7 @@ class S3Server(Server):
             region_name="us-east-1",
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
+            **options,
         )
 
 

@@ -27,6 +27,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 
 from session_kit import SessionManager
+from session_kit.drivers.errors import DISTRIBUTION
 from tests.harness.apps.settings import options_from
 from tests.harness.servers import HOST, Server, Stoppable, wait_until
 
@@ -60,7 +61,7 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "asgi": Framework("bare ASGI", "asgi_app:create_app", "asgi", "granian", "session-kit", "asgi"),
+    "asgi": Framework("bare ASGI", "asgi_app:create_app", "asgi", "granian", DISTRIBUTION, "asgi"),
     "starlette": Framework(
         "Starlette", "starlette_app:create_app", "asgi", "uvicorn", "starlette", "integrations.starlette"
     ),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.links
+
 ROOT = Path(__file__).parents[2]
 
 # A line says what both checkers are to reveal in it, or that it is an error.

@@ -91,12 +91,14 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.links
 def test_the_layers_are_kept() -> None:
     result = lint(ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "0 broken" in result.stdout
 
 
+@pytest.mark.links
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [

@@ -19,8 +19,11 @@ del os.register_at_fork
 
 IMPORT_ALL = """
 import importlib, pkgutil
-import session_kit
-names = {name for _, name, _ in pkgutil.walk_packages(session_kit.__path__, "session_kit.") if "__main__" not in name}
+import session_kit.benchmarks, session_kit.drivers
+names = set()
+for package in (session_kit, session_kit.benchmarks, session_kit.drivers):
+    names |= {name for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")}
+names = {name for name in names if "__main__" not in name and "maintainers" not in name}
 for name in sorted(names):
     importlib.import_module(name)
 print(*names)

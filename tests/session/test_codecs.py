@@ -232,7 +232,7 @@ def test_a_worker_without_zstd_leaves_its_records_alone(monkeypatch: pytest.Monk
     for name in ("backports.zstd", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
     find_zstd.cache_clear()
-    with pytest.raises(OtherCodec, match=r"compressed: zstd needs .*pip install 'session-kit\[zstd\]'"):
+    with pytest.raises(OtherCodec, match=r"compressed: zstd needs .*pip install 'session-kit-web\[zstd\]'"):
         read(CODECS["json"], record)
     with pytest.raises(ConfigError, match="zstd needs the package"):
         make_codec("json+zstd")
@@ -327,7 +327,9 @@ def test_no_key_is_shown(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_the_package_it_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
-    with pytest.raises(ConfigError, match=r"needs the package cryptography, .* pip install 'session-kit\[crypto\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package cryptography, .* pip install 'session-kit-web\[crypto\]'"
+    ):
         Encrypted(NEW)
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from session_kit.benchmarks.bench import Report, Settings, run
+from session_kit.benchmarks.measure import Noise
 from session_kit.benchmarks.report import Outputs, as_json, cells
 from session_kit.benchmarks.shift import Shift
 from session_kit.cli import main
@@ -192,7 +194,7 @@ def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path:
     names = [f"redis://127.0.0.1:{server.port}/0", f"disk://{tmp_path}/store", "memory://", "memory:// #2"]
     assert content["drivers"] == names
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", content["date"])
-    assert {"Python", "session-kit", "redis", "diskcache"} <= content["versions"].keys()
+    assert {"Python", "session-kit-web", "redis", "diskcache"} <= content["versions"].keys()
     assert 0 <= content["noise"] < 100
 
     rows = [line.split() for line in table.splitlines()]
@@ -208,6 +210,8 @@ def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path:
         assert figure["median_us"] <= figure["p95_us"] <= figure["p99_us"]
         assert figure["operations"] >= 2
     assert f"renew: not for disk://{tmp_path}/store, which does not promise it (renew)" in table
+    # A row for each number of workers and each size.
+    assert re.findall(r"^ +(\S+) +n/a +$", table, re.MULTILINE) == [f"disk://{tmp_path}/store"] * 4
     assert "noise of the machine" in table
 
     pixels = picture.read_bytes()
@@ -216,6 +220,26 @@ def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path:
     assert 700 < width < 3000
     assert 400 < height < 6000
     assert "s3cret" not in table + found.read_text() + pixels.decode("latin-1")
+
+
+class LoudMachine(Noise):
+    spread = 0.64
+
+
+class QuietMachine(Noise):
+    spread = 0.5
+
+
+def test_a_noisy_machine_is_said_before_the_figures_and_in_the_picture(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    report = measure("memory://", workloads=["get"])
+    for noise, said in ((LoudMachine(), True), (QuietMachine(), False)):
+        Outputs(None, str(tmp_path / "found.svg")).publish(replace(report, noise=noise))
+        output = capsys.readouterr().out
+        assert output.startswith("The machine was busy: a fixed loop took up to 64% longer") is said
+        # Text of an SVG is drawn, with a comment that says what it is.
+        assert ("<!-- The machine was busy: a fixed loop" in (tmp_path / "found.svg").read_text()) is said
 
 
 def test_json_on_stdout_is_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,7 +321,7 @@ def test_what_cannot_be_measured_is_one_clear_line(
 
 def test_a_missing_matplotlib_is_told_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("session_kit.benchmarks.report.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"matplotlib: pip install 'session-kit\[bench\]'"):
+    with pytest.raises(ConfigError, match=r"matplotlib: pip install 'session-kit-web\[bench\]'"):
         Outputs(None, "found.png")
 
 

@@ -248,7 +248,7 @@ def test_other_commands_say_in_one_line_what_to_install(command: str, bare: str)
     with start(command, "memory://", PYTHONPATH=bare) as process:
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (1, "")
-    assert errors == "session-kit: the package typer is missing: pip install 'session-kit[cli]'\n"
+    assert errors == "session-kit: the package typer is missing: pip install 'session-kit-web[cli]'\n"
 
 
 def test_a_failed_check_is_an_exit_code(session_kit: SessionKit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from session_kit.benchmarks import growth
-from session_kit.benchmarks.growth import PARTS, WALKS, Row, Scale, Stock
+from session_kit.benchmarks.maintainers import growth
+from session_kit.benchmarks.maintainers.growth import PARTS, WALKS, Row, Scale, Stock
 from session_kit.benchmarks.measure import Noise
 from session_kit.drivers import base
 from session_kit.drivers.support import sqlite_file

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import json
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
-from session_kit.benchmarks.peer_apps import NONE, PEERS, PROFILE, Peer, Place, named
-from session_kit.benchmarks.peers import DATABASE, KINDS, WHOLE, Row, Unfaithful, measure_apart, table, validate
-from session_kit.benchmarks.readme import put_into
-from session_kit.benchmarks.sites import SITES, Answer, Browser, WsgiSite
+from session_kit.benchmarks.maintainers import peers as module
+from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named
+from session_kit.benchmarks.maintainers.calls import Answer, Browser, Call, WsgiSite
+from session_kit.benchmarks.maintainers.peers import (
+    DATABASE,
+    KINDS,
+    WHOLE,
+    Row,
+    Unfaithful,
+    measure_apart,
+    open_site,
+    report,
+    table,
+    validate,
+)
+from session_kit.benchmarks.maintainers.results import put_into
+from session_kit.benchmarks.maintainers.targets import IN_MEMORY, PARTS, Result, cells
+from session_kit.benchmarks.measure import Noise
 from tests.harness.postgres import Postgres
 
 NO_SERVERS = "redis://127.0.0.1:1/0", "postgresql://127.0.0.1:1/none"
@@ -22,8 +38,8 @@ QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework != "Django"], ids=lambda peer: peer.name)
 def test_every_application_keeps_a_session_as_it_should(peer: Peer, tmp_path: Path) -> None:
-    with closing(SITES[peer.interface](peer.app(Place(tmp_path, *NO_SERVERS)))) as site:
-        validate(site)
+    with open_site(peer, Place(tmp_path, *NO_SERVERS)):  # which validates it
+        pass
 
 
 # Its settings belong to a process, as they do in the comparison.
@@ -50,9 +66,11 @@ def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitor
 @pytest.mark.parametrize("framework", ["Starlette", "Litestar", "Flask", "WSGI", "aiohttp"])
 def test_a_bare_application_is_found_out(framework: str, tmp_path: Path) -> None:
     bare = named(f"{framework}:{NONE}")
-    site = SITES[bare.interface](bare.app(Place(tmp_path, *NO_SERVERS)))
-    with closing(site), pytest.raises(Unfaithful, match="/read answers 'nobody' where 'ada' is right"):
-        validate(site)
+    with (
+        open_site(bare, Place(tmp_path, *NO_SERVERS)) as site,
+        pytest.raises(Unfaithful, match=f"{framework}:none: user is None where 'ada' is right"),
+    ):
+        validate(site, bare)
 
 
 def app_with(flaw: str = "") -> WsgiSite:
@@ -63,35 +81,29 @@ def app_with(flaw: str = "") -> WsgiSite:
         cookies = dict(pair.split("=") for pair in environ["HTTP_COOKIE"].split("; "))
         name = "everybody" if flaw == "one session for all" else cookies.get("id", str(len(records)))
         session = records.setdefault(name, {})
-        body = ""
+        query = dict(parse_qsl(environ["QUERY_STRING"]))
         match environ["PATH_INFO"]:
-            case "/login":
-                session.update(PROFILE)
-                body = "welcome"
-            case "/read":
-                body = session.get("user", "nobody")
-            case "/write":
-                body = str(session.get("visits", 0) + 1)
-                if flaw != "writes are lost":
-                    session["visits"] = int(body)
-            case "/logout":
-                if flaw != "logout does nothing":
-                    session.clear()
-                body = "bye"
+            case "/write" if flaw != "writes are lost" or query["key"] not in session:
+                session[query["key"]] = query["value"]
+            case "/clear" if flaw != "logout does nothing":
+                session.clear()
         start_response("200 OK", [("Set-Cookie", f"id={name}")])
-        return [body.encode()]
+        return [json.dumps({"value": session.get(query.get("key"))}).encode()]
 
     return WsgiSite(app)
 
 
+PLAIN = Peer("WSGI", "plain", "memory", "wsgi", lambda *_: None)
+
+
 def test_a_dict_for_each_visitor_is_enough() -> None:
-    validate(app_with())
+    validate(app_with(), PLAIN)
 
 
 @pytest.mark.parametrize("flaw", ["one session for all", "writes are lost", "logout does nothing"])
 def test_an_application_that_does_half_its_work_is_found_out(flaw: str) -> None:
     with pytest.raises(Unfaithful):
-        validate(app_with(flaw))
+        validate(app_with(flaw), PLAIN)
 
 
 class Echo:
@@ -100,8 +112,8 @@ class Echo:
     def __init__(self, *headers: str) -> None:
         self._headers = list(headers)
 
-    def get(self, path: str, cookie: str) -> Answer:
-        return Answer("", [self._headers.pop(0)] if self._headers else [], 0.0)
+    def ask(self, call: Call, cookie: str) -> Answer:
+        return Answer(None, [self._headers.pop(0)] if self._headers else [], 0.0)
 
     def close(self) -> None:
         pass
@@ -118,17 +130,17 @@ class Echo:
 )
 def test_a_deleted_cookie_is_sent_no_more(deletion: str) -> None:
     browser = Browser(Echo("id=1; Max-Age=60; HttpOnly", deletion))
-    browser.get("/")
+    browser.ask(Call("/untouched"))
     assert browser.cookie == "theme=dark; id=1"
-    browser.get("/")
+    browser.ask(Call("/untouched"))
     assert browser.cookie == "theme=dark"
 
 
 def test_a_cookie_without_an_end_is_kept() -> None:
     browser = Browser(Echo('id="a=b"; Path=/; expires=', "id=2; Max-Age=60; expires=Thu, 01 Jan 1970 00:00:00 GMT"))
-    browser.get("/")
+    browser.ask(Call("/untouched"))
     assert browser.cookie == 'theme=dark; id="a=b"'
-    browser.get("/")
+    browser.ask(Call("/untouched"))
     assert browser.cookie == "theme=dark; id=2"
 
 
@@ -146,3 +158,51 @@ def test_the_table_has_a_row_for_each_application_and_noise_is_no_gain() -> None
     head, rule, row = table([Row(named("WSGI:session_kit:memory"), costs)]).splitlines()
     assert head.count("|") == rule.count("|") == row.count("|")
     assert row.startswith("| WSGI | **session_kit** | memory | 10.0 | 10.0 | 0.0 |")
+
+
+def test_a_bare_application_has_no_store_and_noise_is_said_before_the_figures() -> None:
+    row = Row(named("WSGI:none"), dict.fromkeys([*KINDS, WHOLE], 0.00001))
+    assert "| WSGI | none | - | 10.0 |" in report([row], 0.3)
+    assert "busy" not in report([row], 0.5)
+    loud = report([row], 0.64)
+    assert loud.startswith("**The machine was busy: a fixed loop took up to 64% longer than at its best.")
+    assert loud.index("busy") < loud.index("| WSGI")
+
+
+def test_fifty_visitors_at_once_are_said_to_be_of_wsgi_alone() -> None:
+    row = Row(named("Flask:session_kit:PostgreSQL"), {WHOLE: 0.00001})
+    assert "each in a thread (WSGI alone)" in report([], 0.1, [row])
+
+
+# --- the targets ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_of_the_targets_is_measured(
+    part: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quick(*arguments: Any, size: int = 200, **_: Any) -> Any:
+        return measure_apart(*arguments, visits=1, rounds=1, size=size)
+
+    monkeypatch.setattr("session_kit.benchmarks.maintainers.targets.measure_apart", quick)
+    redis = request.getfixturevalue("valkey").url if part == "valkey" else NO_SERVERS[0]
+    results = list(PARTS[part](Place(tmp_path, redis, NO_SERVERS[1]), Noise()))
+    assert results
+    assert all(0 < result.ours < 1 and 0 < result.theirs < 1 for result in results)
+    if part == "frameworks":
+        assert len(results) == sum(len(limits) for *_, limits in IN_MEMORY)
+
+
+def test_a_missed_target_says_so() -> None:
+    assert cells(Result("disk: get", "diskcache", 2e-6, 1e-6, 1.2))[-3:] == ["2.00", "1.20", "missed"]
+    assert cells(Result("disk: get", "diskcache", 1e-6, 1e-6, 1.2))[-1] == ""
+
+
+def test_a_profiler_can_be_put_in_front(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--redis", NO_SERVERS[0], "--postgres", NO_SERVERS[1], "--visits", "1", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["peers", *where, "--measure", "Starlette:session_kit:memory"])
+    module.main()
+    assert json.loads(capsys.readouterr().out)["costs"]["Starlette:session_kit:memory"].keys() == {*KINDS, WHOLE}

@@ -82,8 +82,8 @@ async def slow(request: AnyRequest, key: Text, value: Text, gate: Text) -> dict[
 
 
 @post("/clear", status_code=200)
-async def clear(session: AnySession) -> dict[str, bool]:
-    session.clear()
+async def clear(request: AnyRequest) -> dict[str, bool]:
+    request.session.clear()
     return {"ok": True}
 
 
@@ -117,6 +117,11 @@ async def unavailable(session: AnySession) -> dict[str, bool]:
 
 
 def make_app(**options: Any) -> Litestar:
+    return bare_app(plugins=[SessionKit(**options)])
+
+
+def bare_app(**settings: Any) -> Litestar:
+    """Without sessions, unless these settings bring some."""
     return Litestar(
         [
             untouched,
@@ -136,8 +141,8 @@ def make_app(**options: Any) -> Litestar:
             unavailable,
         ],
         dependencies={"session": Provide(use_session)},
-        plugins=[SessionKit(**options)],
         logging_config=None,
+        **settings,
     )
 
 

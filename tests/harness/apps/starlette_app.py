@@ -102,17 +102,23 @@ async def unavailable(request: Request) -> Response:
 
 
 def make_app(**options: Any) -> Starlette:
-    app = Starlette(
+    app = bare_app()
+    app.add_middleware(SessionMiddleware, **options)
+    return app
+
+
+def bare_app(**settings: Any) -> Starlette:
+    """Without sessions, unless these settings bring some."""
+    return Starlette(
         routes=[
             *[Route(f"/{view.__name__}", view) for view in (untouched, read, flashed, stream, unavailable)],
             *[
                 Route(f"/{view.__name__}", view, methods=["POST"])
                 for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry)
             ],
-        ]
+        ],
+        **settings,
     )
-    app.add_middleware(SessionMiddleware, **options)
-    return app
 
 
 def create_app() -> Starlette:

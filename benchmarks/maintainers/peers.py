@@ -1,6 +1,6 @@
 """The same ten requests through session_kit and through its peers, in the same run. From a clone:
 
-    python -m session_kit.benchmarks.peers [FRAMEWORK ...] [--http] [--write]
+    python -m session_kit.benchmarks.maintainers.peers [FRAMEWORK ...] [--http] [--write]
 
 One visit is a first page, a login, four reads, two writes, a page that does not touch the session, and a logout. The
 applications are called in this process, because a network would drown the differences; those with sessions in a
@@ -11,6 +11,7 @@ session as it should, so that nobody wins by doing nothing.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -18,32 +19,26 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from session_kit.benchmarks.measure import Noise, compare, conditions, microseconds
-from session_kit.benchmarks.peer_apps import NONE, OURS, PEERS, Peer, Place, named
-from session_kit.benchmarks.readme import PERFORMANCE, ROOT, keep, put_into
-from session_kit.benchmarks.sites import SITES, Browser, Site
+from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named
+from session_kit.benchmarks.maintainers.calls import SITES, Browser, Call, Site
+from session_kit.benchmarks.maintainers.results import ROOT, compare, markdown, write
+from session_kit.benchmarks.measure import Noise, conditions, microseconds, warning
 
 PACKAGES = (
     *("starlette", "starsessions", "litestar", "flask", "flask-session", "cachelib", "django", "beaker", "aiohttp"),
     *("aiohttp-session", "redis", "psycopg", "flask-sqlalchemy", "granian"),
 )
 
-VISIT = [
-    ("first page", "/untouched"),
-    ("login", "/login"),
-    *[("read", "/read")] * 4,
-    *[("write", "/write")] * 2,
-    ("untouched", "/untouched"),
-    ("logout", "/logout"),
-]
-KINDS = list(dict.fromkeys(kind for kind, _ in VISIT))
+KINDS = ["first page", "login", "read", "write", "untouched", "logout"]
+VISIT = ["first page", "login", *["read"] * 4, *["write"] * 2, "untouched", "logout"]
 WHOLE = "ten requests"
+SIZE = 200  # bytes of a session
 TOGETHER = 50  # visitors at once
 DATABASE = "PostgreSQL"
+_numbers = itertools.count()
 
 Costs = dict[str, float]
 """Seconds by kind of request, and of the whole visit."""
@@ -56,6 +51,20 @@ class Row(NamedTuple):
     costs: Costs
 
 
+def call_of(kind: str, peer: Peer, size: int = SIZE) -> Call:
+    """A request of a visit. A write is of another value each time."""
+    match kind:
+        case "login":
+            return Call("/write", {"key": "user", "value": "ada" + "x" * (size - 20)})
+        case "read":
+            return Call("/read", {"key": "user"})
+        case "write":
+            return Call("/write", {"key": "visits", "value": str(next(_numbers))})
+        case "logout":
+            return Call(peer.logout)
+    return Call("/untouched")
+
+
 # --- that it does what it should ---
 
 
@@ -63,30 +72,34 @@ class Unfaithful(AssertionError):
     """An application does not keep a session as it should."""
 
 
-def validate(site: Site) -> None:
+def validate(site: Site, peer: Peer) -> None:
     """Visit a site as two visitors who must not be taken for each other. `Unfaithful` says what went wrong."""
     ada, bob = Browser(site), Browser(site)
 
-    def expect(browser: Browser, path: str, body: str) -> None:
-        answer = browser.get(path).body
-        if answer != body:
-            raise Unfaithful(f"{path} answers {answer!r} where {body!r} is right")
+    def write(browser: Browser, **values: str) -> None:
+        for key, value in values.items():
+            browser.ask(Call("/write", {"key": key, "value": value}))
 
-    expect(ada, "/untouched", "")
-    expect(ada, "/read", "nobody")
-    expect(ada, "/login", "welcome")
-    expect(ada, "/read", "ada")
-    expect(ada, "/write", "1")
-    expect(bob, "/read", "nobody")
-    expect(bob, "/login", "welcome")
-    expect(bob, "/write", "1")
-    expect(ada, "/untouched", "")
-    expect(ada, "/write", "2")
-    expect(ada, "/logout", "bye")
-    expect(ada, "/read", "nobody")
-    expect(bob, "/read", "ada")
-    expect(ada, "/login", "welcome")
-    expect(ada, "/write", "1")
+    def expect(browser: Browser, key: str, value: str | None) -> None:
+        browser.ask(Call("/untouched"))
+        found = browser.ask(Call("/read", {"key": key})).content["value"]
+        if found != value:
+            raise Unfaithful(f"{peer.name}: {key} is {found!r} where {value!r} is right")
+
+    expect(ada, "user", None)
+    write(ada, user="ada", visits="1")
+    expect(ada, "user", "ada")
+    expect(bob, "user", None)
+    write(bob, user="bob", visits="1")
+    write(ada, visits="2")
+    expect(ada, "visits", "2")
+    expect(bob, "visits", "1")
+    ada.ask(Call(peer.logout))
+    expect(ada, "user", None)
+    expect(bob, "user", "bob")
+    write(ada, user="eve")
+    expect(ada, "user", "eve")
+    expect(ada, "visits", None)
 
 
 # --- what it takes ---
@@ -95,18 +108,17 @@ def validate(site: Site) -> None:
 class Visits:
     """Plays visits to a site, and notes for each round what each kind of request took on average."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, site: Site, peer: Peer, size: int) -> None:
+        self._site, self._peer, self._size = site, peer, size
         self._rounds: list[Costs] = []
 
     def __call__(self, number: int) -> None:
         spent = dict.fromkeys(KINDS, 0.0)
         for _ in range(number):
             browser = Browser(self._site)
-            for kind, path in VISIT:
-                spent[kind] += browser.get(path).seconds
-        times = [kind for kind, _ in VISIT]
-        costs = {kind: seconds / (number * times.count(kind)) for kind, seconds in spent.items()}
+            for kind in VISIT:
+                spent[kind] += browser.ask(call_of(kind, self._peer, self._size)).seconds
+        costs = {kind: seconds / (number * VISIT.count(kind)) for kind, seconds in spent.items()}
         self._rounds.append({**costs, WHOLE: sum(spent.values()) / number})
 
     def best(self) -> Costs:
@@ -114,55 +126,58 @@ class Visits:
         return {kind: min(costs[kind] for costs in self._rounds[1:]) for kind in [*KINDS, WHOLE]}
 
 
-def measure(peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise) -> dict[str, Costs]:
+class VisitsTogether:
+    """Plays visits to a site by fifty visitors at once, in threads that stay, as a server's do."""
+
+    def __init__(self, site: Site, peer: Peer, pool: ThreadPoolExecutor) -> None:
+        self._site, self._peer, self._pool = site, peer, pool
+
+    def __call__(self, number: int) -> None:
+        list(self._pool.map(self._visit, range(number)))
+
+    def _visit(self, _number: int) -> None:
+        browser = Browser(self._site)
+        for kind in VISIT:
+            browser.ask(call_of(kind, self._peer))
+
+
+@contextmanager
+def open_site(peer: Peer, place: Place) -> Iterator[Site]:
+    """The application of a peer, which has shown that it keeps sessions, if it has any."""
+    with closing(SITES[peer.interface](peer.app(place))) as site:
+        if peer.sessions != NONE:
+            validate(site, peer)
+        yield site
+
+
+def measure(peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int) -> dict[str, Costs]:
     """Validate and measure applications by turns, in this process. Returns their costs by name."""
     with ExitStack() as stack:
-        players = {}
-        for peer in peers:
-            site = stack.enter_context(closing(SITES[peer.interface](peer.app(place))))
-            if peer.sessions != NONE:
-                try:
-                    validate(site)
-                except Unfaithful as error:
-                    raise Unfaithful(f"{peer.name}: {error}") from None
-            players[peer.name] = Visits(site)
+        players = {peer.name: Visits(stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
         compare(players, visits, rounds, noise)
         return {name: player.best() for name, player in players.items()}
 
 
-def measure_together(peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise) -> dict[str, Costs]:
-    """The same with fifty visitors at once, each in a thread. What a visit takes is the share of one in the whole."""
+def measure_together(
+    peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int
+) -> dict[str, Costs]:
+    """The same by fifty visitors at once. What a visit takes is the share of one in the whole."""
     with ExitStack() as stack:
-        players = {}
-        for peer in peers:
-            site = stack.enter_context(closing(SITES[peer.interface](peer.app(place))))
-            pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))  # threads that stay, as a server's do
-            players[peer.name] = partial(_visit_together, site, pool)
+        pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))
+        players = {peer.name: VisitsTogether(stack.enter_context(open_site(peer, place)), peer, pool) for peer in peers}
         best = compare(players, visits, rounds, noise)
         return {name: {WHOLE: seconds} for name, seconds in best.items()}
 
 
-def _visit_together(site: Site, pool: ThreadPoolExecutor, number: int) -> None:
-    def visit(_number: int) -> None:
-        browser = Browser(site)
-        for _, path in VISIT:
-            browser.get(path)
-
-    list(pool.map(visit, range(number)))
-
-
 def measure_apart(
-    peers: Sequence[Peer], place: Place, visits: int, rounds: int, *, together: bool = False
+    peers: Sequence[Peer], place: Place, visits: int, rounds: int, *, size: int = SIZE, together: bool = False
 ) -> tuple[list[Row], float]:
     """Measure a bare application and others of its framework in a new process. Returns rows, and the noise."""
-    words = ["--redis", place.redis, "--postgres", place.postgres, "--visits", str(visits), "--rounds", str(rounds)]
-    if together:
-        words += ["--together"]
+    words = ["--redis", place.redis, "--postgres", place.postgres, "--visits", visits, "--rounds", rounds]
+    words += ["--size", size, *(["--together"] if together else []), "--measure", *(peer.name for peer in peers)]
     # Warnings cost time, and are no part of anybody's work.
-    command = [sys.executable, "-W", "ignore", "-m", "session_kit.benchmarks.peers", *words]
-    result = subprocess.run(
-        [*command, "--measure", *(peer.name for peer in peers)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-W", "ignore", "-m", "session_kit.benchmarks.maintainers.peers"]
+    result = subprocess.run([*command, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{peers[-1].name} could not be measured:\n{result.stderr[-2000:]}")
     found = json.loads(result.stdout)
@@ -176,10 +191,7 @@ def groups(frameworks: Iterable[str]) -> Iterator[list[Peer]]:
     """The applications that share a process, the bare one first. Django's settings allow one beside the bare one."""
     for framework in frameworks:
         bare, *others = [peer for peer in PEERS if peer.framework == framework]
-        if framework == "Django":
-            yield from ([bare, peer] for peer in others)
-        else:
-            yield [bare, *others]
+        yield from [[bare, peer] for peer in others] if framework == "Django" else [[bare, *others]]
 
 
 def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int) -> tuple[list[Row], float]:
@@ -210,51 +222,46 @@ def compare_together(frameworks: Iterable[str], place: Place, rounds: int) -> li
 # --- what is said of it ---
 
 
+def cells(peer: Peer) -> list[str]:
+    """What stands in front of the figures of an application."""
+    return [peer.framework, f"**{peer.sessions}**" if peer.ours else peer.sessions, peer.store or "-"]
+
+
 def table(rows: Iterable[Row]) -> str:
     """The table in Markdown: microseconds a request."""
-    lines = [["framework", "sessions", "store", *KINDS, WHOLE], ["---"] * 3 + ["---:"] * (len(KINDS) + 1)]
-    for peer, costs in rows:
-        name = f"**{peer.sessions}**" if peer.sessions.startswith(OURS) else peer.sessions
-        figures = [microseconds(max(0.0, costs[kind])) for kind in [*KINDS, WHOLE]]
-        lines.append([peer.framework, name, peer.store, *figures])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    figures = [
+        [*cells(row.peer), *(microseconds(max(0.0, row.costs[kind])) for kind in [*KINDS, WHOLE])] for row in rows
+    ]
+    return markdown(["framework", "sessions", "store", *KINDS, WHOLE], figures, 3)
 
 
-def report(rows: Iterable[Row], noise: float, together: Iterable[Row] = ()) -> str:
+def report(rows: Iterable[Row], noise: float, together: Sequence[Row] = ()) -> str:
     """The tables, with what one has to know of them."""
-    crowd = "".join(
-        f"| {peer.framework} | {peer.sessions} | {microseconds(costs[WHOLE])} |\n" for peer, costs in together
-    )
-    if crowd:
-        crowd = (
-            f"\nThe same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread:\n\n"
-            f"| framework | sessions | {WHOLE} |\n| --- | --- | ---: |\n{crowd}"
-        )
-    return (
+    made = warning(noise, "**{}**\n\n")
+    made += (
         "Microseconds that a request takes longer than by the same application without sessions; in the rows `none`,"
-        " what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n"
-        f"{table(rows)}{crowd}\n"
-        f"{conditions(PACKAGES)}. Between the fastest and the slowest tenth of a fixed loop lay {noise:.0%}.\n"
+        f" what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n{table(rows)}\n"
     )
+    if together:
+        figures = [[row.peer.framework, row.peer.sessions, microseconds(row.costs[WHOLE])] for row in together]
+        made += f"The same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread (WSGI alone):\n\n"
+        made += markdown(["framework", "sessions", WHOLE], figures, 2) + "\n"
+    return f"{made}{conditions(PACKAGES)}. Between the fastest and the slowest tenth of a fixed loop lay {noise:.0%}.\n"
 
 
 # --- the command ---
 
 
 @contextmanager
-def servers(redis: str | None, postgres: str | None) -> Iterator[tuple[str, str]]:
+def servers(redis: str | None = None, postgres: str | None = None) -> Iterator[tuple[str, str]]:
     """The URLs of a Redis or Valkey and of a PostgreSQL: those that were given, or of servers that run meanwhile."""
+    from tests.harness.postgres import start_postgres
+    from tests.harness.servers import start_valkey
+
     with ExitStack() as stack:
-        if redis is None or postgres is None:
-            try:
-                from tests.harness.postgres import start_postgres
-                from tests.harness.servers import start_valkey
-            except ImportError:
-                raise SystemExit("run this in a clone of the repository, or say --redis URL --postgres URL") from None
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            redis = redis or stack.enter_context(start_valkey(folder)).url
-            postgres = postgres or stack.enter_context(start_postgres(folder)).url
-        yield redis, postgres
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        redis = redis or stack.enter_context(start_valkey(folder)).url
+        yield redis, postgres or stack.enter_context(start_postgres(folder)).url
 
 
 def main() -> None:
@@ -265,10 +272,9 @@ def main() -> None:
     parser.add_argument("--postgres", metavar="URL", help="a PostgreSQL database; default: one is started meanwhile")
     parser.add_argument("--visits", type=int, default=30, help="in a round")
     parser.add_argument("--rounds", type=int, default=50, help="of which the best counts")
+    parser.add_argument("--size", type=int, default=SIZE, help="of a session, in bytes, with --measure")
     parser.add_argument("--http", action="store_true", help="a few under a real server too; needs wrk")
-    parser.add_argument(
-        "--write", action="store_true", help="into docs/performance.md and benchmarks/results/peers.txt"
-    )
+    parser.add_argument("--write", action="store_true", help="into the documentation and benchmarks/results/peers.txt")
     parser.add_argument("--measure", nargs="+", metavar="NAME", help="these alone, in this process; prints JSON")
     parser.add_argument("--together", action="store_true", help="with --measure: by many visitors at once")
     chosen = parser.parse_args()
@@ -278,23 +284,20 @@ def main() -> None:
     with servers(chosen.redis, chosen.postgres) as urls, tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), *urls)
         if chosen.measure:
-            noise = Noise()
-            peers = [named(name) for name in chosen.measure]
-            method = measure_together if chosen.together else measure
-            costs = method(peers, place, chosen.visits, chosen.rounds, noise)
+            noise, method = Noise(), measure_together if chosen.together else measure
+            costs = method(list(map(named, chosen.measure)), place, chosen.visits, chosen.rounds, noise, chosen.size)
             print(json.dumps({"costs": costs, "noise": noise.spread}))
             return
         frameworks = chosen.frameworks or known
         rows, spread = compare_all(frameworks, place, chosen.visits, chosen.rounds)
         made = report(rows, spread, compare_together(frameworks, place, chosen.rounds))
         if chosen.http:
-            from session_kit.benchmarks.peers_http import report_http
+            from session_kit.benchmarks.maintainers.served import report_http
 
             made += "\n" + report_http(place)
     print(made)
     if chosen.write:
-        PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(), "peers", made))
-        keep("peers.txt", made)
+        write("peers", made)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How cost grows: with the number of entries, of threads and of processes, on the stores of one machine.
 
-    python -m session_kit.benchmarks.growth [PART ...] [--most ENTRIES] [--write]
+    python -m session_kit.benchmarks.maintainers.growth [PART ...] [--most ENTRIES] [--write]
 
 The parts are entries, walks, threads and processes. With --write, tables and pictures go to benchmarks/results/.
 """
@@ -17,8 +17,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -27,36 +26,26 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from session_kit.benchmarks.measure import Noise, brief_bytes, brief_count, brief_seconds, conditions, summarize
-from session_kit.benchmarks.readme import RESULTS
+from session_kit.benchmarks.maintainers.results import RESULTS, brief_bytes
+from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, summarize, warning
 from session_kit.benchmarks.shift import Shift
 from session_kit.drivers import Conflict, Driver, open_driver
+from session_kit.drivers.errors import DISTRIBUTION
 from session_kit.store import UnstorageSessionStore
 from session_kit.testing import ManualClock
 
 DRIVERS = ("memory", "disk", "file")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-# A million files take minutes to make.
-MOST_FILES = 30_000
+MOST_FILES = 30_000  # a million take minutes to make
 # The peak of a removal is measured apart from its time, and a million rows on disk take more than a minute to remove.
 MOST_REMOVED_TWICE = 100_000
-THREADS = (1, 2, 4, 8, 16, 32, 64)
-PROCESSES = (1, 2, 4, 8)
 ROUNDS = 3
 # Operations of one kind in a round: enough for a 99th percentile, and never more than half of what is there.
 SAMPLE = 1_000
-# Sessions that workers share.
-SHARED = 1_000
 WRITES_IN = 10
-# More than workers do in their time.
-MOST_OPERATIONS = 2_000_000
-# What each process adds to the number that all count on.
-COUNTS = 100
-
-# Seconds for which a process waits for the others, before it gives up.
-PATIENCE = 60.0
-
-PACKAGES = ("session-kit", "msgspec", "diskcache")
+MOST_OPERATIONS = 2_000_000  # more than workers do in their time
+PATIENCE = 60.0  # seconds for which a process waits for the others, before it gives up
+PACKAGES = (DISTRIBUTION, "msgspec", "diskcache")
 TTL = 86_400.0
 VALUE = b'{"user":"ada","cart":[1,2,3],"seen":"' + b"x" * 161 + b'"}'
 
@@ -66,15 +55,15 @@ class Scale(NamedTuple):
 
     most: entries at most. seconds: how long each measurement of operations lasts at most.
     threads, processes: how many there are, one after another. shared: the entries that they share.
-    counts: what each process adds.
+    counts: what each process adds to the number that all count on.
     """
 
     most: int = SIZES[-1]
     seconds: float = 0.5
-    threads: Sequence[int] = THREADS
-    processes: Sequence[int] = PROCESSES
-    shared: int = SHARED
-    counts: int = COUNTS
+    threads: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
+    processes: Sequence[int] = (1, 2, 4, 8)
+    shared: int = 1_000
+    counts: int = 100
 
     def sizes(self, driver: str) -> list[int]:
         most = min(self.most, MOST_FILES) if driver == "file" else self.most
@@ -96,7 +85,7 @@ class Row(NamedTuple):
 
 
 class Stock:
-    """Stores that are full. Those in folders are filled once, and copied for whoever changes them.
+    """Stores that are full. Those in folders are filled once, and copied for those that change them.
 
     copy: where the store that is in use lies, if it has a folder.
     """
@@ -109,26 +98,22 @@ class Stock:
         self, driver: str, entries: int, clock: Callable[[], float] = time.time
     ) -> Iterator[UnstorageSessionStore]:
         """A store with so many sessions that live for a day, for as long as this."""
-        if driver == "memory":
-            with closing(open_driver("memory://", clock=clock)) as opened:
-                fill(opened, entries)
-                yield UnstorageSessionStore(opened, ttl=TTL)
-            return
-        original = self._folder / f"{driver}-{entries}"
-        if not original.exists():
-            # What is copied need not survive a power cut.
-            with closing(open_driver(url(driver, original) + ("?fsync=no" if driver == "file" else ""))) as opened:
-                fill(opened, entries)
-        shutil.copytree(original, self.copy)
+        url = "memory://"
+        if driver != "memory":
+            url, original = f"{driver}://{quote(str(self.copy))}", self._folder / f"{driver}-{entries}"
+            if not original.exists():
+                # What is copied need not survive a power cut.
+                fast = "?fsync=no" if driver == "file" else ""
+                with closing(open_driver(f"{driver}://{quote(str(original))}{fast}")) as opened:
+                    fill(opened, entries)
+            shutil.copytree(original, self.copy)
         try:
-            with closing(open_driver(url(driver, self.copy), clock=clock)) as opened:
+            with closing(open_driver(url, clock=clock)) as opened:
+                if driver == "memory":
+                    fill(opened, entries)
                 yield UnstorageSessionStore(opened, ttl=TTL)
         finally:
-            shutil.rmtree(self.copy)
-
-
-def url(driver: str, folder: Path) -> str:
-    return f"{driver}://{quote(str(folder))}"
+            shutil.rmtree(self.copy, ignore_errors=True)
 
 
 def key_of(number: int) -> str:
@@ -154,14 +139,15 @@ def entries(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     for driver in DRIVERS:
         for size in scale.sizes(driver):
             with stock.store(driver, size) as store:
-                best = _operations(store.driver, size, scale, noise)
+                best = operations(store.driver, size, scale, noise)
             for what, (median, p99) in best.items():
                 yield Row(driver, what, size, median, p99)
     for size in scale.sizes("memory"):
         yield Row("memory", "bytes a session", size, _weight(size))
 
 
-def _operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
+def operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
+    """The best median and 99th percentile of each call, in seconds."""
     calls: dict[str, Callable[[str], object]] = {
         "get": driver.get,
         "set": lambda key: driver.set(key, VALUE, ttl=TTL),
@@ -211,40 +197,35 @@ def walks(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     """
     for driver in DRIVERS:
         for size in scale.sizes(driver):
-            seconds = _walk_all(stock, driver, size, list(WALKS), _timed)
             noise.probe()
-            twice = [what for what in WALKS if _walked_twice(driver, what, size)]
+            seconds = _walk_all(stock, driver, size, WALKS, _timed)
+            quick = driver == "memory" or size <= MOST_REMOVED_TWICE
+            twice = [what for what in WALKS if quick or what not in ("clear", "prune")]
             with traced():
                 peaks = _walk_all(stock, driver, size, twice, _peaked)
             for what in WALKS:
                 yield Row(driver, what, size, seconds[what], peaks.get(what))
 
 
-def _walked_twice(driver: str, what: str, size: int) -> bool:
-    return driver == "memory" or what not in ("clear", "prune") or size <= MOST_REMOVED_TWICE
-
-
 def _walk_all(
-    stock: Stock, driver: str, size: int, names: list[str], measure: Callable[[Callable[[], int]], tuple[int, float]]
+    stock: Stock,
+    driver: str,
+    size: int,
+    names: Iterable[str],
+    measure: Callable[[Callable[[], int]], tuple[int, float]],
 ) -> dict[str, float]:
     """Measure these walks, and make sure that each found everything."""
     measured: dict[str, float] = {}
-
-    def walk(what: str, store: UnstorageSessionStore) -> None:
-        gc.collect()
-        found, measured[what] = measure(lambda: WALKS[what](store))
-        if found != size:
-            raise RuntimeError(f"growth: {what} on {driver}:// found {found} of {size} entries")
-
-    with stock.store(driver, size) as store:
-        for what in names:
-            if what != "prune":
-                walk(what, store)
-    if "prune" in names:
+    for late in (False, True):
         clock = ManualClock()
         with stock.store(driver, size, clock) as store:
-            clock.advance(2 * TTL)
-            walk("prune", store)
+            clock.advance(2 * TTL if late else 0)
+            for what in names:
+                if (what == "prune") == late:
+                    gc.collect()
+                    found, measured[what] = measure(lambda what=what: WALKS[what](store))  # type: ignore[misc]
+                    if found != size:
+                        raise RuntimeError(f"growth: {what} on {driver}:// found {found} of {size} entries")
     return measured
 
 
@@ -272,7 +253,7 @@ def traced() -> Iterator[None]:
         tracemalloc.stop()
 
 
-# --- threads ---
+# --- threads and processes ---
 
 
 def threads(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
@@ -282,31 +263,24 @@ def threads(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
             for count in scale.threads:
                 noise.probe()
                 gc.collect()
-                shift = Shift(scale.seconds, MOST_OPERATIONS)
-                shift.run(_mixed(store.driver, scale.shared), [_numbers(seed) for seed in range(count)])
+                shift = _mix(store.driver, scale, range(count))
                 found = summarize(shift.durations, shift.elapsed)
                 yield Row(driver, "mixed", count, found.rate, found.p99)
 
 
-def _mixed(driver: Driver, shared: int) -> Callable[[int], object]:
-    """Read, or write once in ten times."""
-    keys = [key_of(number) for number in range(shared)]
+def _mix(driver: Driver, scale: Scale, seeds: Sequence[int]) -> Shift:
+    """A thread for each seed, which reads, and writes once in ten times."""
+    keys = [key_of(number) for number in range(scale.shared)]
 
     def do(number: int) -> object:
-        if number % WRITES_IN:
-            return driver.get(keys[number % shared])
-        return driver.set(keys[number // WRITES_IN % shared], VALUE, ttl=TTL)
+        key = keys[number // WRITES_IN]
+        return driver.get(key) if number % WRITES_IN else driver.set(key, VALUE, ttl=TTL)
 
-    return do
-
-
-def _numbers(seed: int) -> Iterator[int]:
-    """Numbers at random, without an end; made beforehand, so that they cost next to nothing."""
-    picked = random.Random(seed)
-    return itertools.cycle([picked.randrange(SHARED * WRITES_IN) for _ in range(10_000)])
-
-
-# --- processes ---
+    shift = Shift(scale.seconds, MOST_OPERATIONS)
+    # Picked beforehand, so that to pick costs next to nothing.
+    many = range(scale.shared * WRITES_IN)
+    shift.run(do, [itertools.cycle(random.Random(seed).choices(many, k=10_000)) for seed in seeds])
+    return shift
 
 
 def processes(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
@@ -319,20 +293,19 @@ def processes(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
                 store.driver.set("count", b"0")
                 barrier = context.Barrier(count)
                 with ProcessPoolExecutor(count, context, initializer=_meet_at, initargs=(barrier,)) as pool:
-                    work = partial(_work, url(driver, stock.copy), scale)
+                    work = partial(_work, f"{driver}://{quote(str(stock.copy))}", scale)
                     found = list(pool.map(work, range(count)))
                 mixed = summarize([one for part in found for one in part.durations], 1.0)
                 yield Row(driver, "mixed", count, sum(len(part.durations) / part.elapsed for part in found), mixed.p99)
                 counted = int(store.driver.get("count") or 0)
                 yield Row(driver, "lost", count, scale.counts * count - counted)
-                steps = max(part.elapsed_counting for part in found)
-                yield Row(driver, "counting", count, counted / steps)
+                yield Row(driver, "counting", count, counted / max(part.elapsed_counting for part in found))
 
 
 class Work(NamedTuple):
     """What one process did: seconds that each operation took, and all together; seconds for which it counted."""
 
-    durations: array[float]
+    durations: Sequence[float]
     elapsed: float
     elapsed_counting: float
 
@@ -348,10 +321,8 @@ def _meet_at(barrier: Barrier) -> None:
 
 def _work(address: str, scale: Scale, seed: int) -> Work:
     with closing(open_driver(address)) as driver:
-        shift = Shift(scale.seconds, MOST_OPERATIONS)
-        do, numbers = _mixed(driver, scale.shared), _numbers(seed)
         _barrier.wait(PATIENCE)
-        shift.run(do, [numbers])
+        shift = _mix(driver, scale, [seed])
         _barrier.wait(PATIENCE)
         begin = time.perf_counter()
         for _ in range(scale.counts):
@@ -377,27 +348,32 @@ class Part(NamedTuple):
     """One subject.
 
     over: what there is more and more of. units: what `cost` and `aside` are, in words.
-    cell: how a row stands in the table.
+    cost, aside: how they are written in the table. title, labels: of the picture, and of its two rows.
     """
 
     measure: Callable[[Stock, Scale, Noise], Iterator[Row]]
     over: str
     units: str
-    cell: Callable[[Row], str]
+    cost: Callable[[float], str]
+    aside: Callable[[float], str]
+    title: str
+    labels: tuple[str, str]
 
+    def cell(self, row: Row) -> str:
+        if row.what == "bytes a session":
+            return brief_bytes(row.cost)
+        return self.cost(row.cost) + (f" / {self.aside(row.aside)}" if row.aside is not None else "")
 
-def _entries_cell(row: Row) -> str:
-    if row.aside is None:
-        return f"{row.cost:.0f} B"
-    return f"{brief_seconds(row.cost)} / {brief_seconds(row.aside)}"
-
-
-def _walks_cell(row: Row) -> str:
-    return brief_seconds(row.cost) + (f", {brief_bytes(row.aside)}" if row.aside is not None else "")
-
-
-def _side_cell(row: Row) -> str:
-    return brief_count(row.cost) + (f" / {brief_seconds(row.aside)}" if row.aside is not None else "")
+    def table(self, rows: list[Row]) -> str:
+        """The rows as Markdown: a line for each driver and call, a column for each count."""
+        counts = sorted({row.size for row in rows})
+        cells = {(row.driver, row.what, row.size): self.cell(row) for row in rows}
+        lines = [["driver", "", *(f"{count:,} {self.over}" for count in counts)], ["---"] * 2 + ["---:"] * len(counts)]
+        for driver, what in dict.fromkeys((row.driver, row.what) for row in rows):
+            lines.append(
+                [f"{driver}://", what, *(cells.get((driver, what, count), "not measured") for count in counts)]
+            )
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 PARTS = {
@@ -406,45 +382,48 @@ PARTS = {
         "entries",
         f"One call, median / 99th percentile, the best of {ROUNDS} rounds; and what a session takes in memory beyond"
         f" its value. file:// has at most {MOST_FILES:,} entries here, each write waits for the disk (fsync).",
-        _entries_cell,
+        brief_seconds,
+        brief_seconds,
+        "One call on a store that holds more and more",
+        ("median", "99th percentile"),
     ),
     "walks": Part(
         walks,
         "entries",
-        "The whole store once, and the peak of Python's memory that this adds (in a run of its own, not above"
-        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). prune: all entries"
-        " have expired.",
-        _walks_cell,
+        "The whole store once / the peak of Python's memory that this adds (in a run of its own, not above"
+        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). prune: all entries have expired.",
+        brief_seconds,
+        brief_bytes,
+        "The whole store once: time grows with it, added memory is a page",
+        ("time", "added memory"),
     ),
     "threads": Part(
         threads,
         "threads",
-        f"Threads that share one driver, nine reads to a write among {SHARED:,} entries: operations a second, all"
-        " together / 99th percentile of one.",
-        _side_cell,
+        "Threads that share one driver, nine reads to a write: operations a second, all together / 99th percentile of"
+        " one.",
+        brief_count,
+        brief_seconds,
+        "Threads that share one driver, nine reads to a write",
+        ("operations a second", "99th percentile of one"),
     ),
     "processes": Part(
         processes,
         "processes",
         "Processes that share one folder. mixed: as with threads. counting: steps a second, when all count on the same"
-        f" number by swaps, {COUNTS} each. lost: how many of their steps are missing in the sum.",
-        _side_cell,
+        " number by swaps. lost: how many of their steps are missing in the sum.",
+        brief_count,
+        brief_seconds,
+        "Processes that share one folder: nine reads to a write, then all count on one number",
+        ("operations a second", "99th percentile of one"),
     ),
 }
 
 
-def table(rows: list[Row], over: str, cell: Callable[[Row], str]) -> str:
-    """The rows as Markdown: a line for each driver and call, a column for each count."""
-    counts = sorted({row.size for row in rows})
-    cells = {(row.driver, row.what, row.size): cell(row) for row in rows}
-    lines = [["driver", "", *(f"{count:,} {over}" for count in counts)], ["---", "---", *["---:"] * len(counts)]]
-    for driver, what in dict.fromkeys((row.driver, row.what) for row in rows):
-        lines.append([f"{driver}://", what, *(cells.get((driver, what, count), "") for count in counts)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m session_kit.benchmarks.growth", description="How cost grows.")
+    parser = argparse.ArgumentParser(
+        prog="python -m session_kit.benchmarks.maintainers.growth", description="How cost grows."
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them if none is named")
     parser.add_argument("--most", type=int, default=SIZES[-1], help="entries at most (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=Scale().seconds, help="for each measurement of operations")
@@ -455,38 +434,35 @@ def main(arguments: list[str]) -> None:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     if options.most < 2:
         parser.error("--most must be at least 2")
-    run(
-        names,
-        Scale(options.most, options.seconds),
-        " ".join([parser.prog, *arguments]),
-        RESULTS if options.write else None,
-    )
+    scale, command = Scale(options.most, options.seconds), " ".join([parser.prog, *arguments])
+    run(names, scale, command, RESULTS if options.write else None)
 
 
 def run(names: Sequence[str], scale: Scale, command: str, folder: Path | None) -> dict[str, list[Row]]:
     """Measure these parts, print their tables, and write them to `folder`, with pictures, if one is given."""
     noise, begin = Noise(), time.perf_counter()
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[Row]] = {name: [] for name in names}
     texts = []
     with tempfile.TemporaryDirectory() as full:
         stock = Stock(Path(full))
-        for name in names:
+        for name, rows in found.items():
             part = PARTS[name]
-            found[name] = []
             for row in part.measure(stock, scale, noise):
-                found[name].append(row)
+                rows.append(row)
                 print(f"{row.driver}:// {row.what}, {row.size:,} {part.over}: {part.cell(row)}", file=sys.stderr)
-            texts.append(f"## {name}\n\n{part.units}\n\n{table(found[name], part.over, part.cell)}\n")
+            texts.append(f"## {name}\n\n{part.units}\n\n{part.table(rows)}\n")
     measured = f"{conditions(PACKAGES)}. {noise}. {time.perf_counter() - begin:.0f} s"
-    text = "\n".join([f"# How cost grows\n\n    {command}\n\n{measured}.\n", *texts])
+    front = warning(noise.spread, "**{}**\n\n")
+    head = f"# How cost grows\n\n{front}    {command}\n\n{measured}.\n"
+    text = "\n".join([head, *texts])
     print(text)
     if folder is not None:
-        from session_kit.benchmarks.growth_plots import draw
+        from session_kit.benchmarks.maintainers.growth_plots import draw
 
         folder.mkdir(exist_ok=True)
         (folder / "growth.txt").write_text(text, encoding="utf-8")
         for name, rows in found.items():
-            draw(name, rows, measured, folder / f"growth-{name}.png")
+            draw(name, rows, measured, folder / f"growth-{name}.png", warning(noise.spread, "{}"))
     return found
 
 

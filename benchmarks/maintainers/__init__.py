@@ -1,0 +1,13 @@
+"""Benchmarks for maintainers: they need a clone, its tests' applications and servers, and the group `peers`.
+
+peers.py    the same ten requests through session_kit and its peers; served.py: a few under a real server
+targets.py  what sessions may cost, as ratios
+growth.py   how cost grows with entries, threads and processes; growth_plots.py: its pictures
+codecs.py   what a codec costs by itself
+apps.py     the applications: those of the tests, with sessions of ours, of a peer, or none
+calls.py    requests to an application in this process
+results.py  how what is compared takes turns, and where results are kept
+
+To see where the time of a request goes, put a profiler in front of one application:
+`pyinstrument -m session_kit.benchmarks.maintainers.peers --measure Starlette:session_kit:memory`.
+"""
