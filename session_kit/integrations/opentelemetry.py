@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each call of the session store, and metrics of sessions (`session-kit[otel]`)."""
+"""OpenTelemetry: a span for each call of the session store, and metrics of sessions (`session-kit-web[otel]`)."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import pytest
 import session_kit
 from docs import hooks
 from session_kit.drivers import registry
+from session_kit.drivers.errors import DISTRIBUTION
 from session_kit.drivers.postgres import PostgresDriver
 from session_kit.drivers.postgres.settings import client_options
 from session_kit.errors import __all__ as errors
@@ -139,4 +140,4 @@ def test_all_pages_install_one_distribution() -> None:
     found = set()
     for page in [ROOT / "README.md", *PAGES]:
         found |= set(re.findall(r"pip install '?(session[\w-]+)", page.read_text(encoding="utf-8")))
-    assert len(found) == 1, found
+    assert found == {DISTRIBUTION}
