@@ -27,8 +27,10 @@ from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.harness.postgres import Postgres, start_postgres
 from tests.harness.readme_tables import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
+    pytest_collection_finish,
     pytest_runtest_makereport,
     pytest_sessionfinish,
+    pytest_testnodedown,
 )
 from tests.harness.servers import (
     Cluster,
@@ -43,9 +45,9 @@ from tests.harness.servers import (
     start_sentinel,
     start_valkey,
 )
+from tests.harness.sessions import SECRET
 
 BUCKET = "behaviour"
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 # How long an example takes tells how busy the machine is: one that stalls for 200 ms is no fault of the code.
 settings.register_profile("session_kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -145,6 +147,14 @@ def make_manager(store: UnstorageSessionStore, clock: ManualClock, events: list[
 @pytest.fixture
 def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None) -> Visitor:
     return Visitor(make_manager(), runner)
+
+
+@pytest.fixture
+def ada(visitor: Visitor) -> Visitor:
+    """A visitor who is logged in."""
+    with visitor.request() as session:
+        session["user"] = "ada"
+    return visitor
 
 
 # --- real servers, each started once a run, when the first test asks for it ---

@@ -24,6 +24,7 @@ from session_kit import ConfigError, SessionManager, open_driver, open_store
 from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.support import sqlite_pool
+from tests.harness.sessions import SECRET
 
 
 def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_a_cleaner_that_takes_one_of_the_files_does_not_split_the_store(
 
 
 def test_a_planted_pickle_is_a_fresh_session_and_is_deleted(tmp_path: Path) -> None:
-    manager = SessionManager(f"disk://{tmp_path}/store", "Kx7-not-for-production-but-long-enough-0123")
+    manager = SessionManager(f"disk://{tmp_path}/store", SECRET)
     session = manager.open()
     session["user"] = "ada"
     cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]

@@ -19,25 +19,15 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore, use_session
+from session_kit import ConfigError, SessionError, UnstorageSessionStore, use_session
 from session_kit.asgi import SessionMiddleware
-from session_kit.drivers import Capabilities, Driver
+from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-PLAIN_HTTP = CookieOptions(secure=False)
+from tests.harness.sessions import PLAIN_HTTP, SECRET, SlowDriver
 
 Scope = dict[str, Any]
 Handler = Callable[[Scope, Any, Any], Awaitable[None]]
-
-
-class SlowDriver(CountingDriver):
-    """A driver that may not be called on the event loop, like one behind a network."""
-
-    @property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]
-        return Capabilities(renew=True, create=True, swap=True)
 
 
 async def call(app: Handler, cookie: str = "", kind: str = "http", calls: list[str] | None = None) -> list[Any]:
@@ -93,16 +83,16 @@ def test_the_save_ends_before_the_first_byte_leaves() -> None:
     assert "HttpOnly; Secure; SameSite=Lax" in headers["set-cookie"]
 
 
-@pytest.mark.parametrize("make", [CountingDriver, SlowDriver])
-def test_a_handler_that_does_not_look_gets_an_unchanged_response(make: type[CountingDriver]) -> None:
-    driver = make(MemoryDriver())
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_handler_that_does_not_look_gets_an_unchanged_response(waits: bool) -> None:
+    driver = CountingDriver(SlowDriver(MemoryDriver()) if waits else MemoryDriver())
     store = UnstorageSessionStore(driver)
     sent = asyncio.run(call(SessionMiddleware(bare(put), store, SECRET)))
     driver.reset()
     untouched = SessionMiddleware(bare(lambda session: None), store, SECRET)
     assert headers_of(asyncio.run(call(untouched, cookie_of(sent)))) == {"x-app": "1"}
     # Behind a network "auto" must load before the handler, which cannot wait; the explicit mode costs nothing.
-    assert len(driver.calls) == (0 if make is CountingDriver else 1)
+    assert len(driver.calls) == (1 if waits else 0)
     explicit = SessionMiddleware(bare(lambda session: None), store, SECRET, load="explicit")
     driver.reset()
     asyncio.run(call(explicit, cookie_of(sent)))
@@ -110,7 +100,7 @@ def test_a_handler_that_does_not_look_gets_an_unchanged_response(make: type[Coun
 
 
 def test_a_store_behind_a_network_is_asked_only_when_a_cookie_verifies() -> None:
-    driver = SlowDriver(MemoryDriver())
+    driver = CountingDriver(SlowDriver(MemoryDriver()))
     app = SessionMiddleware(bare(lambda session: None), UnstorageSessionStore(driver), SECRET)
     for cookie in ("", "other=1", "session=forged.signature"):
         asyncio.run(call(app, cookie))
@@ -118,7 +108,7 @@ def test_a_store_behind_a_network_is_asked_only_when_a_cookie_verifies() -> None
 
 
 def test_explicit_loading_works_and_forgetting_it_names_the_call() -> None:
-    driver = SlowDriver(MemoryDriver())
+    driver = CountingDriver(SlowDriver(MemoryDriver()))
     store = UnstorageSessionStore(driver)
     cookie = cookie_of(asyncio.run(call(SessionMiddleware(bare(put), store, SECRET))))
     seen: list[Any] = []

@@ -11,8 +11,7 @@ from session_kit import ConfigError, SessionError, SessionManager, UnstorageSess
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver
 from session_kit.wsgi import SessionMiddleware, get_session
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET, take_down
 
 
 class Server:
@@ -201,8 +200,7 @@ def test_an_outage_is_503_or_an_empty_session(on_error: Any, stream: bool) -> No
 
     server = wrap(app, manager)
     cookie = cookie_of(server.get()[1])
-    for method in ("read", "renew", "set", "delete"):
-        driver.fail(method)
+    take_down(driver)
     status, headers, body = server.get(cookie)
     untouched = wrap(application(lambda s: None), manager).get(cookie)
     first = server.get()

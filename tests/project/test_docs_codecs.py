@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.sessions import SECRET
+
 PAGE = Path(__file__).parents[2] / "docs" / "codecs.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 KEYS = f"{bytes(range(1, 33)).hex()},{bytes(range(101, 133)).hex()}"
@@ -22,7 +24,7 @@ def run(*arguments: str | Path) -> None:
             **os.environ,
             "PYTHONPATH": ".",
             "SESSION_KEYS": KEYS,
-            "SESSION_SECRET": "Kx7-not-for-production-but-long-enough-0123",
+            "SESSION_SECRET": SECRET,
         },
         cwd=PAGE.parents[1],
         capture_output=True,

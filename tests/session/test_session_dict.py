@@ -15,7 +15,7 @@ from session_kit import Session, SessionError, SessionManager
 from session_kit.integrations.flask import FlaskSession
 from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import Visitor
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 
 @pytest.fixture
