@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
-	@echo "make test    install everything and run the tests (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make test    install everything and run the tests, five minutes on two cores (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-redis-py    those of Redis with the oldest redis-py that will do, the newest, and two between"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
@@ -24,7 +24,8 @@ bench: $(VENV)/bench-installed
 	$(BIN)/session-kit bench memory:// "disk://$$folder/disk" "file://$$folder/file" $(ARGS)
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest $(ARGS)
+	@echo "All tests take about five minutes on two cores. Some of them: make test ARGS=tests/session; in one process: ARGS=-n0"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/python -m pytest -m slow $(ARGS)

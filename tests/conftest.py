@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -52,6 +55,20 @@ BUCKET = "behaviour"
 # How long an example takes tells how busy the machine is: one that stalls for 200 ms is no fault of the code.
 settings.register_profile("session_kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("session_kit")
+
+
+def pytest_runtestloop() -> None:
+    """Leave the modules and all tests, millions of objects, out of each collection of garbage that a test asks for."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leaks() -> Iterator[None]:
+    """What was left open fails the last test. pytest looks once more later, when nobody hears a worker of xdist."""
+    yield
+    for _ in range(5):  # what is freed may free more
+        gc.collect()
 
 
 class ProbedS3Driver(S3Driver):
@@ -155,6 +172,16 @@ def ada(visitor: Visitor) -> Visitor:
     with visitor.request() as session:
         session["user"] = "ada"
     return visitor
+
+
+@pytest.fixture(scope="session")
+def mypy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command; what mypy has found out of the packages is kept for the next that has the same options."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one for all workers
+    options = ["--strict", "--config-file=", "--disable-error-code=import-untyped", f"--cache-dir={folder / 'mypy'}"]
+    return [sys.executable, "-m", "mypy", *options]
 
 
 # --- real servers, each started once a run, when the first test asks for it ---

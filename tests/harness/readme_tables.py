@@ -69,7 +69,7 @@ class Table:
     def is_complete(self) -> bool:
         """Whether all tests of the table have run, and none has failed."""
         counts = [self.outcomes[row, column] for row in self.rows() for column in self.columns()]
-        return bool(counts) and all(counts) and not any(count["failed"] for count in counts)
+        return bool(counts) and all(count.total() for count in counts) and not any(count["failed"] for count in counts)
 
     def found(self) -> Found:
         """What was counted, to be sent to another process."""

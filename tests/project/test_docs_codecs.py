@@ -17,9 +17,9 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE |
 KEYS = f"{bytes(range(1, 33)).hex()},{bytes(range(101, 133)).hex()}"
 
 
-def run(*arguments: str | Path) -> None:
+def run(*command: str | Path) -> None:
     result = subprocess.run(
-        [sys.executable, *arguments],
+        command,
         env={
             **os.environ,
             "PYTHONPATH": ".",
@@ -36,10 +36,10 @@ def run(*arguments: str | Path) -> None:
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_each_example_runs(number: int) -> None:
-    run("-c", EXAMPLES[number])
+    run(sys.executable, "-c", EXAMPLES[number])
 
 
-def test_a_strict_type_checker_accepts_each_example_as_printed(tmp_path: Path) -> None:
+def test_a_strict_type_checker_accepts_each_example_as_printed(tmp_path: Path, mypy: list[str]) -> None:
     for number, code in enumerate(EXAMPLES):
         (tmp_path / f"example{number}.py").write_text(code)
-    run("-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", *sorted(tmp_path.glob("*.py")))
+    run(*mypy, *sorted(tmp_path.glob("*.py")))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,20 @@ def check_foreign(url: str) -> None:
         assert driver.get_many(driver.keys()) == FOREIGN
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def start(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "session_kit", "bench", *arguments]
     # What runs the tests may ignore SIGINT, as shells do for jobs in the background; a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        bench = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
+    with bench:
+        try:
+            yield bench
+        finally:
+            bench.kill()  # a test that fails is not to wait until it ends by itself
 
 
 # --- it leaves a store as it found it ---
