@@ -1,4 +1,4 @@
-"""What tests of sessions share: the secret, and a store that waits or is down."""
+"""What tests of sessions share: the secret, a store that waits or is down, and what a visitor sees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from session_kit import CookieOptions
 from session_kit.drivers import Capabilities
-from session_kit.testing import FaultyDriver, WrappedDriver
+from session_kit.testing import FaultyDriver, Visitor, WrappedDriver
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 PLAIN_HTTP = CookieOptions(secure=False)
@@ -31,3 +31,9 @@ def take_down(driver: FaultyDriver) -> None:
     """Let it fail as a store does that is down, until `heal`."""
     for method in ("read", "renew", "set", "delete"):
         driver.fail(method)
+
+
+def read(visitor: Visitor) -> dict[str, Any]:
+    """All that is in the session of a visitor."""
+    with visitor.request() as session:
+        return dict(session)

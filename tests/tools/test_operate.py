@@ -37,7 +37,7 @@ from session_kit.record import hash_id
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
 from tests.harness.servers import Cluster, Valkey, start_valkey
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, read
 
 DAY = 86400.0
 
@@ -70,11 +70,6 @@ def put(store: UnstorageSessionStore, clock: ManualClock, **data: Any) -> Visito
     with visitor.request() as session:
         session.update(data)
     return visitor
-
-
-def read(visitor: Visitor) -> dict[str, Any]:
-    with visitor.request() as session:
-        return dict(session)
 
 
 def moved(old: UnstorageSessionStore, new: UnstorageSessionStore) -> dict[str, int]:
