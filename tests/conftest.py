@@ -57,6 +57,7 @@ settings.register_profile("session_kit", deadline=None, suppress_health_check=[H
 settings.load_profile("session_kit")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Leave the modules and all tests, millions of objects, out of each collection of garbage that a test asks for."""
     gc.collect()

@@ -51,7 +51,7 @@ def test_its_fixtures_are_a_store_a_clock_and_a_visitor_who_is_logged_in(pyteste
         from session_kit import SessionManager
 
         def test_it(session_store, session_clock, session_cookies):
-            manager = SessionManager(session_store, SECRET, clock=session_clock)
+            manager = SessionManager(session_store, "Kx7-not-for-production-but-long-enough-0123", clock=session_clock)
             (pair,) = session_cookies(manager, user="ada").items()
             assert manager.open("=".join(pair))["user"] == "ada"
             assert session_store.length() == 1
