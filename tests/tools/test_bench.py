@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,10 @@ def check_foreign(url: str) -> None:
         assert driver.get_many(driver.keys()) == FOREIGN
 
 
-@contextmanager
+@contextlib.contextmanager
 def start(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "session_kit", "bench", *arguments]
-    # What runs the tests may ignore SIGINT, as shells do for jobs in the background; a child would inherit that.
+    # What runs the tests may ignore SIGINT, see `in_the_background`; a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         bench = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -99,7 +100,16 @@ def test_what_it_wrote_is_gone_and_nothing_else(url: str) -> None:
     assert {figure.workload for figure in report.figures} == set(writing)
 
 
+@pytest.fixture
+def in_the_background() -> Iterator[None]:
+    """SIGINT is ignored, as shells have it for jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("in_the_background")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_it_wrote_is_gone_after_a_signal(number: int, valkey: Valkey, tmp_path: Path) -> None:
     urls = [f"disk://{tmp_path}", valkey.url]
