@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from session_kit.benchmarks.readme import README, ROOT, put_into
+from session_kit.drivers import Capabilities
 from session_kit.testing.conformance import Conditions, DriverConformance, Expiry, Keys, Sharing, Values
 from tests.harness.web_servers import FRAMEWORKS
 
@@ -108,7 +109,8 @@ class Drivers(Table):
             return None
         driver = item.funcargs.get("driver")
         if driver is not None:
-            self.flags[cls.title] = {name: getattr(driver.capabilities, name) for name in self.shown}
+            capabilities: Capabilities = driver.capabilities
+            self.flags[cls.title] = {name: getattr(capabilities, name) for name in self.shown}
         return cls.title, item.function.__qualname__.split(".")[0]
 
     def columns(self) -> list[str]:

@@ -173,21 +173,22 @@ def test_each_example_runs(runs: list[Future[subprocess.CompletedProcess[str]]],
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_a_strict_type_checker_accepts_each_example_as_printed(
-    tmp_path_factory: pytest.TempPathFactory, checker: str, mypy: list[str]
+    tmp_path_factory: pytest.TempPathFactory, checker: str
 ) -> None:
     folder = tmp_path_factory.mktemp("typed")
     for number, (title, code) in enumerate(examples()):
         if (checker, title) != ("pyright", "Pyramid"):  # it has no types, and pyright reads its code in their place
             (folder / f"example{number}.py").write_text(code)
-    commands = {
-        "mypy": [*mypy, "."],
-        "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable],
+    cache = tmp_path_factory.getbasetemp() / "mypy"  # one for all that run mypy
+    options = {
+        "mypy": ["--strict", "--config-file=", "--disable-error-code=import-untyped", f"--cache-dir={cache}", "."],
+        "pyright": ["--pythonpath", sys.executable],
     }
     # Tornado's types say `dict`, and not of what.
     settings = {"extraPaths": [str(README.parent)], "typeCheckingMode": "strict", "reportUnknownMemberType": False}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     result = subprocess.run(
-        commands[checker],
+        [sys.executable, "-m", checker, *options[checker]],
         env={**os.environ, "MYPYPATH": str(README.parent), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
         cwd=folder,
         capture_output=True,
