@@ -17,8 +17,8 @@ from session_kit import ConfigError, SessionError, SessionManager, UnstorageSess
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.pyramid import PyramidSession, includeme, session_factory
 from session_kit.testing import CountingDriver, FaultyDriver
+from tests.harness.bare_wsgi import Server, cookie_of
 from tests.harness.sessions import SECRET, take_down
-from tests.integrations.test_wsgi import Server, cookie_of
 
 
 def untouched(request: Any) -> Response:

@@ -13,8 +13,8 @@ from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import FaultyDriver, Visitor
+from tests.harness.bare_asgi import bare, call, cookie_of, put
 from tests.harness.sessions import SECRET, SlowDriver, take_down
-from tests.integrations.test_asgi import bare, call, cookie_of, put
 
 
 @pytest.fixture
