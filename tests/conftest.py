@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import secrets
 import sys
@@ -27,6 +26,7 @@ from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.harness.garbage import leaks, pytest_runtestloop  # noqa: F401  # a fixture and a hook of pytest
 from tests.harness.postgres import Postgres, start_postgres
 from tests.harness.readme_tables import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
@@ -55,21 +55,6 @@ BUCKET = "behaviour"
 # How long an example takes tells how busy the machine is: one that stalls for 200 ms is no fault of the code.
 settings.register_profile("session_kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("session_kit")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop() -> None:
-    """Leave the modules and all tests, millions of objects, out of each collection of garbage that a test asks for."""
-    gc.collect()
-    gc.freeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def leaks() -> Iterator[None]:
-    """What was left open fails the last test. pytest looks once more later, when nobody hears a worker of xdist."""
-    yield
-    for _ in range(5):  # what is freed may free more
-        gc.collect()
 
 
 class ProbedS3Driver(S3Driver):
