@@ -23,6 +23,7 @@ bench: $(VENV)/bench-installed
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
 	$(BIN)/session-kit bench memory:// "disk://$$folder/disk" "file://$$folder/file" $(ARGS)
 
+# Each process has servers of its own: more than four would take much memory, and gain little.
 test: $(VENV)/dev-installed
 	@echo "All tests take about five minutes on two cores. Some of them: make test ARGS=tests/session; in one process: ARGS=-n0"
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
