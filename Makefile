@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Each process has servers of its own: more than four would take much memory, and gain little.
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo bench test test-slow test-redis-py test-browser test-ecosystem check format clean
 
@@ -23,10 +25,9 @@ bench: $(VENV)/bench-installed
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
 	$(BIN)/session-kit bench memory:// "disk://$$folder/disk" "file://$$folder/file" $(ARGS)
 
-# Each process has servers of its own: more than four would take much memory, and gain little.
 test: $(VENV)/dev-installed
 	@echo "All tests take about five minutes on two cores. Some of them: make test ARGS=tests/session; in one process: ARGS=-n0"
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
