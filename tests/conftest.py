@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -55,6 +56,13 @@ BUCKET = "behaviour"
 # How long an example takes tells how busy the machine is: one that stalls for 200 ms is no fault of the code.
 settings.register_profile("session_kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("session_kit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sigint() -> None:
+    """Shells have jobs in the background ignore SIGINT; what a test starts would inherit that, and not end by it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ProbedS3Driver(S3Driver):
