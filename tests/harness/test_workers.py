@@ -1,8 +1,9 @@
-"""Workers of pytest-xdist find what one process finds: what was left open, and the tables of the README."""
+"""Tests that run in several processes find what one finds, and what they start hears SIGINT."""
 
 from __future__ import annotations
 
 import itertools
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -22,17 +23,36 @@ def test_that_leaves_a_cycle():
 """
 
 
+CHILD = """
+import subprocess, sys
+
+def test_that_starts_a_program():
+    subprocess.run([sys.executable, "-c", "import signal; signal.raise_signal(signal.SIGINT)"], check=True)
+"""
+
+
+def run_tests(folder: Path, fixture: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a test with a fixture of ours, in one worker."""
+    module, _, name = fixture.rpartition(".")
+    (folder / "conftest.py").write_text(f"from {module} import {name}\n")
+    (folder / "test_it.py").write_text(code)
+    options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider", "-n1"]
+    command = [sys.executable, "-m", "pytest", *options, str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_what_a_test_starts_hears_sigint_where_the_tests_run_in_the_background(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a child inherits that
+    try:
+        run = run_tests(tmp_path, "tests.conftest.sigint", CHILD)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "KeyboardInterrupt" in run.stdout
+
+
 def test_what_is_found_open_at_the_end_fails_the_run(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text("from tests.harness.garbage import leaks\n")
-    (tmp_path / "test_leak.py").write_text(LEAK)
-    options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "-n1", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_tests(tmp_path, "tests.harness.garbage.leaks", LEAK)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "ResourceWarning: unclosed" in run.stdout
 
