@@ -3,13 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Each process has servers of its own: more than four would take much memory, and gain little.
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo bench docs test test-slow test-redis-py test-browser test-ecosystem check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
 	@echo "make bench   how fast the stores of one machine are, side by side (ARGS='--plot bench.png')"
-	@echo "make test    install everything and run the tests (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make test    install everything and run the tests, five minutes on two cores (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-redis-py    those of Redis with the oldest redis-py that will do, the newest, and two between"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
@@ -29,7 +31,8 @@ docs: $(VENV)/dev-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest $(ARGS)
+	@echo "All tests take about five minutes on two cores. Some of them: make test ARGS=tests/session; in one process: ARGS=-n0"
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,11 +27,14 @@ from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.policy import Event
 from session_kit.testing import CountingDriver, ManualClock, Visitor
+from tests.harness.garbage import leaks, pytest_runtestloop  # noqa: F401  # a fixture and a hook of pytest
 from tests.harness.postgres import Postgres, start_postgres
 from tests.harness.readme_tables import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
+    pytest_collection_finish,
     pytest_runtest_makereport,
     pytest_sessionfinish,
+    pytest_testnodedown,
 )
 from tests.harness.servers import (
     Cluster,
@@ -43,14 +49,21 @@ from tests.harness.servers import (
     start_sentinel,
     start_valkey,
 )
+from tests.harness.sessions import SECRET
 
 BUCKET = "behaviour"
 LINKED = (Path(__file__).parents[1] / "session_kit" / "drivers").is_dir()
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 # How long an example takes tells how busy the machine is: one that stalls for 200 ms is no fault of the code.
 settings.register_profile("session_kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("session_kit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sigint() -> None:
+    """Shells have jobs in the background ignore SIGINT; what a test starts would inherit that, and not end by it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ProbedS3Driver(S3Driver):
@@ -146,6 +159,24 @@ def make_manager(store: UnstorageSessionStore, clock: ManualClock, events: list[
 @pytest.fixture
 def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None) -> Visitor:
     return Visitor(make_manager(), runner)
+
+
+@pytest.fixture
+def ada(visitor: Visitor) -> Visitor:
+    """A visitor who is logged in."""
+    with visitor.request() as session:
+        session["user"] = "ada"
+    return visitor
+
+
+@pytest.fixture(scope="session")
+def mypy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command; what mypy has found out of the packages is kept for the next that has the same options."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one for all workers
+    options = ["--strict", "--config-file=", "--disable-error-code=import-untyped", f"--cache-dir={folder / 'mypy'}"]
+    return [sys.executable, "-m", "mypy", *options]
 
 
 # --- real servers, each started once a run, when the first test asks for it ---

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from session_kit.demo.app import make_app
 from session_kit.demo.check import LAPTOP, PHONE
 from tests.browser.sites import Served
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 SIZES = {"desk": (1280, 800), "phone": (390, 844), "small phone": (320, 568)}
 

@@ -25,6 +25,7 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.support import sqlite_pool
+from tests.harness.sessions import SECRET
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
 

@@ -22,8 +22,7 @@ from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.drivers.support import sqlite_pool
 from session_kit.drivers.support.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 class TestSQLite(DriverConformance):

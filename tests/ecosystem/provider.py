@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-HOST = "127.0.0.1"
+from servers import HOST
+
 CLIENT_ID = "shop"
 CLIENT_SECRET = "of-the-shop-at-the-provider-0123456789"
 ACCESS_TOKEN = "of-ada"

@@ -12,7 +12,8 @@ import aiohttp_session
 import httpx
 import pytest
 from aiohttp import web
-from visitor import SECRET, Visit, Visitor, aiohttp_server
+from sessions import SECRET
+from visitor import Visit, Visitor, aiohttp_server
 
 from session_kit.integrations import aiohttp as integration
 

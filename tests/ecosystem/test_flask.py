@@ -12,7 +12,8 @@ import flask_login
 import pytest
 from flask import Flask, flash, get_flashed_messages, redirect, render_template_string, request, session
 from provider import CLIENT_ID, CLIENT_SECRET, Provider
-from visitor import SECRET, Form, Visit
+from sessions import SECRET
+from visitor import Form, Visit
 
 from session_kit.integrations.flask import SessionKit
 

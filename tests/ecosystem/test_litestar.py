@@ -9,7 +9,8 @@ import pytest
 from litestar import Litestar, Request, get
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.security.session_auth import SessionAuth
-from visitor import SECRET, Visit
+from sessions import SECRET
+from visitor import Visit
 
 from session_kit.integrations.litestar import SessionKit
 

@@ -13,7 +13,8 @@ from pyramid.csrf import get_csrf_token
 from pyramid.response import Response
 from pyramid.security import forget, remember
 from pyramid.session import SignedCookieSessionFactory
-from visitor import SECRET, Visit
+from sessions import SECRET
+from visitor import Visit
 
 from session_kit.integrations.pyramid import session_factory
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from quart import Quart, flash, get_flashed_messages, render_template_string
-from visitor import SECRET, Visit
+from sessions import SECRET
+from visitor import Visit
 
 from session_kit.integrations.quart import SessionKit
 

@@ -15,13 +15,14 @@ import pytest
 from fastapi import FastAPI
 from provider import CLIENT_ID, CLIENT_SECRET, Provider
 from servers import Server
+from sessions import SECRET
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from visitor import SECRET, STORES, ASGIInProcess, Form, Visit, Visitor
+from visitor import STORES, ASGIInProcess, Form, Visit, Visitor
 
 from session_kit import ConfigError
 from session_kit.asgi import SessionMiddleware

@@ -14,9 +14,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import httpx
-
-HOST = "127.0.0.1"
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from servers import HOST
 
 STORES = ["memory", "disk", "Valkey"]
 

@@ -11,8 +11,8 @@ from django.conf import settings
 from session_kit import UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver
+from tests.harness.sessions import SECRET
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OURS = "session_kit.integrations.django"
 
 if not settings.configured:

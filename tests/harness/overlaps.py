@@ -18,8 +18,8 @@ from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.manager import Headers
 from session_kit.testing import ManualClock, Schedule, SteppedDriver, WrappedDriver
+from tests.harness.sessions import SECRET
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 TTL = 1000
 RENEWAL_DUE = 150
 AFTER_THE_GRACE = 11

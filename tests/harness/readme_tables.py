@@ -21,6 +21,9 @@ from tests.harness.web_servers import FRAMEWORKS
 # Other versions of the same frameworks are no news, nor are a few more lines in a module.
 VERSION_OR_LENGTH = re.compile(r"\d+(\.\d+)+|\d+(?= \|$)", re.MULTILINE)
 
+# A row, a column and the outcomes there, for each place of a table; and what else is known of each row.
+Found = tuple[list[tuple[str, str, dict[str, int]]], dict[str, dict[str, bool]]]
+
 
 class Table:
     """Counts the outcomes of tests by row and column, and renders them."""
@@ -31,7 +34,9 @@ class Table:
     tail: list[str]
 
     def __init__(self) -> None:
+        # In the order in which the tests were collected: several processes may run them in any.
         self.outcomes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self.flags: dict[str, dict[str, bool]] = {}  # what else is known of a row
 
     def place(self, item: Any) -> tuple[str, str] | None:
         """The row and column that a test belongs to, if any."""
@@ -39,7 +44,7 @@ class Table:
 
     def rows(self) -> list[str]:
         """The rows that a complete run fills."""
-        raise NotImplementedError
+        return list(dict.fromkeys(row for row, _ in self.outcomes))
 
     def columns(self) -> list[str]:
         """The columns that are counted."""
@@ -53,6 +58,12 @@ class Table:
         """The cells after the counts."""
         raise NotImplementedError
 
+    def expect(self, item: Any) -> None:
+        """Take note of a test that will run."""
+        place = self.place(item)
+        if place is not None:
+            self.outcomes.setdefault(place, Counter())
+
     def count(self, item: Any, report: pytest.TestReport) -> None:
         place = self.place(item)
         if place is not None and (report.when == "call" or report.outcome != "passed"):
@@ -60,9 +71,19 @@ class Table:
 
     def is_complete(self) -> bool:
         """Whether all tests of the table have run, and none has failed."""
-        wanted = {(row, column) for row in self.rows() for column in self.columns()}
-        failed = any(counts["failed"] for counts in self.outcomes.values())
-        return bool(wanted) and wanted <= self.outcomes.keys() and not failed
+        counts = [self.outcomes[row, column] for row in self.rows() for column in self.columns()]
+        return bool(counts) and all(count.total() for count in counts) and not any(count["failed"] for count in counts)
+
+    def found(self) -> Found:
+        """What was counted, to be sent to another process."""
+        return [(*place, dict(counts)) for place, counts in self.outcomes.items()], self.flags
+
+    def add(self, found: Found) -> None:
+        """Add what another process has found, which collected the same tests."""
+        outcomes, flags = found
+        for row, column, counts in outcomes:
+            self.outcomes[row, column].update(counts)
+        self.flags |= flags
 
     def write(self, text: str) -> str:
         """The page with this table in its place."""
@@ -81,13 +102,9 @@ class Drivers(Table):
     marker = "conformance"
     page = "stores.md"
     promises = (Expiry, Conditions, Keys, Values, Sharing)
-    flags = {"renew": "renews on read", "native_ttl": "own expiry", "shared": "shared by processes"}  # noqa: RUF012
+    shown = {"renew": "renews on read", "native_ttl": "own expiry", "shared": "shared by processes"}  # noqa: RUF012
     head = ["driver"]  # noqa: RUF012
-    tail = list(flags.values())  # noqa: RUF012
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.capabilities: dict[str, Capabilities] = {}
+    tail = list(shown.values())  # noqa: RUF012
 
     def place(self, item: Any) -> tuple[str, str] | None:
         cls = getattr(item, "cls", None)
@@ -95,15 +112,9 @@ class Drivers(Table):
             return None
         driver = item.funcargs.get("driver")
         if driver is not None:
-            self.capabilities[cls.title] = driver.capabilities
+            capabilities: Capabilities = driver.capabilities
+            self.flags[cls.title] = {name: getattr(capabilities, name) for name in self.shown}
         return cls.title, item.function.__qualname__.split(".")[0]
-
-    def rows(self) -> list[str]:
-        known = [
-            cls.title for cls in _subclasses(DriverConformance) if cls.title and cls.__module__.startswith("tests")
-        ]
-        seen = list(dict.fromkeys(title for title, _ in self.outcomes))
-        return [*seen, *(title for title in known if title not in seen)]
 
     def columns(self) -> list[str]:
         return [promise.__name__ for promise in self.promises]
@@ -112,7 +123,7 @@ class Drivers(Table):
         return [row]
 
     def after(self, row: str) -> list[str]:
-        return ["yes" if getattr(self.capabilities[row], flag) else "no" for flag in self.flags]
+        return ["yes" if self.flags[row][name] else "no" for name in self.shown]
 
 
 class Frameworks(Table):
@@ -163,6 +174,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        for table in TABLES:
+            table.expect(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
@@ -171,8 +188,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended: what it found is added up here."""
+    for table, found in zip(TABLES, getattr(node, "workeroutput", {}).get("tables", []), strict=False):
+        table.add(found)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
+    if hasattr(config, "workeroutput"):  # a worker of pytest-xdist
+        config.workeroutput["tables"] = [table.found() for table in TABLES]
+        return
     selected = config.option.keyword or config.option.markexpr != "not slow"
     if config.args_source is not config.ArgsSource.TESTPATHS or selected:
         return  # not all that the tables count
@@ -196,10 +223,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _differences(page: str, text: str, made: str) -> list[str]:
     old, new = (VERSION_OR_LENGTH.sub("", each).splitlines() for each in (text, made))
     return list(difflib.unified_diff(old, new, page, "this run", lineterm="", n=0))
-
-
-def _subclasses(cls: type[Any]) -> list[type[Any]]:
-    return [found for child in cls.__subclasses__() for found in (child, *_subclasses(child))]
 
 
 def _cell(counts: Counter[str]) -> str:

@@ -15,8 +15,7 @@ from session_kit.drivers.memory import MemoryDriver
 from session_kit.errors import STORE_DOWN
 from session_kit.integrations.aiohttp import get_session, setup
 from session_kit.testing import CountingDriver, FaultyDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET, take_down
 
 
 async def untouched(request: web.Request) -> web.Response:
@@ -158,8 +157,7 @@ def test_an_outage(on_error: Any) -> None:
 
     async def steps(client: TestClient[Any, Any]) -> None:
         await client.get("/write")
-        for method in ("read", "renew", "set", "delete"):
-            faulty.fail(method)
+        take_down(faulty)
         assert (await client.get("/untouched")).status == 200
         answers = [await client.get("/read"), await client.get("/write?value=eve")]
         jar = client.session.cookie_jar

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +18,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessionStore, use_session
+from session_kit import ConfigError, SessionError, UnstorageSessionStore, use_session
 from session_kit.asgi import SessionMiddleware
-from session_kit.drivers import Capabilities, Driver
+from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-PLAIN_HTTP = CookieOptions(secure=False)
-
-Scope = dict[str, Any]
-Handler = Callable[[Scope, Any, Any], Awaitable[None]]
-
-
-class SlowDriver(CountingDriver):
-    """A driver that may not be called on the event loop, like one behind a network."""
-
-    @property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]
-        return Capabilities(renew=True, create=True, swap=True)
-
-
-async def call(app: Handler, cookie: str = "", kind: str = "http", calls: list[str] | None = None) -> list[Any]:
-    """Send one request to a bare ASGI application and return what it sent; calls: notes when each message left."""
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-        if calls is not None:
-            calls.append(message["type"])
-
-    await app({"type": kind, "headers": [(b"cookie", cookie.encode())], "path": "/", "method": "GET"}, receive, send)
-    return sent
-
-
-def headers_of(sent: list[Any]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in sent[0].get("headers", [])}
-
-
-def cookie_of(sent: list[Any]) -> str:
-    return headers_of(sent)["set-cookie"].split(";")[0]
-
-
-def bare(handler: Callable[[Any], Awaitable[None] | None], *, after: Callable[[Any], Any] | None = None) -> Handler:
-    async def app(scope: Scope, receive: Any, send: Any) -> None:
-        result = handler(scope["session"])
-        if result is not None:
-            await result
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")]})
-        if after is not None:
-            after(scope["session"])
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    return app
-
-
-def put(session: Any) -> None:
-    session["user"] = "ada"
+from tests.harness.bare_asgi import Scope, bare, call, cookie_of, headers_of, put
+from tests.harness.sessions import PLAIN_HTTP, SECRET, SlowDriver
 
 
 def test_the_save_ends_before_the_first_byte_leaves() -> None:
@@ -93,16 +39,16 @@ def test_the_save_ends_before_the_first_byte_leaves() -> None:
     assert "HttpOnly; Secure; SameSite=Lax" in headers["set-cookie"]
 
 
-@pytest.mark.parametrize("make", [CountingDriver, SlowDriver])
-def test_a_handler_that_does_not_look_gets_an_unchanged_response(make: type[CountingDriver]) -> None:
-    driver = make(MemoryDriver())
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_handler_that_does_not_look_gets_an_unchanged_response(waits: bool) -> None:
+    driver = CountingDriver(SlowDriver(MemoryDriver()) if waits else MemoryDriver())
     store = UnstorageSessionStore(driver)
     sent = asyncio.run(call(SessionMiddleware(bare(put), store, SECRET)))
     driver.reset()
     untouched = SessionMiddleware(bare(lambda session: None), store, SECRET)
     assert headers_of(asyncio.run(call(untouched, cookie_of(sent)))) == {"x-app": "1"}
     # Behind a network "auto" must load before the handler, which cannot wait; the explicit mode costs nothing.
-    assert len(driver.calls) == (0 if make is CountingDriver else 1)
+    assert len(driver.calls) == (1 if waits else 0)
     explicit = SessionMiddleware(bare(lambda session: None), store, SECRET, load="explicit")
     driver.reset()
     asyncio.run(call(explicit, cookie_of(sent)))
@@ -110,7 +56,7 @@ def test_a_handler_that_does_not_look_gets_an_unchanged_response(make: type[Coun
 
 
 def test_a_store_behind_a_network_is_asked_only_when_a_cookie_verifies() -> None:
-    driver = SlowDriver(MemoryDriver())
+    driver = CountingDriver(SlowDriver(MemoryDriver()))
     app = SessionMiddleware(bare(lambda session: None), UnstorageSessionStore(driver), SECRET)
     for cookie in ("", "other=1", "session=forged.signature"):
         asyncio.run(call(app, cookie))
@@ -118,7 +64,7 @@ def test_a_store_behind_a_network_is_asked_only_when_a_cookie_verifies() -> None
 
 
 def test_explicit_loading_works_and_forgetting_it_names_the_call() -> None:
-    driver = SlowDriver(MemoryDriver())
+    driver = CountingDriver(SlowDriver(MemoryDriver()))
     store = UnstorageSessionStore(driver)
     cookie = cookie_of(asyncio.run(call(SessionMiddleware(bare(put), store, SECRET))))
     seen: list[Any] = []

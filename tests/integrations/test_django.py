@@ -15,8 +15,9 @@ from django.conf import settings
 from session_kit import ConfigError, CookieOptions, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
-from tests.harness.django_site import SECRET, client, driver
+from tests.harness.django_site import client, driver
 from tests.harness.django_source import unpack_django
+from tests.harness.sessions import SECRET, take_down
 
 __all__ = ["client", "driver"]  # fixtures
 
@@ -214,8 +215,7 @@ def test_an_outage_with_the_shared_cookie(on_error: str) -> None:
     with override_settings(SESSION_KIT={"store": UnstorageSessionStore(faulty), "on_error": on_error}):
         client = Client()
         client.get("/write")
-        for method in ("read", "renew", "set", "delete"):
-            faulty.fail(method)
+        take_down(faulty)
         assert client.get("/untouched").status_code == 200
         answers = [client.get("/read"), client.get("/write?value=eve"), Client().get("/write")]
         assert [r.status_code for r in answers] == ([503] * 3 if on_error == "raise" else [200] * 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import dataclasses
 import http.cookies
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,6 +16,7 @@ from session_kit import CookieOptions, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
 from tests.harness.django_site import ENGINE, OURS, client, driver, tests_set_up
+from tests.harness.sessions import SlowDriver, take_down
 
 __all__ = ["client", "driver", "tests_set_up"]  # fixtures
 
@@ -239,12 +239,6 @@ def test_load_encode_decode_and_deepcopy(driver: CountingDriver) -> None:
     assert SessionStore(session.session_key)["cart"] == ["apple", "pear", "plum"]
 
 
-class WaitingDriver(MemoryDriver):
-    """It must not be called on an event loop."""
-
-    capabilities = dataclasses.replace(MemoryDriver.capabilities, never_blocks=False, quick_reads=False)
-
-
 def test_in_async_code_it_is_known_that_a_session_was_looked_at() -> None:
     async def steps() -> None:
         session = SessionStore()
@@ -264,7 +258,7 @@ def test_in_async_code_it_is_known_that_a_session_was_looked_at() -> None:
         assert await SessionStore(session.session_key).aload() == {}
         await session.aclear_expired()
 
-    with override_settings(SESSION_KIT={"store": UnstorageSessionStore(WaitingDriver())}):
+    with override_settings(SESSION_KIT={"store": UnstorageSessionStore(SlowDriver(MemoryDriver()))}):
         asyncio.run(steps())
 
 
@@ -350,8 +344,7 @@ def test_an_anonymous_outage_deletes_nobodys_cookie(client: Client) -> None:
     with override_settings(SESSION_KIT={"store": UnstorageSessionStore(faulty), "on_error": "anonymous"}):
         client = Client()
         client.get("/write")
-        for method in ("read", "renew", "set", "delete"):
-            faulty.fail(method)
+        take_down(faulty)
         for view in ("read", "write?value=eve"):
             response = client.get(f"/{view}")
             assert (response.status_code, len(response.cookies)) == (200, 0)

@@ -12,13 +12,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection, Request
 
-from session_kit import CookieOptions, DriverUnavailable, SessionError, UnstorageSessionStore
+from session_kit import DriverUnavailable, SessionError, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.fastapi import Session, SessionMiddleware, use_session
-from tests.integrations.test_starlette import SlowDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-PLAIN_HTTP = CookieOptions(secure=False)
+from session_kit.testing import FaultyDriver
+from tests.harness.sessions import PLAIN_HTTP, SECRET, SlowDriver, take_down
 
 
 @dataclass
@@ -280,13 +278,13 @@ def test_a_session_can_be_put_in_the_place_of_the_dependency_in_tests_of_an_appl
 @pytest.fixture
 def down() -> Any:
     """Makes a client with an item in its cart, and then the store goes down."""
-    driver = SlowDriver(MemoryDriver())
+    driver = FaultyDriver(SlowDriver(MemoryDriver()))
 
-    def make(**options: Any) -> tuple[TestClient, SlowDriver]:
+    def make(**options: Any) -> tuple[TestClient, FaultyDriver]:
         app = make_app(UnstorageSessionStore(driver), **options)
         client = TestClient(app, raise_server_exceptions=False)
         client.post("/cart?item=book")
-        driver.break_down()
+        take_down(driver)
         return client, driver
 
     return make

@@ -26,8 +26,8 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.flask import SessionKit, session
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
+from tests.harness.sessions import SECRET, take_down
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OLD = "Old-not-for-production-but-long-enough-0123"
 
 
@@ -280,8 +280,7 @@ def test_an_outage(on_error: Any) -> None:
     app = make_app(driver, on_error=on_error)
     client = app.test_client()
     client.get("/write/ada")
-    for method in ("read", "renew", "set", "delete"):
-        driver.fail(method)
+    take_down(driver)
     assert client.get("/untouched").status_code == 200
     first = app.test_client().get("/write/eve")
     statuses = [client.get("/read").status_code, client.get("/write/eve").status_code, first.status_code]

@@ -37,29 +37,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from session_kit import ConfigError, CookieOptions, CorruptEntry, Driver, SessionManager, UnstorageSessionStore
-from session_kit.drivers import Capabilities, register_driver
+from session_kit.drivers import register_driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.litestar import KeyValueStore, Session, SessionKit, SessionMiddleware, use_session
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-PLAIN_HTTP = CookieOptions(secure=False)
-METHODS = ("read", "renew", "set", "delete")
+from tests.harness.sessions import PLAIN_HTTP, SECRET, SlowDriver, take_down
 
 AnyRequest = Request[Any, Any, Any]
 Socket = WebSocket[Any, Any, Any]
-
-
-class SlowDriver(FaultyDriver):
-    """A driver that may not be called on the event loop, like one behind a network."""
-
-    @property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]
-        return Capabilities(renew=True, create=True, swap=True)
-
-    def break_down(self) -> None:
-        for method in METHODS:
-            self.fail(method)
 
 
 @dataclass
@@ -434,10 +419,10 @@ def test_session_auth_lets_in_who_is_logged_in_and_no_other(waits: bool) -> None
 
 
 def test_session_auth_in_an_outage_is_a_503_and_logs_nobody_out() -> None:
-    driver = SlowDriver(MemoryDriver())
+    driver = FaultyDriver(SlowDriver(MemoryDriver()))
     with TestClient(auth_app(SessionKit(store=UnstorageSessionStore(driver), secret=SECRET))) as client:
         client.post("/login?user=ada")
-        driver.break_down()
+        take_down(driver)
         assert client.get("/me").status_code == 503
         driver.heal()
         assert client.get("/me").text == "ada"
@@ -559,14 +544,16 @@ def test_the_memory_driver_works_under_trio() -> None:
 
 # --- an outage ---
 
+Down = tuple[TestClient[Any], FaultyDriver]
+
 
 @pytest.fixture
-def down() -> Iterator[tuple[TestClient[Any], SlowDriver]]:
+def down() -> Iterator[Down]:
     """A client that is logged in, and then the store goes down."""
-    driver = SlowDriver(MemoryDriver())
+    driver = FaultyDriver(SlowDriver(MemoryDriver()))
     with TestClient(make_app(store=UnstorageSessionStore(driver))) as client:
         login(client)
-        driver.break_down()
+        take_down(driver)
         yield client, driver
 
 
@@ -584,7 +571,7 @@ def down() -> Iterator[tuple[TestClient[Any], SlowDriver]]:
     ],
 )
 @pytest.mark.parametrize("logged_in", [True, False])
-def test_an_outage_is_a_503(down: tuple[TestClient[Any], SlowDriver], method: str, path: str, logged_in: bool) -> None:
+def test_an_outage_is_a_503(down: Down, method: str, path: str, logged_in: bool) -> None:
     client, driver = down
     cookie = dict(client.cookies)
     if not logged_in:
@@ -599,7 +586,7 @@ def test_an_outage_is_a_503(down: tuple[TestClient[Any], SlowDriver], method: st
     assert client.get("/read").json() == {"user": "ada"}
 
 
-def test_an_outage_at_the_end_is_a_503_too(down: tuple[TestClient[Any], SlowDriver]) -> None:
+def test_an_outage_at_the_end_is_a_503_too(down: Down) -> None:
     client, driver = down
     driver.heal()
     for method in ("set", "delete"):
@@ -610,11 +597,11 @@ def test_an_outage_at_the_end_is_a_503_too(down: tuple[TestClient[Any], SlowDriv
     assert client.get("/read").json() == {"user": "ada"}
 
 
-def test_who_does_not_need_the_session_does_not_notice(down: tuple[TestClient[Any], SlowDriver]) -> None:
+def test_who_does_not_need_the_session_does_not_notice(down: Down) -> None:
     assert down[0].get("/untouched").status_code == 200
 
 
-def test_a_websocket_is_told_to_come_back_later(down: tuple[TestClient[Any], SlowDriver]) -> None:
+def test_a_websocket_is_told_to_come_back_later(down: Down) -> None:
     with pytest.raises(Disconnect) as caught, down[0].websocket_connect("/chat"):
         raise AssertionError("the handshake must not succeed")
     assert caught.value.code == 1013
@@ -626,7 +613,7 @@ def test_an_application_may_have_its_own_answer_to_an_outage() -> None:
     def sorry(request: AnyRequest, error: DriverUnavailable) -> Response[str]:
         return Response("come back later", status_code=503)
 
-    driver = SlowDriver(MemoryDriver())
+    driver = FaultyDriver(SlowDriver(MemoryDriver()))
     app = Litestar(
         [save],
         plugins=[SessionKit(store=UnstorageSessionStore(driver), secret=SECRET, cookie=PLAIN_HTTP)],
@@ -641,10 +628,10 @@ def test_an_application_may_have_its_own_answer_to_an_outage() -> None:
 
 
 def test_an_anonymous_session_stands_in() -> None:
-    driver = SlowDriver(MemoryDriver())
+    driver = FaultyDriver(SlowDriver(MemoryDriver()))
     with TestClient(make_app(store=UnstorageSessionStore(driver), on_error="anonymous")) as client:
         login(client)
-        driver.break_down()
+        take_down(driver)
         assert client.get("/read").json() == {}
         assert client.post("/write?user=eve").status_code == 200
         driver.heal()

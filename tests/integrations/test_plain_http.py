@@ -16,8 +16,7 @@ from starlette.testclient import TestClient
 from session_kit import CookieOptions, SessionManager
 from session_kit.asgi import SessionMiddleware
 from session_kit.cookie import is_test_host
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 def visits(request: Request) -> JSONResponse:

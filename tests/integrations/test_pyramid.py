@@ -17,9 +17,8 @@ from session_kit import ConfigError, SessionError, SessionManager, UnstorageSess
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.pyramid import PyramidSession, includeme, session_factory
 from session_kit.testing import CountingDriver, FaultyDriver
-from tests.integrations.test_wsgi import Server, cookie_of
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.bare_wsgi import Server, cookie_of
+from tests.harness.sessions import SECRET, take_down
 
 
 def untouched(request: Any) -> Response:
@@ -186,8 +185,7 @@ def test_an_outage(on_error: Any) -> None:
     faulty = FaultyDriver(MemoryDriver())
     site = Site(faulty, on_error=on_error)
     site.get("write")
-    for method in ("read", "renew", "set", "delete"):
-        faulty.fail(method)
+    take_down(faulty)
     assert site.get("untouched")[0] == "200"
     statuses = [site.get("read")[0], site.get("flash")[0], site.get("write", cookie="")[0]]
     assert statuses == (["503"] * 3 if on_error == "raise" else ["200"] * 3)

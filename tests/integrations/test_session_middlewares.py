@@ -15,8 +15,7 @@ from starlette.testclient import TestClient
 
 from session_kit import ConfigError, use_session
 from session_kit.asgi import SessionMiddleware
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 def ours(name: str = "session") -> Middleware:

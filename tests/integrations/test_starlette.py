@@ -18,26 +18,11 @@ from starlette.templating import Jinja2Templates
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from session_kit import CookieOptions, SessionError, UnstorageSessionStore, asgi
-from session_kit.drivers import Capabilities
+from session_kit import SessionError, UnstorageSessionStore, asgi
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.starlette import Session, SessionMiddleware, use_session
 from session_kit.testing import FaultyDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-PLAIN_HTTP = CookieOptions(secure=False)
-
-
-class SlowDriver(FaultyDriver):
-    """A driver that may not be called on the event loop, like one behind a network."""
-
-    @property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]
-        return Capabilities(renew=True, create=True, swap=True)
-
-    def break_down(self) -> None:
-        for method in ("read", "renew", "set", "delete"):
-            self.fail(method)
+from tests.harness.sessions import PLAIN_HTTP, SECRET, SlowDriver, take_down
 
 
 @dataclass
@@ -193,18 +178,18 @@ def test_a_missing_middleware_is_named_with_the_line_to_add() -> None:
 
 # --- an outage ---
 
-Down = Callable[..., tuple[TestClient, SlowDriver]]
+Down = Callable[..., tuple[TestClient, FaultyDriver]]
 
 
 @pytest.fixture
 def down() -> Down:
     """Makes a client that is logged in, and then the store goes down."""
 
-    def make(**options: Any) -> tuple[TestClient, SlowDriver]:
-        driver = SlowDriver(MemoryDriver())
+    def make(**options: Any) -> tuple[TestClient, FaultyDriver]:
+        driver = FaultyDriver(SlowDriver(MemoryDriver()))
         client = TestClient(make_app(UnstorageSessionStore(driver), **options), raise_server_exceptions=False)
         assert client.get("/write?user=ada").status_code == 200
-        driver.break_down()
+        take_down(driver)
         return client, driver
 
     return make

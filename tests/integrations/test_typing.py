@@ -108,19 +108,17 @@ WRONG = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.e
 Report = list[tuple[int, str, str]]
 
 
-def mypy(folder: Path) -> Report:
-    cache = folder.parent / "mypy"  # one for all that run mypy
-    command = ["mypy", "--strict", "--config-file=", "--cache-dir", str(cache), "program.py"]
-    result = run(command, folder, {"MYPYPATH": str(ROOT)})
+def ask_mypy(folder: Path, command: list[str]) -> Report:
+    result = run([*command, "program.py"], folder, {"MYPYPATH": str(ROOT)})
     found = re.findall(r"^program\.py:(\d+): (error|note): (.*)$", result.stdout, re.MULTILINE)
     assert found, result.stdout + result.stderr
     return [(int(line), kind, text) for line, kind, text in found]
 
 
-def pyright(folder: Path) -> Report:
+def ask_pyright(folder: Path) -> Report:
     settings = {"include": ["program.py"], "extraPaths": [str(ROOT)], "typeCheckingMode": "strict"}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = ["pyright", "--outputjson", "--pythonpath", sys.executable]
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
     result = run(command, folder, {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
     found = json.loads(result.stdout)["generalDiagnostics"]
     return [
@@ -131,7 +129,7 @@ def pyright(folder: Path) -> Report:
 
 def run(command: list[str], folder: Path, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *command],
+        command,
         cwd=folder,
         env={**os.environ, **settings},
         capture_output=True,
@@ -141,12 +139,12 @@ def run(command: list[str], folder: Path, settings: dict[str, str]) -> subproces
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+def reports(tmp_path_factory: pytest.TempPathFactory, mypy: list[str]) -> dict[str, Report]:
     """The line, the kind and the text of all that each checker has to say; both run at once."""
     folder = tmp_path_factory.mktemp("program")
     (folder / "program.py").write_text(PROGRAM)
     with ThreadPoolExecutor() as pool:
-        running = {check.__name__: pool.submit(check, folder) for check in (mypy, pyright)}
+        running = {"mypy": pool.submit(ask_mypy, folder, mypy), "pyright": pool.submit(ask_pyright, folder)}
         return {name: future.result() for name, future in running.items()}
 
 

@@ -11,36 +11,8 @@ from session_kit import ConfigError, SessionError, SessionManager, UnstorageSess
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver
 from session_kit.wsgi import SessionMiddleware, get_session
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-
-
-class Server:
-    """What a WSGI server does with one request, in the order in which it happens."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.sent: list[str] = []
-
-    def get(self, cookie: str = "", **environ: Any) -> tuple[str, dict[str, str], bytes]:
-        answer: list[Any] = []
-
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., object]:
-            self.sent.append("start")
-            answer[:] = [status, dict(headers)]
-            return lambda data: self.sent.append("write")
-
-        body = self.app({"HTTP_COOKIE": cookie, "PATH_INFO": "/", "REQUEST_METHOD": "GET", **environ}, start_response)
-        parts = []
-        try:
-            for part in body:
-                assert answer, "a part of the body came before the headers"
-                self.sent.append("part")
-                parts.append(part)
-        finally:
-            if hasattr(body, "close"):
-                body.close()
-        return answer[0], answer[1], b"".join(parts)
+from tests.harness.bare_wsgi import Server, cookie_of
+from tests.harness.sessions import SECRET, take_down
 
 
 def application(handle: Callable[[Any], object]) -> Any:
@@ -54,10 +26,6 @@ def application(handle: Callable[[Any], object]) -> Any:
 
 def put(session: Any) -> None:
     session["user"] = "ada"
-
-
-def cookie_of(headers: dict[str, str]) -> str:
-    return headers["Set-Cookie"].split(";")[0]
 
 
 @pytest.fixture
@@ -201,8 +169,7 @@ def test_an_outage_is_503_or_an_empty_session(on_error: Any, stream: bool) -> No
 
     server = wrap(app, manager)
     cookie = cookie_of(server.get()[1])
-    for method in ("read", "renew", "set", "delete"):
-        driver.fail(method)
+    take_down(driver)
     status, headers, body = server.get(cookie)
     untouched = wrap(application(lambda s: None), manager).get(cookie)
     first = server.get()

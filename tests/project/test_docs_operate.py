@@ -12,8 +12,8 @@ from pathlib import Path
 from session_kit import open_store
 from session_kit.integrations.command_line import make_group
 from session_kit.record import hash_id
-from tests.conftest import SECRET
 from tests.harness.servers import Valkey
+from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")

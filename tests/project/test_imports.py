@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import session_kit
+from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 
 
 def loaded_by(code: str) -> set[str]:

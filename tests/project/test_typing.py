@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -126,15 +125,13 @@ WRONG = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
+def found(tmp_path_factory: pytest.TempPathFactory, mypy: list[str]) -> list[tuple[int, str]]:
     """The line and the text of each error, from one run for all."""
     folder = tmp_path_factory.mktemp("typing")
     program = folder / "program.py"
     program.write_text(RIGHT + "\n".join(line for line, _ in WRONG))
-    cache = tmp_path_factory.getbasetemp() / "mypy"  # one for all that run mypy
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", cache, program]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    result = subprocess.run([*mypy, program], env=environment, cwd=folder, capture_output=True, text=True, check=False)
     pattern = re.compile(r"program\.py:(\d+): error: (.*)")
     errors = [pattern.fullmatch(line) for line in result.stdout.splitlines() if ": error: " in line]
     assert all(errors), result.stdout + result.stderr

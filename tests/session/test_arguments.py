@@ -11,7 +11,7 @@ from flask import Flask
 
 from session_kit import ConfigError, SessionManager, asgi, wsgi
 from session_kit.integrations import aiohttp, flask, litestar, pyramid
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 CALLERS: dict[str, Callable[..., Any]] = {
     "asgi": lambda **options: asgi.SessionMiddleware(None, **options),  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from session_kit.errors import SessionError
 from session_kit.manager import make_manager
 from session_kit.store import chooses_codec
 from session_kit.testing import Visitor
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 CODEC = JSONCodec()
 LENIENT = LenientJSONCodec()

@@ -41,7 +41,7 @@ from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.policy import Event
 from session_kit.testing import Face, ManualClock, Visitor
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 from tests.session.test_codec import TEXT, VALUES, nested
 
 MESSAGE_PACK = MessagePackCodec()

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from session_kit import ConfigError, CookieOptions, SessionManager
 from session_kit.cookie import MAX_AGE_LIMIT, Cookie, Signer, check_id
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.record import hash_id
 from session_kit.testing import FaultyDriver, ManualClock, Visitor
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 def test_no_event_holds_an_id_a_token_or_data() -> None:

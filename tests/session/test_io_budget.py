@@ -13,8 +13,7 @@ from session_kit import Session, SessionManager, UnstorageSessionStore
 from session_kit.drivers.redis import RedisDriver
 from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.harness.servers import Valkey
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 @pytest.fixture

@@ -8,13 +8,7 @@ import pytest
 
 from session_kit import ConfigError, SessionManager, UnstorageSessionStore
 from session_kit.testing import CountingDriver, ManualClock, Visitor
-
-
-@pytest.fixture
-def ada(visitor: Visitor) -> Visitor:
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+from tests.harness.sessions import SECRET
 
 
 def alive(visitor: Visitor) -> bool:
@@ -94,7 +88,7 @@ def test_the_cookie_lives_as_long_as_the_record_when_the_data_change_the_ttl(
     driver: CountingDriver, visitor: Visitor, clock: ManualClock
 ) -> None:
     store = UnstorageSessionStore(driver, ttl=lambda data: 30 * 86400 if data.get("remember") else 3600)
-    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    ada = Visitor(SessionManager(store, SECRET, clock=clock), visitor.runner)
     with ada.request() as session:
         session["cart"] = [1]
     assert max_age(ada) < 4000
@@ -122,7 +116,7 @@ def test_expires_in_tells_the_nearer_limit(
 
 def test_a_ttl_function_decides_by_the_data(driver: CountingDriver, visitor: Visitor, clock: ManualClock) -> None:
     store = UnstorageSessionStore(driver, ttl=lambda data: 10 if data.get("guest") else 5000)
-    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    ada = Visitor(SessionManager(store, SECRET, clock=clock), visitor.runner)
     with ada.request() as session:
         session.set({"user": "ada", "guest": True})
     assert max_age(ada) == 11
@@ -137,7 +131,7 @@ def test_a_ttl_function_that_answers_zero_destroys(
     driver: CountingDriver, visitor: Visitor, clock: ManualClock
 ) -> None:
     store = UnstorageSessionStore(driver, ttl=lambda data: 0 if data.get("over") else 60)
-    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    ada = Visitor(SessionManager(store, SECRET, clock=clock), visitor.runner)
     with ada.request() as session:
         session["user"] = "ada"
     with ada.request() as session:
@@ -150,7 +144,7 @@ def test_without_a_ttl_the_cookie_lives_as_long_as_browsers_allow(
     driver: CountingDriver, visitor: Visitor, clock: ManualClock
 ) -> None:
     store = UnstorageSessionStore(driver, ttl=None)
-    ada = Visitor(SessionManager(store, "Kx7-not-for-production-but-long-enough-0123", clock=clock), visitor.runner)
+    ada = Visitor(SessionManager(store, SECRET, clock=clock), visitor.runner)
     with ada.request() as session:
         session["user"] = "ada"
         assert session.expires_in is None

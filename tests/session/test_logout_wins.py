@@ -10,13 +10,6 @@ from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.testing import Visitor
 
 
-@pytest.fixture
-def ada(visitor: Visitor) -> Visitor:
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
-
-
 def set_cookie(visitor: Visitor) -> str:
     return dict(visitor.headers).get("Set-Cookie", "")
 

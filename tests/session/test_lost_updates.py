@@ -14,6 +14,7 @@ from session_kit.drivers import Conflict, Driver
 from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.support.twins import Blocking
 from session_kit.testing import FaultyDriver, Visitor
+from tests.harness.sessions import read
 
 
 def count(data: Mapping[str, Any]) -> dict[str, int]:
@@ -25,11 +26,6 @@ def ada(visitor: Visitor) -> Visitor:
     with visitor.request() as session:
         session.set({"user": "ada", "visits": 0, "cart": [1], "seen": {"home": 1}})
     return visitor
-
-
-def read(visitor: Visitor) -> dict[str, Any]:
-    with visitor.request() as session:
-        return dict(session)
 
 
 @pytest.mark.needs("swap")

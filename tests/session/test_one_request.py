@@ -11,31 +11,16 @@ import pytest
 from session_kit import DriverUnavailable, Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-
-
-class WaitingDriver(CountingDriver):
-    """Lets other tasks run before and after each call, as a network does."""
-
-    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        await asyncio.sleep(0)
-        result = await super().acall(name, *args, **kwargs)
-        await asyncio.sleep(0)
-        return result
-
-    @property
-    def capabilities(self) -> Any:
-        return MemoryDriver.capabilities.__class__(renew=True, create=True, swap=True)
+from tests.harness.sessions import SECRET, SlowDriver
 
 
 @pytest.fixture
-def driver() -> WaitingDriver:
-    return WaitingDriver(MemoryDriver())
+def driver() -> CountingDriver:
+    return CountingDriver(SlowDriver(MemoryDriver()))
 
 
 @pytest.fixture
-def manager(driver: WaitingDriver) -> SessionManager:
+def manager(driver: CountingDriver) -> SessionManager:
     return SessionManager(UnstorageSessionStore(driver), SECRET)
 
 
@@ -54,7 +39,7 @@ async def read(manager: SessionManager, cookie: str) -> dict[str, Any]:
     return dict(await manager.open(cookie, asynchronous=True).aload())
 
 
-def test_loads_that_overlap_are_one(manager: SessionManager, driver: WaitingDriver) -> None:
+def test_loads_that_overlap_are_one(manager: SessionManager, driver: CountingDriver) -> None:
     async def main() -> None:
         cookie = await begin(manager, a=1)
         driver.reset()
@@ -82,7 +67,7 @@ def test_what_comes_while_a_save_is_under_way_is_not_taken_for_saved(manager: Se
     asyncio.run(main())
 
 
-def test_saves_of_a_new_session_that_overlap_make_one(manager: SessionManager, driver: WaitingDriver) -> None:
+def test_saves_of_a_new_session_that_overlap_make_one(manager: SessionManager, driver: CountingDriver) -> None:
     async def main() -> None:
         session = await manager.open(asynchronous=True).aload()
         session["a"] = 1

@@ -13,10 +13,8 @@ from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import FaultyDriver, Visitor
-from tests.integrations.test_asgi import SlowDriver, bare, call, cookie_of, put
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-METHODS = ("read", "renew", "set", "delete")
+from tests.harness.bare_asgi import bare, call, cookie_of, put
+from tests.harness.sessions import SECRET, SlowDriver, take_down
 
 
 @pytest.fixture
@@ -34,8 +32,7 @@ def visit(
         visitor = Visitor(make_manager(store=UnstorageSessionStore(faulty, ttl=1000), on_error=on_error), runner)
         with visitor.request() as session:
             session["user"] = "ada"
-        for method in METHODS:
-            faulty.fail(method)
+        take_down(faulty)
         return visitor
 
     return make
@@ -78,8 +75,7 @@ def test_changes_that_cannot_be_saved_are_dropped_with_an_event(
     faulty.heal()
     with visitor.request() as session:
         session["user"] = "eve"
-        for method in METHODS:
-            faulty.fail(method)
+        take_down(faulty)
     assert events[-1] == "store_error"
     faulty.heal()
     with visitor.request() as session:
@@ -170,8 +166,7 @@ def down_app(handler: Callable[[Any], Any], *, catch: bool = False, **options: A
     manager = SessionManager(UnstorageSessionStore(SlowDriver(faulty)), SECRET)
     login = SessionMiddleware(bare(put), manager=manager)
     cookie = cookie_of(asyncio.run(call(login)))
-    for method in METHODS:
-        faulty.fail(method)
+    take_down(faulty)
     app = bare(handler)
 
     async def with_error_page(scope: Any, receive: Any, send: Any) -> None:

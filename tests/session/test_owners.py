@@ -36,8 +36,8 @@ from session_kit.testing import (
     WrappedDriver,
     explore,
 )
+from tests.harness.sessions import SECRET
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 TTL = 1000
 
 

@@ -10,14 +10,7 @@ import pytest
 from session_kit import Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers import DriverUnavailable
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
-from tests.conftest import SECRET
-
-
-@pytest.fixture
-def ada(visitor: Visitor) -> Visitor:
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+from tests.harness.sessions import SECRET
 
 
 def rotate(visitor: Visitor, **options: bool) -> str:

@@ -15,7 +15,7 @@ from session_kit import Session, SessionError, SessionManager
 from session_kit.integrations.flask import FlaskSession
 from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import Visitor
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET, read
 
 
 @pytest.fixture
@@ -23,11 +23,6 @@ def ada(visitor: Visitor) -> Visitor:
     with visitor.request() as session:
         session.set({"user": "ada", "cart": [1], "n": 1})
     return visitor
-
-
-def read(visitor: Visitor) -> dict[str, Any]:
-    with visitor.request() as session:
-        return dict(session)
 
 
 def test_it_is_a_mutable_mapping(ada: Visitor) -> None:

@@ -27,8 +27,7 @@ from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.record import RESERVED, Notes, hash_id
 from session_kit.testing import CountingDriver, Face, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 @pytest.fixture

@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.cookie import Signer
 from session_kit.testing import CountingDriver, Visitor
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-
-
-@pytest.fixture
-def ada(visitor: Visitor) -> Visitor:
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+from tests.harness.sessions import SECRET
 
 
 def test_an_id_made_up_by_the_client_is_never_adopted(visitor: Visitor, events: list[str]) -> None:

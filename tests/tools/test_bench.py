@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -51,14 +52,20 @@ def check_foreign(url: str) -> None:
         assert driver.get_many(driver.keys()) == FOREIGN
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def start(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "session_kit", "bench", *arguments]
-    # What runs the tests may ignore SIGINT, as shells do for jobs in the background; a child would inherit that.
+    # What runs the tests may ignore SIGINT, see `in_the_background`; a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        bench = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
+    with bench:
+        try:
+            yield bench
+        finally:
+            bench.kill()  # a test that fails is not to wait until it ends by itself
 
 
 # --- it leaves a store as it found it ---
@@ -95,7 +102,16 @@ def test_what_it_wrote_is_gone_and_nothing_else(url: str) -> None:
     assert {figure.workload for figure in report.figures} == set(writing)
 
 
+@pytest.fixture
+def in_the_background() -> Iterator[None]:
+    """SIGINT is ignored, as shells have it for jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("in_the_background")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_it_wrote_is_gone_after_a_signal(number: int, valkey: Valkey, tmp_path: Path) -> None:
     urls = [f"disk://{tmp_path}", valkey.url]

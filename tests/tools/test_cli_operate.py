@@ -15,8 +15,8 @@ import pytest
 from session_kit import SessionManager, open_driver, open_store
 from session_kit.cli import main
 from session_kit.record import hash_id
-from tests.conftest import SECRET
 from tests.harness.servers import Valkey, free_ports, start_valkey, wait_until
+from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
 OPERATORS = ("list", "show", "revoke", "prune", "copy", "doctor")

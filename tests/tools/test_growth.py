@@ -31,7 +31,11 @@ def measured(name: str, stock: Stock, scale: Scale = QUICK) -> list[Row]:
 
 # --- what is measured ---
 
+# A whole part takes long, and tells little of the library.
+slow = pytest.mark.slow
 
+
+@slow
 def test_each_call_on_each_store_is_measured(stock: Stock) -> None:
     rows = measured("entries", stock)
     calls = [(row.driver, row.what) for row in rows if row.aside is not None]
@@ -43,6 +47,7 @@ def test_a_session_in_memory_takes_at_most_400_bytes_beyond_its_value(stock: Sto
     assert 100 < growth._weight(20_000) <= 400
 
 
+@slow
 def test_each_walk_is_measured_and_finds_everything(stock: Stock) -> None:
     rows = measured("walks", stock)
     assert [(row.driver, row.what) for row in rows] == [(driver, what) for driver in growth.DRIVERS for what in WALKS]
@@ -55,6 +60,7 @@ def test_a_walk_that_misses_entries_is_no_figure(stock: Stock, monkeypatch: pyte
         measured("walks", stock)
 
 
+@slow
 def test_threads_side_by_side_are_measured(stock: Stock) -> None:
     rows = measured("threads", stock)
     assert [(row.driver, row.size) for row in rows] == [

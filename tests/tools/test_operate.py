@@ -36,8 +36,8 @@ from session_kit.operate.sessions import NoSuchSession, details, find, revoke, s
 from session_kit.record import hash_id
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
-from tests.conftest import SECRET
 from tests.harness.servers import Cluster, Valkey, start_valkey
+from tests.harness.sessions import SECRET, read
 
 DAY = 86400.0
 
@@ -70,11 +70,6 @@ def put(store: UnstorageSessionStore, clock: ManualClock, **data: Any) -> Visito
     with visitor.request() as session:
         session.update(data)
     return visitor
-
-
-def read(visitor: Visitor) -> dict[str, Any]:
-    with visitor.request() as session:
-        return dict(session)
 
 
 def moved(old: UnstorageSessionStore, new: UnstorageSessionStore) -> dict[str, int]:
@@ -702,7 +697,7 @@ def test_a_driver_of_somebody_else_has_nothing_to_tell_and_fails_nothing(clock: 
 
 def bound(store: UnstorageSessionStore, *users: str) -> None:
     """Store a session for each of these users."""
-    manager = SessionManager(store, "Kx7-not-for-production-but-long-enough-0123")
+    manager = SessionManager(store, SECRET)
     for user in users:
         session = manager.open()
         session.bind(user, label=f"of {user}").save()

@@ -50,6 +50,7 @@ def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer,
     assert all(row.costs.keys() == {*KINDS, WHOLE} for row in rows)
 
 
+@pytest.mark.slow  # those without a database are validated in the same way
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.store == DATABASE], ids=lambda peer: peer.name)
 def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitors(

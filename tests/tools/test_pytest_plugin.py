@@ -27,7 +27,7 @@ from session_kit.integrations import litestar as litestar_sessions
 from session_kit.integrations import quart as quart_sessions
 from session_kit.testing import ManualClock, session_cookies
 from session_kit.testing.cookies import manager_of
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 pytest_plugins = ["pytester"]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from session_kit import CookieOptions
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 def from_environment() -> dict[str, Any]:

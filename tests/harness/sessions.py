@@ -1,0 +1,39 @@
+"""What tests of sessions share: the secret, a store that waits or is down, and what a visitor sees."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from session_kit import CookieOptions
+from session_kit.drivers import Capabilities
+from session_kit.testing import FaultyDriver, Visitor, WrappedDriver
+
+SECRET = "Kx7-not-for-production-but-long-enough-0123"
+PLAIN_HTTP = CookieOptions(secure=False)
+
+
+class SlowDriver(WrappedDriver):
+    """A driver that may not be called on the event loop, like one behind a network; other tasks run meanwhile."""
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # in place of those of the driver inside
+        return Capabilities(renew=True, create=True, swap=True)
+
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0)
+        result = await super().acall(name, *args, **kwargs)
+        await asyncio.sleep(0)
+        return result
+
+
+def take_down(driver: FaultyDriver) -> None:
+    """Let it fail as a store does that is down, until `heal`."""
+    for method in ("read", "renew", "set", "delete"):
+        driver.fail(method)
+
+
+def read(visitor: Visitor) -> dict[str, Any]:
+    """All that is in the session of a visitor."""
+    with visitor.request() as session:
+        return dict(session)
