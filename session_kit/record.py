@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from binascii import b2a_base64
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -21,6 +21,10 @@ SEPARATOR = "~"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
+NEVER: Final = 0.0
+"""The default of times in notes. What is this very object is left out of a record, what only equals it is not."""
+
+
 class Turn(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """The last rotation by time.
 
@@ -32,7 +36,7 @@ class Turn(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     at: float
     before: str
     first: str
-    seen: float = 0.0
+    seen: float = NEVER
 
     def __repr__(self) -> str:
         return "<Turn>"  # no token
@@ -52,11 +56,11 @@ class Notes(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """
 
     created: float
-    renewed: float = 0.0
+    renewed: float = NEVER
     token: str = ""
-    rotated: float = 0.0
+    rotated: float = NEVER
     owner: str = ""
-    remember: float = 0.0
+    remember: float = NEVER
     turn: Turn | None = None
 
     @property

@@ -15,7 +15,7 @@ from session_kit.draft import Change, Draft
 from session_kit.drivers import ANY, CorruptEntry, DriverUnavailable
 from session_kit.errors import SessionError
 from session_kit.policy import EventName, Policy
-from session_kit.record import RESERVED, SEPARATOR, Notes, Record, Turn, join_id, name_of, random_token
+from session_kit.record import NEVER, RESERVED, SEPARATOR, Notes, Record, Turn, join_id, name_of, random_token
 
 log = logging.getLogger("session_kit")
 
@@ -406,7 +406,7 @@ class State(msgspec.Struct, eq=False):
         self.fresh = True
         notes = None if self.stored is None else self.stored.notes
         self.pending = (
-            Pending(owner="", remember=0.0) if notes is not None and (notes.owner or notes.remember) else None
+            Pending(owner="", remember=NEVER) if notes is not None and (notes.owner or notes.remember) else None
         )
         if self.phase is AHEAD and self.displaced is None:
             self.rotate()
@@ -432,9 +432,9 @@ class State(msgspec.Struct, eq=False):
         if before is None:
             sid = self.id = self.id or policy.make_id()
             name, _, token = sid.partition(SEPARATOR)
-            notes = Notes(now, 0.0, token)
+            notes = Notes(now, NEVER, token)
             if self.pending is not None:
-                notes = Notes(now, 0.0, token, 0.0, self._owned_by(""), self._remembered(0.0))
+                notes = Notes(now, NEVER, token, NEVER, self._owned_by(""), self._remembered(NEVER))
             expect, event = policy.absent, "created"
         else:
             notes, expect = before.notes, before.version if policy.swaps else ANY

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
 
-from tests.harness.apps.settings import SECRET
+from tests.harness.sessions import SECRET
 
 NONE, OURS = "none", "session_kit"
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds

@@ -27,8 +27,6 @@ from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.support import sqlite_pool
 from tests.harness.sessions import SECRET
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-
 
 def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path) -> None:
     driver = DiskDriver(tmp_path / "store")

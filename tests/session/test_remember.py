@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
@@ -193,3 +194,24 @@ def test_the_age_survives_a_login_and_the_age_of_the_login_does_not(make_manager
             pass
     with ada.request() as session:
         assert (session.age, session.auth_age) == (1500, 1400)
+
+
+def test_what_was_not_asked_for_takes_no_room_in_a_record(clock: ManualClock) -> None:
+    driver = open_driver("memory://", clock=clock)
+    ada = Visitor(SessionManager(UnstorageSessionStore(driver), SECRET, remember="30d", rotate_every=600, clock=clock))
+
+    def notes() -> set[str]:
+        value = driver.get(next(iter(driver.keys())))
+        assert value is not None
+        return set(msgspec.json.decode(value)["$"])
+
+    with ada.request() as session:
+        session["theme"] = "dark"
+    assert notes() == {"created", "token"}
+    with ada.request() as session:
+        session.remember()
+    assert notes() == {"created", "renewed", "token", "remember"}
+    with ada.request() as session:
+        session.clear()
+        session["theme"] = "light"
+    assert notes() == {"created", "renewed", "token", "rotated"}
