@@ -28,7 +28,11 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
-WASTE = shutil.ignore_patterns(".git", ".*cache", ".venv*", ".hypothesis", "build", "dist", "site", "*.egg-info", "__pycache__")
+WASTE = shutil.ignore_patterns(
+    ".git", ".*cache", ".venv*", ".hypothesis", "build", "dist", "site", "*.egg-info", "__pycache__"
+)
+    ".git", ".*cache", ".venv*", ".hypothesis", "build", "dist", "site", "*.egg-info", "__pycache__"
+)
 
 
 def run(*arguments: object, python: object = sys.executable) -> str:
