@@ -31,8 +31,6 @@ FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 WASTE = shutil.ignore_patterns(
     ".git", ".*cache", ".venv*", ".hypothesis", "build", "dist", "site", "*.egg-info", "__pycache__"
 )
-    ".git", ".*cache", ".venv*", ".hypothesis", "build", "dist", "site", "*.egg-info", "__pycache__"
-)
 
 
 def run(*arguments: object, python: object = sys.executable) -> str:
