@@ -226,7 +226,11 @@ class SessionManager:
             when_full=when_full,
         )
         if every is not None and not self.policy.swaps:
-            raise ConfigError(f"rotate_every needs a store that can write on a condition, which {plain!r} cannot")
+            raise ConfigError(f"rotate_every needs a store that can write on a condition, which {self.store!r} cannot")
+        if remembered is not None and isinstance(plain, PlainStore):
+            raise ConfigError(
+                f"remember needs a store that is told how long a session lives, which {self.store!r} is not"
+            )
         self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)
         """Begins a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
         self._vary: Headers = [VARY]

@@ -193,7 +193,7 @@ class Policy:
 
     def lifetime(self, draft: Draft, notes: Notes, *, stored: bool) -> float | None:
         """The seconds that the record (`stored`) or its cookie lives from now; None for ever; 0 or less: it is over."""
-        if self._steady is not None:
+        if self._steady is not None and notes.remember <= 0:
             return self._steady[stored]
         ttl = self._usual_lifetime(self.ttl_of(draft, notes), stored)
         if self.max_lifetime is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
@@ -24,6 +23,9 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+MOST_DAYS = 36_500
+"""The longest that a session can be remembered. A hundred years are for ever; much more overflows somewhere."""
 
 
 class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
@@ -375,7 +377,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         days: default the manager's `remember`. 0: the cookie ends with the browser's session, as on a shared computer;
             the record lives as the store says.
         It stays so through rotations, until `clear` or the next call. The save writes it and sends the cookie.
-        Raises `SessionError` if the manager has no `remember`, or for days below 0.
+        Raises `SessionError` if the manager has no `remember`, or for days below 0 or above 36,500.
 
         >>> from session_kit import SessionManager
         >>> secret = "N3w-secret-of-at-least-32-characters!"
@@ -449,6 +451,6 @@ def _seconds_of(days: float | None, usual: float | None) -> float:
         raise SessionError('this needs SessionManager(..., remember="30d"): a read must not cut a long life short')
     if days is None:
         return usual
-    if type(days) not in (int, float) or not 0 < days < math.inf:
-        raise SessionError(f"days must be a number of at least 0, not {days!r}")
+    if type(days) not in (int, float) or not 0 < days <= MOST_DAYS:
+        raise SessionError(f"days must be a number from 0 to {MOST_DAYS}")
     return days * 86400.0

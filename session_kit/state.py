@@ -134,7 +134,7 @@ class State(msgspec.Struct, eq=False):
     stored: Stored | None = None  # what stands in the store; None: a new session
     next_id: str | None = None  # a rotation that is due
     pending: Pending | None = None  # what the next write changes beside the data
-    client_id: str | None = None  # the id whose cookie may stay as it is
+    client_id: str | None = None  # the id that the client has sent; None: it is to be sent that of the session
     outdated: bool = False  # its cookie was signed with an old secret
     displaced: str | None = None  # the name of a session that is not this client's any more
     fresh: bool = False  # `clear` was called
@@ -319,8 +319,10 @@ class State(msgspec.Struct, eq=False):
                 return True  # the cookie says how long the session lives
             slack = policy.slack(ttl)
         notes = stored.notes
-        if policy.rotate_every is not None and (
-            self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self.client_id not in (None, stored.id)
+        if notes.remember > 0 and policy.renews and self.client_id is not None:
+            return True  # by another application: here the read has cut its life short
+        if (policy.rotate_every is not None or notes.turn is not None) and (
+            self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self._is_behind(stored, now)
         ):
             return True
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
@@ -328,15 +330,28 @@ class State(msgspec.Struct, eq=False):
 
     def _turn_is_due(self, notes: Notes, now: float) -> bool:
         """Whether time is to rotate the id. Not again before the client has come back with the last one."""
-        every, turn = self.policy.rotate_every, notes.turn
-        if every is None or not self.rotates or not self.policy.swaps or (turn is not None and not turn.seen):
+        policy, turn = self.policy, notes.turn
+        every = policy.rotate_every
+        if every is None or not self.rotates or not policy.swaps:
             return False
-        return not 0 <= now - max(notes.created, notes.rotated, 0.0 if turn is None else turn.at) < every
+        # Clocks differ a little, so what lies a little ahead is no reason; one that was set back far must not end this.
+        if turn is None:
+            return abs(now - (notes.rotated or notes.created)) >= every
+        # Nor while the id before the last one opens the session: that would be one too old all at once.
+        return turn.seen != 0 and abs(now - turn.seen) >= policy.rotation_grace and abs(now - turn.at) >= every
 
     def _turn_is_seen(self, stored: Stored) -> bool:
         """Whether this is the first request with the id of the last rotation by time."""
         turn = stored.notes.turn
         return turn is not None and not turn.seen and self.client_id == stored.id
+
+    def _is_behind(self, stored: Stored, now: float) -> bool:
+        """Whether the client has come with the id before the last rotation by time, and is to be told the new one.
+
+        Not by each of the requests that a page makes at once, nor all the time if it takes no cookie: its id is good.
+        """
+        behind = self.client_id not in (None, stored.id)
+        return behind and abs(now - stored.notes.renewed) >= self.policy.rotation_grace
 
     def _renew(self, stored: Stored, now: float) -> Notes:
         """The notes of a session whose cookie is sent again; time rotates its id if it is due."""
@@ -484,7 +499,7 @@ class State(msgspec.Struct, eq=False):
         stored.version = version
         self.stored = stored
         if before is None:
-            self.id = stored.id
+            self.id, self.client_id = stored.id, None
         elif before.notes is not stored.notes and before.id == self.id:  # rotated, or renewed
             self.id = stored.id
             self.client_id, self.outdated = None, False
@@ -507,8 +522,12 @@ class State(msgspec.Struct, eq=False):
         return self.data
 
     def ttl_left(self, stored: Stored) -> float | None:
-        """The seconds that a record has to live."""
-        return None if stored.expires_at is None else max(1.0, stored.expires_at - self.policy.clock())
+        """The seconds that a record has to live; where the driver cannot tell, as many as after a use."""
+        ends = stored.expires_at
+        left = (
+            self.policy.lifetime(self.data, stored.notes, stored=True) if ends is None else ends - self.policy.clock()
+        )
+        return None if left is None else max(1.0, left)
 
     # --- at the end ---
 
@@ -522,8 +541,11 @@ class State(msgspec.Struct, eq=False):
         self.fresh = False
 
     def cookie_is_due(self) -> bool:
-        """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
-        return self.id != self.client_id and self.stored is not None and self.stored.id == self.id
+        """Whether the client is to be sent the id: this request has written it, as new or to renew its cookie.
+
+        Not one that it has only read: another may have rotated it since, and the response be slower than the other's.
+        """
+        return self.client_id is None and self.stored is not None and self.stored.id == self.id
 
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""

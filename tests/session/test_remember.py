@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from session_kit import CookieOptions, SessionError, SessionManager, UnstorageSessionStore
-from session_kit.drivers import open_driver
-from session_kit.testing import CountingDriver, ManualClock, Visitor
+from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
+from session_kit.drivers import Entry, open_driver
+from session_kit.testing import CountingDriver, ManualClock, Visitor, WrappedDriver
 from tests.conftest import SECRET
 
 DAY = 86400
 Make = Callable[..., SessionManager]
+
+
+class PlainOne(dict[str, Any]):
+    """A store with the four methods alone."""
+
+    set, destroy = dict.__setitem__, dict.pop
+
+    def touch(self, sid: str, data: Any = None) -> None: ...
+
+    def __repr__(self) -> str:
+        return "<PlainOne>"
+
+
+class Blind(WrappedDriver):
+    """Cannot tell when an entry expires."""
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        result = super().call(name, *args, **kwargs)
+        return result._replace(expires_at=None) if isinstance(result, Entry) else result
 
 
 def read(visitor: Visitor, **load: bool) -> dict[str, object]:
@@ -108,7 +128,7 @@ def test_what_it_takes_is_said() -> None:
         session.remember(days=30)
     session.remember(days=0)  # that it can do
     session = SessionManager("memory://", SECRET, remember="30d").open()
-    for bad in (-1, float("nan"), float("inf"), True, "30"):
+    for bad in (-1, float("nan"), float("inf"), 1e305, 10**400, 36_501, True, "30"):
         with pytest.raises(SessionError, match="days must be"):
             session.remember(days=bad)  # type: ignore[arg-type]
 
@@ -119,6 +139,30 @@ def test_a_limit_of_all_sessions_limits_it_too(clock: ManualClock) -> None:
         session["user"] = "ada"
         session.remember()
     assert f"Max-Age={2 * DAY}" in set_cookie(ada)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_application_that_remembers_none_does_not_cut_its_life_short(
+    ada: Visitor, make_manager: Make, clock: ManualClock, writes: bool
+) -> None:
+    with ada.request() as session:
+        ada.do(session, "remember")
+    ada.manager = make_manager()
+    for _ in range(2):
+        clock.advance(9 * DAY)
+        with ada.request() as session:
+            assert session["user"] == "ada"
+            if writes:
+                session.update(lambda data: {"n": data.get("n", 0) + 1})
+    assert f"Max-Age={30 * DAY + 300}" in set_cookie(ada)
+    clock.advance(29 * DAY)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+
+
+def test_a_store_that_decides_alone_how_long_sessions_live_is_refused() -> None:
+    with pytest.raises(ConfigError, match="remember needs a store that is told how long a session lives, which <Plain"):
+        SessionManager(PlainOne(), SECRET, remember="30d")
 
 
 # --- requests that do not count as use ---
@@ -164,6 +208,18 @@ def test_polling_costs_a_read(clock: ManualClock) -> None:
     driver.reset()
     read(ada, touch=False)
     assert len(driver.calls) == 1
+
+
+def test_what_polling_writes_ends_also_if_the_driver_cannot_tell_when(clock: ManualClock) -> None:
+    memory = open_driver("memory://", clock=clock)
+    ada = Visitor(SessionManager(UnstorageSessionStore(Blind(memory), ttl=1000), SECRET, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    session = ada.manager.open(ada.cookie or "").load(touch=False)
+    session["polls"] = 1
+    ada.manager.commit(session)
+    clock.advance(1101)
+    assert list(memory.keys()) == []
 
 
 # --- age ---
