@@ -518,14 +518,16 @@ class Lifecycle(State, eq=False):
         policy, notes = self.policy, stored.notes
         if notes.owner and policy.owners is not None:
             lives = None if stored.expires_at is None else stored.expires_at - policy.clock()
+            bound = None if self.pending is None or self.pending.owner is None else self.pending
             await policy.owners.file(
                 io,
                 notes.owner,
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=None if lives is None else lives + policy.slack(lives),
-                label=None if self.pending is None or self.pending.owner is None else self.pending.label,
-                limit=policy.max_sessions,
+                label=None if bound is None else bound.label,
+                # Only a login is refused: a session that is in use may be one that the index has lost.
+                limit=None if bound is None and policy.refuses_when_full else policy.max_sessions,
                 refuse=policy.refuses_when_full,
             )
 

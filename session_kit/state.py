@@ -474,7 +474,10 @@ class State(msgspec.Struct, eq=False):
         if raw is None:
             raw = policy.codec.encode(notes)
             files = notes.owner != "" or (before is not None and before.notes.owner != "")
-        ttl = policy.lifetime(draft, notes, stored=True) if self.counts or before is None else self.ttl_left(before)
+        if before is None or self.counts or notes is not before.notes:  # with new notes it is sent a new cookie too
+            ttl = policy.lifetime(draft, notes, stored=True)
+        else:
+            ttl = self.ttl_left(before)
         stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
         record, fields = {RESERVED: raw, **draft.fields}, seen.freeze()
         return Attempt(stored, record, ttl, expect, fields, len(seen.log), self.pending, event, files)

@@ -191,6 +191,19 @@ def test_what_polling_writes_ends_when_the_session_would_have(
     assert "user" not in read(ada)
 
 
+@pytest.mark.parametrize("change", [{"user": "eve"}, {}], ids=["login", "remember"])
+def test_a_login_is_a_use_whatever_was_said_before(ada: Visitor, clock: ManualClock, change: dict[str, str]) -> None:
+    clock.advance(990)
+    session = ada.manager.open(ada.cookie or "", asynchronous=ada.runner is not None)
+    ada.do(session, "load", touch=False)
+    session.update(change)
+    if not change:
+        ada.do(session, "remember")
+    [ada.cookie] = [value.partition(";")[0] for name, value in ada.manager.commit(session) if name == "Set-Cookie"]
+    clock.advance(900)
+    assert "user" in read(ada)
+
+
 def test_too_late_is_said(clock: ManualClock) -> None:
     ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
     with ada.request() as session:
