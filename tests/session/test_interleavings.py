@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from itertools import combinations, combinations_with_replacement, product
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.harness.overlaps import (
     MAX_LIFETIME,
     TTL,
     Broken,
+    Browser,
     Handler,
     Judge,
     Request,
@@ -248,6 +250,31 @@ def test_a_planted_cookie_gains_nothing_by_a_login() -> None:
         assert (await world.view(world.requests[0].cookie))["user"] == "A"
 
     assert explore(play) >= 4
+
+
+@pytest.mark.parametrize("second", ["reads", "counts", "regenerates", "logs_in"])
+def test_a_planted_cookie_gains_nothing_by_a_login_beside_rotations_by_time(second: str) -> None:
+    """Whoever planted it goes on with the ids that it was given for it."""
+
+    async def play(schedule: Schedule) -> None:
+        world = World(schedule, due=True, travels=True, rotate_every=100)
+        await world.begin()
+        planter = copy(world)
+        planter.browser = Browser(world.browser.cookie, [world.browser.cookie])
+
+        async def plants() -> None:
+            await planter.request("P", HANDLERS["reads"])
+            await planter.request("P", HANDLERS[second])
+
+        await schedule.together(world.request("V", HANDLERS["logs_in"]), plants())
+        [victim] = [request for request in world.requests if request.who == "V"]
+        assert victim.cookie is not None
+        assert (await world.view(victim.cookie))["user"] == "V"
+        for cookie in planter.browser.held:
+            assert "secret_V" not in await world.view(cookie)
+        assert not any("secret_V" in view for request in world.requests if request.who == "P" for view in request.views)
+
+    assert explore(play) > 300
 
 
 # --- two tasks of one request ---
