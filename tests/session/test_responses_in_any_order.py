@@ -7,13 +7,15 @@ order of leaving, of the store's calls and of arriving is tried.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from itertools import combinations_with_replacement
 from typing import Any
 
 import pytest
 
+from session_kit import SessionManager
 from session_kit.testing import Schedule, explore
-from tests.harness.overlaps import AFTER_THE_GRACE, HANDLERS, Handler, Request, World
+from tests.harness.overlaps import AFTER_THE_GRACE, HANDLERS, SECRET, Handler, Request, World
 
 slow = pytest.mark.slow
 
@@ -99,6 +101,37 @@ def test_two_requests_of_a_browser_keep_its_session(options: dict[str, Any]) -> 
 def test_three_requests_of_a_browser_keep_its_session(third: str, sample: int | None) -> None:
     """One of them may see that the id was rotated by time, and another come with the one before."""
     assert keeps_its_session((*handlers(["reads", "reads"]), HANDLERS[third]), TURNS, sample) >= 5000
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"remember": "30d"}, {"rotate_every": 100, "ahead": 5}, {"rotate_every": 100, "ahead": -5}],
+    ids=["rotates_none", "remembers", "clock_ahead", "clock_behind"],
+)
+@pytest.mark.parametrize("second", ["reads", "polls", "logs_in"])
+def test_two_applications_of_other_options_and_clocks_share_a_browser(other: dict[str, Any], second: str) -> None:
+    group = handlers(["reads", second, "reads"])
+
+    async def play(schedule: Schedule) -> None:
+        one = World(schedule, user="" if second == "logs_in" else "ada", travels=True, **TURNS)
+        await one.begin()
+        two = copy(one)
+        ahead, options = other.get("ahead", 0), {name: value for name, value in other.items() if name != "ahead"}
+        two.manager = SessionManager(
+            one.store, SECRET, clock=lambda: one.clock() + ahead, on_reuse="destroy", **options
+        )
+        acts = [world.request(who, each) for who, world, each in zip("ABC", (one, two, two), group, strict=True)]
+        await schedule.together(*acts)
+        for seconds in (0, AFTER_THE_GRACE):
+            one.clock.advance(seconds)
+            for request in one.requests:
+                assert request.error is None, request
+            if "kept" not in await one.view(one.browser.cookie):
+                [login] = [request for request in one.requests if request.handler.rotates]
+                assert is_late(one, login), one.requests
+                return
+
+    assert explore(play, sample=500) == 500
 
 
 @pytest.mark.parametrize("options", [{}, {"due": True}, TURNS], ids=["fresh", "renewal", "rotation"])
