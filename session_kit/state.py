@@ -362,6 +362,11 @@ class State(msgspec.Struct, eq=False):
             turn = Turn(turn.at, turn.before, turn.first, now)
         return Notes(notes.created, now, token, notes.rotated, notes.owner, self._remembered(notes.remember), turn)
 
+    @property
+    def remembered(self) -> float:
+        """How long the session lives, as `Notes.remember`, once it is saved."""
+        return self._remembered(0.0 if self.stored is None else self.stored.notes.remember)
+
     def _remembered(self, before: float) -> float:
         """How long the session lives, as `Notes.remember`, after the next write."""
         pending = self.pending

@@ -160,6 +160,21 @@ def test_an_application_that_remembers_none_does_not_cut_its_life_short(
         assert session["user"] == "ada"
 
 
+def test_a_function_of_the_data_can_still_end_it(clock: ManualClock) -> None:
+    driver = open_driver("memory://", clock=clock)
+    store = UnstorageSessionStore(driver, ttl=lambda data: 0 if data.get("banned") else 1000)
+    ada = Visitor(SessionManager(store, SECRET, remember="30d", clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+        session.remember()
+    clock.advance(10 * DAY)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+        session["banned"] = True
+    assert ada.cookie is None
+    assert list(driver.keys()) == []
+
+
 def test_a_store_that_decides_alone_how_long_sessions_live_is_refused() -> None:
     with pytest.raises(ConfigError, match="remember needs a store that is told how long a session lives, which <Plain"):
         SessionManager(PlainOne(), SECRET, remember="30d")
