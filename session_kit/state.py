@@ -274,7 +274,7 @@ class State(msgspec.Struct, eq=False):
         draft = self.draft
         if draft is None or self.unanswered:
             return False
-        changed = draft.settle() or self.pending is not None
+        changed = draft.settle()
         if ending:
             if self.fresh and self.ends_empty:
                 return True
@@ -282,6 +282,7 @@ class State(msgspec.Struct, eq=False):
         stored = self.stored
         if stored is None:
             policy = self.policy
+            changed = changed or self._owned_by("") != ""
             if self.displaced is None:
                 due = changed or (ending and policy.save_uninitialized)
             else:
@@ -293,7 +294,9 @@ class State(msgspec.Struct, eq=False):
             if self.phase is not AHEAD:
                 raise _too_late("a new id")
             return True
-        return changed or (ending and self._renewal_is_due(stored, draft, self.policy.clock()))
+        if changed or self.pending is not None:
+            return True
+        return ending and self._renewal_is_due(stored, draft, self.policy.clock())
 
     @property
     def ends_empty(self) -> bool:

@@ -133,6 +133,17 @@ def test_what_it_takes_is_said() -> None:
             session.remember(days=bad)  # type: ignore[arg-type]
 
 
+def test_an_empty_session_is_not_stored_to_be_remembered(clock: ManualClock) -> None:
+    driver = CountingDriver(open_driver("memory://", clock=clock))
+    ada = Visitor(SessionManager(UnstorageSessionStore(driver), SECRET, remember="30d", clock=clock))
+    with ada.request() as session:
+        session.remember()
+        session.save()
+        assert (driver.calls, ada.cookie) == ([], None)
+        session["user"] = "ada"
+    assert f"Max-Age={30 * DAY + 300}" in set_cookie(ada)
+
+
 def test_a_limit_of_all_sessions_limits_it_too(clock: ManualClock) -> None:
     ada = Visitor(SessionManager("memory://", SECRET, remember="30d", max_lifetime="2d", clock=clock))
     with ada.request() as session:

@@ -290,3 +290,5 @@ def test_it_is_refused_where_it_cannot_be_kept() -> None:
             SessionManager("memory://", SECRET, rotate_every=bad)
     with pytest.raises(ConfigError, match="on_reuse must be"):
         SessionManager("memory://", SECRET, on_reuse="explode")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="needs a rotation_grace"):
+        SessionManager("memory://", SECRET, on_reuse="destroy", rotation_grace=0)
