@@ -33,7 +33,7 @@ from tests.harness.overlaps import (
     reload,
 )
 
-EVERY = list(HANDLERS.values())
+EVERY = [each for each in HANDLERS.values() if each.touch]
 LONG = {"saves_between", "saves_and_reloads", "reloads", "logs_in_and_saves"}
 SHORT = [each for each in EVERY if each.name not in LONG]
 PAIRS = list(combinations_with_replacement(EVERY, 2))
@@ -110,6 +110,11 @@ def test_nor_does_a_renewal_that_is_due_in_both(user: str) -> None:
 @pytest.mark.parametrize("user", ["ada", pytest.param("", marks=slow, id="nobody")])
 def test_nor_does_a_rotation_by_time_that_is_due_in_both(user: str) -> None:
     try_all(PAIRS, 2500, user=user, due=True, rotate_every=100)
+
+
+@pytest.mark.parametrize("options", [{}, {"due": True}, {"due": True, "rotate_every": 100}], ids=str)
+def test_nor_does_a_request_that_does_not_count_as_use(options: dict[str, Any]) -> None:
+    try_all([(each, HANDLERS["polls"]) for each in EVERY], 250, user="ada", network=True, **options)
 
 
 @slow
@@ -208,7 +213,7 @@ def test_three_requests_of_few_calls_in_every_order() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, AFTER_THE_GRACE])
-@pytest.mark.parametrize("late", EVERY, ids=HANDLERS)
+@pytest.mark.parametrize("late", EVERY, ids=[each.name for each in EVERY])
 @pytest.mark.parametrize("rotation", ["regenerates", "logs_in"])
 def test_an_old_cookie_opens_nothing_and_takes_no_new_one_away(rotation: str, late: Handler, seconds: float) -> None:
     async def play(schedule: Schedule) -> None:
