@@ -123,6 +123,8 @@ class Lifecycle(State, eq=False):
 
     async def _reused(self, io: Any, stored: Stored) -> None:
         """An id that we have signed, and replaced long ago, came back: the sign of a stolen cookie."""
+        if any(self.opens(stored, sid) for sid, _ in self.claims):
+            return  # a second cookie has the id that counts: the older one lies in another place of the same browser
         policy = self.policy
         policy.emit("reuse", stored.name)
         if policy.ends_on_reuse and await policy.store.destroy_by(io, stored.name):
@@ -212,6 +214,8 @@ class Lifecycle(State, eq=False):
         elif found.stored.id == next_id or self.goes_on(found.stored):
             self.draft = self.policy.draft(found.fields)
             self.id, self.stored = found.stored.id, found.stored
+            if self.id == next_id:  # it has landed
+                self.client_id = None
         else:
             self.policy.emit("displaced", name)
             self.begin(name)
@@ -514,13 +518,16 @@ class Lifecycle(State, eq=False):
         policy, notes = self.policy, stored.notes
         if notes.owner and policy.owners is not None:
             lives = None if stored.expires_at is None else stored.expires_at - policy.clock()
+            bound = None if self.pending is None or self.pending.owner is None else self.pending
             await policy.owners.file(
                 io,
                 notes.owner,
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=None if lives is None else lives + policy.slack(lives),
-                label=None if self.pending is None or self.pending.owner is None else self.pending.label,
+                label=None if bound is None else bound.label,
+                # A session that is in use may be one that the index has lost.
+                login=bound is not None,
             )
 
     async def _take_out(self, io: Any, before: Stored) -> None:

@@ -107,7 +107,8 @@ class SessionManager:
         session until the client has come with the new one and `rotation_grace` has passed, so that a lost response logs
         nobody out. Not on a store that cannot swap. Default None, not at all.
     on_reuse: what an id means that was replaced and whose grace is over, a sign of a stolen cookie: `"ignore"`
-        (default), the event `reuse` and a new session; `"destroy"` also ends the session that it once opened.
+        (default), the event `reuse` and a new session; `"destroy"` also ends the session that it once opened. Let
+        `rotation_grace` be longer then than a request takes to arrive, such as an upload that a proxy collects.
     remember: how long a session lives, unused, on which `session.remember()` was called. Default None: that cannot be
         called. With it, a read alone does not renew the expiry; the write that renews the cookie does.
     on_error: what happens if the store does not answer. `"raise"` (default): `DriverUnavailable`, which middleware
@@ -188,6 +189,8 @@ class SessionManager:
             raise ConfigError("rotate_every and remember must be more than 0 seconds, or None")
         if on_reuse not in ("ignore", "destroy"):
             raise ConfigError(f"on_reuse must be 'ignore' or 'destroy', not {on_reuse!r}")
+        if on_reuse == "destroy" and grace == 0:
+            raise ConfigError("on_reuse='destroy' needs a rotation_grace, or requests that overlap end the session")
         if on_error not in ("raise", "anonymous"):
             raise ConfigError(f"on_error must be 'raise' or 'anonymous', not {on_error!r}")
         if max_sessions is not None and (type(max_sessions) is not int or max_sessions < 1):
@@ -225,12 +228,12 @@ class SessionManager:
             max_sessions=max_sessions,
             when_full=when_full,
         )
+        if every is not None and not self.policy.swaps:
+            raise ConfigError(f"rotate_every needs a store that can write on a condition, which {self.store!r} cannot")
         if remembered is not None and isinstance(plain, PlainStore):
             raise ConfigError(
-                f"remember needs an UnstorageSessionStore; {self.store!r} decides itself how long it keeps"
+                f"remember needs a store that is told how long a session lives, which {self.store!r} is not"
             )
-        if every is not None and not self.policy.swaps:
-            raise ConfigError(f"rotate_every needs a store that can write on a condition, which {plain!r} cannot")
         self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)
         """Begins a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
         self._vary: Headers = [VARY]

@@ -103,12 +103,14 @@ class Owners:
         before: str,
         lives: float | None,
         label: str | None,
+        login: bool,
     ) -> None:
         """File a session under its owner, or say that it is still in use. Ends the oldest if there are too many.
 
         before: the name that the session has until it is written.
         lives: the seconds after which it is over for certain; None for ever.
         label: None keeps the one that is there.
+        login: whether it is new there; only then it may be refused.
         """
         mine, old = self._filed_as(name), self._filed_as(before)
 
@@ -118,7 +120,7 @@ class Owners:
             for each, entry in list(index.items()):
                 if entry.until is not None and entry.until <= now:
                     del index[each]
-            if self._limit is not None and len(index) >= self._limit:
+            if self._limit is not None and len(index) >= self._limit and (login or not self._refuse):
                 await self._make_room(io, owner, index, self._limit, refuse=self._refuse and not known)
             last = known.get(mine, known.get(old))
             text = label if label is not None else "" if last is None else last.label

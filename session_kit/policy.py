@@ -203,13 +203,13 @@ class Policy:
     def ttl_of(self, draft: Draft, notes: Notes) -> float | None:
         """How long a session with these data and notes lives unused."""
         ttl = self.store.ttl
-        if notes.remember > 0:
-            return notes.remember
-        return self.store.ttl_of(DraftView(draft)) if callable(ttl) else ttl
+        usual = self.store.ttl_of(DraftView(draft)) if callable(ttl) else ttl
+        over = usual is not None and usual <= 0
+        return notes.remember if notes.remember > 0 and not over else usual
 
     def lifetime(self, draft: Draft, notes: Notes, *, stored: bool) -> float | None:
         """The seconds that the record (`stored`) or its cookie lives from now; None for ever; 0 or less: it is over."""
-        if self._steady is not None:
+        if self._steady is not None and notes.remember <= 0:
             return self._steady[stored]
         ttl = self._usual_lifetime(self.ttl_of(draft, notes), stored)
         if self.max_lifetime is not None:

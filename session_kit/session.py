@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
@@ -25,6 +24,9 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+MOST_DAYS = 36_500
+"""The longest that a session can be remembered. A hundred years are for ever; much more overflows somewhere."""
 
 
 class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
@@ -296,8 +298,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies.
 
         touch: False if this request shall not count as use, such as one that a page makes by itself every minute: it
-            renews neither the session nor its cookie, and what it writes expires when the session would have. To be
-            said at the first use of the session. Default True.
+            renews neither the session nor its cookie, and what it writes expires when the session would have; but a
+            login, or `remember`, is a use. To be said at the first use of the session. Default True.
         Raises `SessionError` if the session is loaded and was renewed by that; `DriverUnavailable`.
         """
         self._check_colour("load")
@@ -407,7 +409,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         days: default the manager's `remember`. 0: the cookie ends with the browser's session, as on a shared computer;
             the record lives as the store says.
         It stays so through rotations, until `clear` or the next call. The save writes it and sends the cookie.
-        Raises `SessionError` if the manager has no `remember`, or for days below 0.
+        Raises `SessionError` if the manager has no `remember`, or for days below 0 or above 36,500.
 
         >>> from session_kit import SessionManager
         >>> secret = "N3w-secret-of-at-least-32-characters!"
@@ -481,6 +483,6 @@ def _seconds_of(days: float | None, usual: float | None) -> float:
         raise SessionError('this needs SessionManager(..., remember="30d"): a read must not cut a long life short')
     if days is None:
         return usual
-    if type(days) not in (int, float) or not 0 < days < math.inf:
-        raise SessionError(f"days must be a number of at least 0, not {days!r}")
+    if type(days) not in (int, float) or not 0 < days <= MOST_DAYS:
+        raise SessionError(f"days must be a number from 0 to {MOST_DAYS}")
     return days * 86400.0

@@ -134,7 +134,7 @@ class State(msgspec.Struct, eq=False):
     stored: Stored | None = None  # what stands in the store; None: a new session
     next_id: str | None = None  # a rotation that is due
     pending: Pending | None = None  # what the next write changes beside the data
-    client_id: str | None = None  # the id whose cookie may stay as it is
+    client_id: str | None = None  # the id that the client has sent; None: it is to be sent that of the session
     outdated: bool = False  # its cookie was signed with an old secret
     displaced: str | None = None  # the name of a session that is not this client's any more
     fresh: bool = False  # `clear` was called
@@ -274,7 +274,7 @@ class State(msgspec.Struct, eq=False):
         draft = self.draft
         if draft is None or self.unanswered:
             return False
-        changed = draft.settle() or self.pending is not None
+        changed = draft.settle()
         if ending:
             if self.fresh and self.ends_empty:
                 return True
@@ -282,6 +282,7 @@ class State(msgspec.Struct, eq=False):
         stored = self.stored
         if stored is None:
             policy = self.policy
+            changed = changed or self._owned_by("") != ""
             if self.displaced is None:
                 due = changed or (ending and policy.save_uninitialized)
             else:
@@ -293,7 +294,9 @@ class State(msgspec.Struct, eq=False):
             if self.phase is not AHEAD:
                 raise _too_late("a new id")
             return True
-        return changed or (ending and self._renewal_is_due(stored, draft, self.policy.clock()))
+        if changed or self.pending is not None:
+            return True
+        return ending and self._renewal_is_due(stored, draft, self.policy.clock())
 
     @property
     def ends_empty(self) -> bool:
@@ -319,8 +322,10 @@ class State(msgspec.Struct, eq=False):
                 return True  # the cookie says how long the session lives
             slack = policy.slack(ttl)
         notes = stored.notes
-        if policy.rotate_every is not None and (
-            self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self.client_id not in (None, stored.id)
+        if notes.remember > 0 and policy.renews and self.client_id is not None:
+            return True  # by another application: here the read has cut its life short
+        if (policy.rotate_every is not None or notes.turn is not None) and (
+            self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self._is_behind(stored, now)
         ):
             return True
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
@@ -328,15 +333,28 @@ class State(msgspec.Struct, eq=False):
 
     def _turn_is_due(self, notes: Notes, now: float) -> bool:
         """Whether time is to rotate the id. Not again before the client has come back with the last one."""
-        every, turn = self.policy.rotate_every, notes.turn
-        if every is None or not self.rotates or not self.policy.swaps or (turn is not None and not turn.seen):
+        policy, turn = self.policy, notes.turn
+        every = policy.rotate_every
+        if every is None or not self.rotates or not policy.swaps:
             return False
-        return not 0 <= now - max(notes.created, notes.rotated, 0.0 if turn is None else turn.at) < every
+        # Clocks differ a little, so what lies a little ahead is no reason; one that was set back far must not end this.
+        if turn is None:
+            return abs(now - (notes.rotated or notes.created)) >= every
+        # Nor while the id before the last one opens the session: that would be one too old all at once.
+        return turn.seen != 0 and abs(now - turn.seen) >= policy.rotation_grace and abs(now - turn.at) >= every
 
     def _turn_is_seen(self, stored: Stored) -> bool:
         """Whether this is the first request with the id of the last rotation by time."""
         turn = stored.notes.turn
         return turn is not None and not turn.seen and self.client_id == stored.id
+
+    def _is_behind(self, stored: Stored, now: float) -> bool:
+        """Whether the client has come with the id before the last rotation by time, and is to be told the new one.
+
+        Not by each of the requests that a page makes at once, nor all the time if it takes no cookie: its id is good.
+        """
+        behind = self.client_id not in (None, stored.id)
+        return behind and abs(now - stored.notes.renewed) >= self.policy.rotation_grace
 
     def _renew(self, stored: Stored, now: float) -> Notes:
         """The notes of a session whose cookie is sent again; time rotates its id if it is due."""
@@ -346,6 +364,11 @@ class State(msgspec.Struct, eq=False):
         elif turn is not None and self._turn_is_seen(stored):
             turn = Turn(turn.at, turn.before, turn.first, now)
         return Notes(notes.created, now, token, notes.rotated, notes.owner, self._remembered(notes.remember), turn)
+
+    @property
+    def remembered(self) -> float:
+        """How long the session lives, as `Notes.remember`, once it is saved."""
+        return self._remembered(0.0 if self.stored is None else self.stored.notes.remember)
 
     def _remembered(self, before: float) -> float:
         """How long the session lives, as `Notes.remember`, after the next write."""
@@ -459,7 +482,10 @@ class State(msgspec.Struct, eq=False):
         if raw is None:
             raw = policy.codec.encode(notes)
             files = notes.owner != "" or (before is not None and before.notes.owner != "")
-        ttl = policy.lifetime(draft, notes, stored=True) if self.counts or before is None else self.ttl_left(before)
+        if before is None or self.counts or notes is not before.notes:  # with new notes it is sent a new cookie too
+            ttl = policy.lifetime(draft, notes, stored=True)
+        else:
+            ttl = self.ttl_left(before)
         stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
         record, fields = {RESERVED: raw, **draft.fields}, seen.freeze()
         return Attempt(stored, record, ttl, expect, fields, len(seen.log), self.pending, event, files)
@@ -484,7 +510,7 @@ class State(msgspec.Struct, eq=False):
         stored.version = version
         self.stored = stored
         if before is None:
-            self.id = stored.id
+            self.id, self.client_id = stored.id, None
         elif before.notes is not stored.notes and before.id == self.id:  # rotated, or renewed
             self.id = stored.id
             self.client_id, self.outdated = None, False
@@ -507,8 +533,12 @@ class State(msgspec.Struct, eq=False):
         return self.data
 
     def ttl_left(self, stored: Stored) -> float | None:
-        """The seconds that a record has to live."""
-        return None if stored.expires_at is None else max(1.0, stored.expires_at - self.policy.clock())
+        """The seconds that a record has to live; where the driver cannot tell, as many as after a use."""
+        ends = stored.expires_at
+        left = (
+            self.policy.lifetime(self.data, stored.notes, stored=True) if ends is None else ends - self.policy.clock()
+        )
+        return None if left is None else max(1.0, left)
 
     # --- at the end ---
 
@@ -522,8 +552,11 @@ class State(msgspec.Struct, eq=False):
         self.fresh = False
 
     def cookie_is_due(self) -> bool:
-        """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
-        return self.id != self.client_id and self.stored is not None and self.stored.id == self.id
+        """Whether the client is to be sent the id: this request has written it, as new or to renew its cookie.
+
+        Not one that it has only read: another may have rotated it since, and the response be slower than the other's.
+        """
+        return self.client_id is None and self.stored is not None and self.stored.id == self.id
 
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""

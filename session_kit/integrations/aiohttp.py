@@ -64,15 +64,16 @@ def setup(
     app.on_response_prepare.append(_commit)
 
 
-async def get_session(request: web.BaseRequest) -> Session[Any]:
+async def get_session(request: web.BaseRequest, *, touch: bool = True) -> Session[Any]:
     """Return the session of a request, loaded.
 
+    touch: False if this request shall not count as use of the session (`Session.load`). Default True.
     Raises `SessionError` if `setup` was not called, `DriverUnavailable` if the store does not answer.
     """
     session = request.get(KEY)
     if not isinstance(session, Session):
         raise SessionError("this request has no session; add: setup(app, store=..., secret=...)")
-    return await session.aload()
+    return await session.aload(touch=touch)
 
 
 @web.middleware

@@ -75,6 +75,7 @@ class Request:
     saved: list[tuple[list[Effect], bool]] = field(default_factory=list)  # together with whether it was blind
     cookie: str | None = None  # that it was given
     deleted: bool = False  # its cookie was taken away
+    arrived: int = -1  # when its response arrived, among all responses
     error: BaseException | None = None
 
     def look(self, session: Session[Any]) -> Data:
@@ -109,6 +110,7 @@ class Handler(NamedTuple):
     ends: how it logs out: "destroy", "clear", or "" if it does not.
     rotates: it asks for a new id, or logs in.
     fresh: it clears the session and goes on with it.
+    touch: it counts as use of the session.
     """
 
     name: str
@@ -116,16 +118,17 @@ class Handler(NamedTuple):
     ends: str = ""
     rotates: bool = False
     fresh: bool = False
+    touch: bool = True
 
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handler(ends: str = "", *, rotates: bool = False, fresh: bool = False) -> Callable[[Any], Any]:
+def handler(ends: str = "", *, rotates: bool = False, fresh: bool = False, touch: bool = True) -> Callable[[Any], Any]:
     """Make a function a handler under its own name."""
 
     def add(run: Any) -> Any:
-        HANDLERS[run.__name__] = Handler(run.__name__, run, ends, rotates, fresh)
+        HANDLERS[run.__name__] = Handler(run.__name__, run, ends, rotates, fresh, touch)
         return run
 
     return add
@@ -154,6 +157,11 @@ def raised(data: Any) -> Data:
 
 @handler()
 async def reads(session: Session[Any], request: Request) -> None:
+    request.look(session)
+
+
+@handler(touch=False)
+async def polls(session: Session[Any], request: Request) -> None:
     request.look(session)
 
 
@@ -333,8 +341,10 @@ class Browser:
 
     cookie: str = ""
     held: list[str] = field(default_factory=list)
+    responses: int = 0
 
     def receive(self, headers: Headers, request: Request) -> None:
+        request.arrived, self.responses = self.responses, self.responses + 1
         for name, value in headers:
             if name == "Set-Cookie":
                 pair, *attributes = value.split("; ")
@@ -351,6 +361,8 @@ class World:
 
     user: who is logged in at first; "" for nobody.
     due: the cookie is to be renewed, and, with `rotate_every`, the id to be rotated by time.
+    travels: requests and responses are under way for a while. The browser sends the cookie that it has when a request
+        leaves, and takes those of the responses in whatever order they arrive.
     """
 
     def __init__(
@@ -361,6 +373,7 @@ class World:
         due: bool = False,
         swaps: bool = True,
         network: bool = False,
+        travels: bool = False,
         wrap: Callable[[Driver], Driver] = lambda driver: driver,
         **options: Any,
     ) -> None:
@@ -369,6 +382,7 @@ class World:
         self.log = Log(self.memory)
         self.schedule = schedule or Schedule()
         self.user, self.due, self.swaps, self.network = user, due, swaps, network
+        self.travels = travels
         self.turns = "rotate_every" in options
         self.store = UnstorageSessionStore(
             wrap(SteppedDriver(self.log, self.schedule, swaps=swaps, network=network)), ttl=TTL
@@ -402,18 +416,22 @@ class World:
 
     async def request(self, who: str, handler: Handler, cookie: str | None = None) -> Request:
         """One request, from its cookie to its response."""
+        if self.travels:
+            await self.schedule.point("leaves")
         acting.set(who)
         request = Request(who, handler, self.browser.cookie if cookie is None else cookie)
         self.requests.append(request)
         session = self.manager.open(request.sent, asynchronous=True)
         try:
-            await session.aload()
+            await session.aload(touch=handler.touch)
             request.saw = request.look(session)
             request.blind = not request.saw
             status = await handler.run(session, request) or 200
             headers = await commit(self.manager, session, status)
             if status < 500:
                 request.acknowledge()
+            if self.travels:
+                await self.schedule.point("arrives")
             self.browser.receive(headers, request)
             await self.manager.afinish(session)
         except (Failed, asyncio.CancelledError):

@@ -14,7 +14,7 @@ from session_kit import ConfigError, CookieOptions, SessionError, UnstorageSessi
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.errors import STORE_DOWN
 from session_kit.integrations.aiohttp import get_session, setup
-from session_kit.testing import CountingDriver, FaultyDriver
+from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
 from tests.harness.sessions import SECRET, take_down
 
 
@@ -24,6 +24,10 @@ async def untouched(request: web.Request) -> web.Response:
 
 async def read(request: web.Request) -> web.Response:
     return web.json_response((await get_session(request)).get("user"))
+
+
+async def poll(request: web.Request) -> web.Response:
+    return web.json_response((await get_session(request, touch=False)).get("user"))
 
 
 async def write(request: web.Request) -> web.Response:
@@ -66,7 +70,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     return response
 
 
-HANDLERS = (untouched, read, write, redirect, fail, logout, stream, socket)
+HANDLERS = (untouched, read, poll, write, redirect, fail, logout, stream, socket)
 
 
 def play(steps: Callable[[TestClient[Any, Any]], Awaitable[None]], driver: Any, **options: Any) -> None:
@@ -106,6 +110,19 @@ def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver)
             assert ("Vary" in response.headers) == (path != "/untouched")
 
     play(steps, driver)
+
+
+def test_polling_keeps_no_session_alive() -> None:
+    clock = ManualClock()
+
+    async def steps(client: TestClient[Any, Any]) -> None:
+        await client.get("/write")
+        for _ in range(2):
+            assert await (await client.get("/poll")).json() == "ada"
+            clock.advance(80_000)
+        assert await (await client.get("/poll")).json() is None
+
+    play(steps, MemoryDriver(clock=clock), clock=clock)
 
 
 def test_a_sub_application_shares_the_session(driver: CountingDriver) -> None:

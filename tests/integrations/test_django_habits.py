@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from session_kit import CookieOptions, SessionManager, UnstorageSessionStore
@@ -175,6 +176,26 @@ def test_a_date_and_a_timedelta_end_a_session(driver: CountingDriver) -> None:
     session.save()
     assert 298 <= SessionStore(session.session_key).get_expiry_age() <= 300
     assert 298 <= session.session.expires_in <= 300
+
+
+@pytest.mark.parametrize("by", ["sync", "async"])
+def test_the_last_word_counts_of_remember_and_set_expiry(by: str) -> None:
+    async def both() -> None:
+        session = SessionStore()
+        await session.aset("user", "ada")
+        for first, then in ((600, 2), (0, None)):
+            await (session.aset_expiry(first) if by == "async" else sync_to_async(session.set_expiry)(first))
+            await session.session.aremember(days=1)
+            await session.asave()
+            assert session.session.persistent
+            assert 86_400 <= session.session.expires_in <= 86_700
+            await (session.aset_expiry(then) if by == "async" else sync_to_async(session.set_expiry)(then))
+            await session.asave()
+            assert not session.session.persistent or then
+            assert session.session.expires_in <= (2 if then else 1100)
+
+    with override_settings(SESSION_KIT={"store": "memory://", "remember": "30d"}, SESSION_COOKIE_AGE=1000):
+        asyncio.run(both())
 
 
 def test_save_every_request_slides_the_session_and_its_cookie(timed: Client) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from itertools import combinations, combinations_with_replacement, product
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.harness.overlaps import (
     MAX_LIFETIME,
     TTL,
     Broken,
+    Browser,
     Handler,
     Judge,
     Request,
@@ -31,7 +33,7 @@ from tests.harness.overlaps import (
     reload,
 )
 
-EVERY = list(HANDLERS.values())
+EVERY = [each for each in HANDLERS.values() if each.touch]
 LONG = {"saves_between", "saves_and_reloads", "reloads", "logs_in_and_saves"}
 SHORT = [each for each in EVERY if each.name not in LONG]
 PAIRS = list(combinations_with_replacement(EVERY, 2))
@@ -108,6 +110,11 @@ def test_nor_does_a_renewal_that_is_due_in_both(user: str) -> None:
 @pytest.mark.parametrize("user", ["ada", pytest.param("", marks=slow, id="nobody")])
 def test_nor_does_a_rotation_by_time_that_is_due_in_both(user: str) -> None:
     try_all(PAIRS, 2500, user=user, due=True, rotate_every=100)
+
+
+@pytest.mark.parametrize("options", [{}, {"due": True}, {"due": True, "rotate_every": 100}], ids=str)
+def test_nor_does_a_request_that_does_not_count_as_use(options: dict[str, Any]) -> None:
+    try_all([(each, HANDLERS["polls"]) for each in EVERY], 250, user="ada", network=True, **options)
 
 
 @slow
@@ -206,7 +213,7 @@ def test_three_requests_of_few_calls_in_every_order() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, AFTER_THE_GRACE])
-@pytest.mark.parametrize("late", EVERY, ids=HANDLERS)
+@pytest.mark.parametrize("late", EVERY, ids=[each.name for each in EVERY])
 @pytest.mark.parametrize("rotation", ["regenerates", "logs_in"])
 def test_an_old_cookie_opens_nothing_and_takes_no_new_one_away(rotation: str, late: Handler, seconds: float) -> None:
     async def play(schedule: Schedule) -> None:
@@ -248,6 +255,31 @@ def test_a_planted_cookie_gains_nothing_by_a_login() -> None:
         assert (await world.view(world.requests[0].cookie))["user"] == "A"
 
     assert explore(play) >= 4
+
+
+@pytest.mark.parametrize("second", ["reads", "counts", "regenerates", "logs_in"])
+def test_a_planted_cookie_gains_nothing_by_a_login_beside_rotations_by_time(second: str) -> None:
+    """Whoever planted it goes on with the ids that it was given for it."""
+
+    async def play(schedule: Schedule) -> None:
+        world = World(schedule, due=True, travels=True, rotate_every=100)
+        await world.begin()
+        planter = copy(world)
+        planter.browser = Browser(world.browser.cookie, [world.browser.cookie])
+
+        async def plants() -> None:
+            await planter.request("P", HANDLERS["reads"])
+            await planter.request("P", HANDLERS[second])
+
+        await schedule.together(world.request("V", HANDLERS["logs_in"]), plants())
+        [victim] = [request for request in world.requests if request.who == "V"]
+        assert victim.cookie is not None
+        assert (await world.view(victim.cookie))["user"] == "V"
+        for cookie in planter.browser.held:
+            assert "secret_V" not in await world.view(cookie)
+        assert not any("secret_V" in view for request in world.requests if request.who == "P" for view in request.views)
+
+    assert explore(play) > 300
 
 
 # --- two tasks of one request ---

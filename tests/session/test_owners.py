@@ -160,6 +160,23 @@ def test_a_login_too_many_is_refused_where_it_is_said_so(clients: Callable[..., 
         assert session["user"] == "ada"
 
 
+def test_a_session_in_use_is_not_refused_because_the_index_was_lost(
+    clients: Callable[..., list[Visitor]], clock: ManualClock
+) -> None:
+    one, two = clients(2, max_sessions=1, when_full="refuse")
+    log_in(one)
+    store = one.manager.store
+    assert store.driver.delete(store.index_key("ada"))
+    log_in(two)  # nobody knows that this is one too many
+    clock.advance(301)
+    for visitor in (one, two):
+        with visitor.request() as session:
+            assert session["user"] == "ada"
+    assert len(ask(one, "sessions_of", "ada")) == 2
+    with pytest.raises(TooManySessions):
+        log_in(clients(1, max_sessions=1, when_full="refuse")[0])
+
+
 def test_what_has_expired_is_in_no_list_and_takes_no_room(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:

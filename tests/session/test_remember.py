@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
 from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
-from session_kit.drivers import open_driver
-from session_kit.testing import CountingDriver, ManualClock, Visitor
+from session_kit.drivers import Entry, open_driver
+from session_kit.testing import CountingDriver, ManualClock, Visitor, WrappedDriver
 from tests.conftest import SECRET
 
 DAY = 86400
 Make = Callable[..., SessionManager]
+
+
+class PlainOne(dict[str, Any]):
+    """A store with the four methods alone."""
+
+    set, destroy = dict.__setitem__, dict.pop
+
+    def touch(self, sid: str, data: Any = None) -> None: ...
+
+    def __repr__(self) -> str:
+        return "<PlainOne>"
+
+
+class Blind(WrappedDriver):
+    """Cannot tell when an entry expires."""
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        result = super().call(name, *args, **kwargs)
+        return result._replace(expires_at=None) if isinstance(result, Entry) else result
 
 
 def read(visitor: Visitor, **load: bool) -> dict[str, object]:
@@ -109,17 +129,20 @@ def test_what_it_takes_is_said() -> None:
         session.remember(days=30)
     session.remember(days=0)  # that it can do
     session = SessionManager("memory://", SECRET, remember="30d").open()
-    for bad in (-1, float("nan"), float("inf"), True, "30"):
+    for bad in (-1, float("nan"), float("inf"), 1e305, 10**400, 36_501, True, "30"):
         with pytest.raises(SessionError, match="days must be"):
             session.remember(days=bad)  # type: ignore[arg-type]
 
 
-def test_a_store_that_decides_itself_how_long_it_keeps_is_refused() -> None:
-    class Plain:
-        get = set = touch = destroy = staticmethod(lambda *arguments: None)
-
-    with pytest.raises(ConfigError, match="remember needs an UnstorageSessionStore"):
-        SessionManager(Plain(), SECRET, remember="30d")
+def test_an_empty_session_is_not_stored_to_be_remembered(clock: ManualClock) -> None:
+    driver = CountingDriver(open_driver("memory://", clock=clock))
+    ada = Visitor(SessionManager(UnstorageSessionStore(driver), SECRET, remember="30d", clock=clock))
+    with ada.request() as session:
+        session.remember()
+        session.save()
+        assert (driver.calls, ada.cookie) == ([], None)
+        session["user"] = "ada"
+    assert f"Max-Age={30 * DAY + 300}" in set_cookie(ada)
 
 
 def test_a_limit_of_all_sessions_limits_it_too(clock: ManualClock) -> None:
@@ -128,6 +151,45 @@ def test_a_limit_of_all_sessions_limits_it_too(clock: ManualClock) -> None:
         session["user"] = "ada"
         session.remember()
     assert f"Max-Age={2 * DAY}" in set_cookie(ada)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_application_that_remembers_none_does_not_cut_its_life_short(
+    ada: Visitor, make_manager: Make, clock: ManualClock, writes: bool
+) -> None:
+    with ada.request() as session:
+        ada.do(session, "remember")
+    ada.manager = make_manager()
+    for _ in range(2):
+        clock.advance(9 * DAY)
+        with ada.request() as session:
+            assert session["user"] == "ada"
+            if writes:
+                session.update(lambda data: {"n": data.get("n", 0) + 1})
+    assert f"Max-Age={30 * DAY + 300}" in set_cookie(ada)
+    clock.advance(29 * DAY)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+
+
+def test_a_function_of_the_data_can_still_end_it(clock: ManualClock) -> None:
+    driver = open_driver("memory://", clock=clock)
+    store = UnstorageSessionStore(driver, ttl=lambda data: 0 if data.get("banned") else 1000)
+    ada = Visitor(SessionManager(store, SECRET, remember="30d", clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+        session.remember()
+    clock.advance(10 * DAY)
+    with ada.request() as session:
+        assert session["user"] == "ada"
+        session["banned"] = True
+    assert ada.cookie is None
+    assert list(driver.keys()) == []
+
+
+def test_a_store_that_decides_alone_how_long_sessions_live_is_refused() -> None:
+    with pytest.raises(ConfigError, match="remember needs a store that is told how long a session lives, which <Plain"):
+        SessionManager(PlainOne(), SECRET, remember="30d")
 
 
 # --- requests that do not count as use ---
@@ -156,6 +218,19 @@ def test_what_polling_writes_ends_when_the_session_would_have(
     assert "user" not in read(ada)
 
 
+@pytest.mark.parametrize("change", [{"user": "eve"}, {}], ids=["login", "remember"])
+def test_a_login_is_a_use_whatever_was_said_before(ada: Visitor, clock: ManualClock, change: dict[str, str]) -> None:
+    clock.advance(990)
+    session = ada.manager.open(ada.cookie or "", asynchronous=ada.runner is not None)
+    ada.do(session, "load", touch=False)
+    session.update(change)
+    if not change:
+        ada.do(session, "remember")
+    [ada.cookie] = [value.partition(";")[0] for name, value in ada.manager.commit(session) if name == "Set-Cookie"]
+    clock.advance(900)
+    assert "user" in read(ada)
+
+
 def test_too_late_is_said(clock: ManualClock) -> None:
     ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
     with ada.request() as session:
@@ -173,6 +248,18 @@ def test_polling_costs_a_read(clock: ManualClock) -> None:
     driver.reset()
     read(ada, touch=False)
     assert len(driver.calls) == 1
+
+
+def test_what_polling_writes_ends_also_if_the_driver_cannot_tell_when(clock: ManualClock) -> None:
+    memory = open_driver("memory://", clock=clock)
+    ada = Visitor(SessionManager(UnstorageSessionStore(Blind(memory), ttl=1000), SECRET, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    session = ada.manager.open(ada.cookie or "").load(touch=False)
+    session["polls"] = 1
+    ada.manager.commit(session)
+    clock.advance(1101)
+    assert list(memory.keys()) == []
 
 
 # --- age ---

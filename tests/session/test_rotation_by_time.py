@@ -144,6 +144,96 @@ def test_a_long_connection_is_valid_through_rotations_by_time_and_not_through_a_
         assert not asyncio.run(connection.still_valid())
 
 
+def test_an_old_id_in_a_second_cookie_of_the_same_browser_is_no_reuse(
+    ada: Visitor, make_manager: Make, clock: ManualClock, events: list[str]
+) -> None:
+    ada.manager = make_manager(rotate_every="15m", on_reuse="destroy")
+    old = turn(ada, clock)  # as it stays behind when the cookie gets another domain, path or partition
+    read(ada)
+    clock.advance(10)
+    assert read(ada, f"{old}; {ada.cookie}") == read(ada, f"{ada.cookie}; {old}") == read(ada) == {"user": "ada"}
+    assert "reuse" not in events
+
+
+@pytest.mark.parametrize("ahead", [-5, 5])
+def test_servers_whose_clocks_differ_a_little_rotate_it_once(ahead: float, clock: ManualClock) -> None:
+    store = UnstorageSessionStore(open_driver("memory://", clock=clock), ttl=5000)
+    other = SessionManager(store, SECRET, rotate_every=EVERY, on_reuse="destroy", clock=lambda: clock() + ahead)
+    ada = Visitor(SessionManager(store, SECRET, rotate_every=EVERY, on_reuse="destroy", clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    old = turn(ada, clock)
+    read(ada)  # the new one was seen
+    current, ada.manager = ada.cookie, other
+    read(ada)
+    assert ada.cookie == current
+    assert read(ada, old) == {"user": "ada"}  # a request that was sent before, and is not the sign of a theft
+
+
+def test_a_clock_that_was_set_back_does_not_rotate_it_all_the_time(clock: ManualClock) -> None:
+    store = UnstorageSessionStore(open_driver("memory://", clock=clock), ttl=5000)
+    ada = Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    back = ManualClock(clock() - 100_000)
+    ada.manager = SessionManager(store, SECRET, rotate_every=EVERY, clock=back)
+    held = set()
+    for _ in range(30):
+        back.advance(60)
+        assert read(ada) == {"user": "ada"}
+        held.add(ada.cookie)
+    assert len(held) == 2  # once at first, and once after the quarter of an hour that it takes
+
+
+def test_an_id_is_good_for_the_grace_however_often_ids_change(clock: ManualClock) -> None:
+    ada = Visitor(SessionManager("memory://", SECRET, rotate_every=3, on_reuse="destroy", clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    held: dict[str, float] = {}
+    for _ in range(60):
+        clock.advance(1)
+        read(ada)
+        assert ada.cookie is not None
+        held[ada.cookie] = clock()
+        for cookie, last in held.items():
+            if clock() < last + 10:
+                assert read(ada, cookie) == {"user": "ada"}
+                ada.cookie = max(held, key=lambda each: held[each])
+    assert len(held) > 3
+
+
+@pytest.mark.parametrize("rotates", [True, False], ids=["a_poll", "an_application_that_rotates_none"])
+def test_an_id_that_was_only_read_is_told_nobody(rotates: bool, clock: ManualClock) -> None:
+    """A login may have replaced it by the time that the response is there."""
+    store = UnstorageSessionStore(open_driver("memory://", clock=clock), ttl=5000)
+    ada = Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    old = turn(ada, clock)
+    manager = ada.manager if rotates else SessionManager(store, SECRET, clock=clock)
+    clock.advance(10)
+    slow = manager.open(old)
+    slow.load(touch=not rotates)
+    with ada.request(old) as session:
+        session["user"] = "eve"
+    assert manager.commit(slow) == [("Vary", "Cookie")]
+    assert read(ada) == {"user": "eve"}
+
+
+def test_an_application_that_rotates_none_passes_the_new_id_on(
+    ada: Visitor, make_manager: Make, clock: ManualClock
+) -> None:
+    old = turn(ada, clock)
+    new = ada.cookie
+    ada.manager = make_manager()
+    clock.advance(10)
+    read(ada, old)
+    assert ada.cookie == new
+    read(ada)
+    clock.advance(11)
+    assert read(Visitor(ada.manager, ada.runner), old) == {}  # it was seen
+
+
 def test_a_failure_while_it_is_due_changes_nothing(clock: ManualClock) -> None:
     faulty = FaultyDriver(open_driver("memory://", clock=clock))
     ada = Visitor(SessionManager(UnstorageSessionStore(faulty, ttl=5000), SECRET, rotate_every=EVERY, clock=clock))
@@ -176,6 +266,22 @@ def test_what_it_costs(clock: ManualClock) -> None:
     assert costs == [1, 2, 2, 1]
 
 
+def test_what_a_client_costs_that_takes_no_cookie(clock: ManualClock) -> None:
+    driver = CountingDriver(open_driver("memory://", clock=clock))
+    ada = Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, rotate_every=EVERY, clock=clock))
+    with ada.request() as session:
+        session["user"] = "ada"
+    old = turn(ada, clock)
+    driver.reset()
+    told = 0
+    for _ in range(60):
+        clock.advance(1)
+        assert read(ada, old) == {"user": "ada"}
+        told += len(ada.headers) > 1
+    assert told == 6
+    assert len(driver.calls) == 60 + told
+
+
 def test_it_is_refused_where_it_cannot_be_kept() -> None:
     with pytest.raises(ConfigError, match="rotate_every needs a store that can write on a condition"):
         SessionManager("fsspec+memory://sessions", SECRET, rotate_every="15m")
@@ -184,3 +290,5 @@ def test_it_is_refused_where_it_cannot_be_kept() -> None:
             SessionManager("memory://", SECRET, rotate_every=bad)
     with pytest.raises(ConfigError, match="on_reuse must be"):
         SessionManager("memory://", SECRET, on_reuse="explode")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="needs a rotation_grace"):
+        SessionManager("memory://", SECRET, on_reuse="destroy", rotation_grace=0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from session_kit.integrations.django.expiry import EXPIRY
 from session_kit.integrations.django.settings import manager, options
 from session_kit.manager import Cookies
 from session_kit.session import Session
+
+if TYPE_CHECKING:
+    from typing import Self
 
 LONGEST_KEY = 300
 """Letters: a name of 256, a `~` and a token. No longer text is looked for."""
@@ -22,6 +25,17 @@ class DjangoSession(Session[Any]):
     def persistent(self) -> bool | None:
         expiry = self.get(EXPIRY)
         return super().persistent if expiry is None else expiry != 0
+
+    def remember(self, days: float | None = None) -> Self:
+        """As of any `Session`; what `set_expiry` said before does not count any more."""
+        super().remember(days)
+        self.pop(EXPIRY, None)
+        return self
+
+    async def aremember(self, days: float | None = None) -> Self:
+        await super().aremember(days)
+        self.pop(EXPIRY, None)
+        return self
 
 
 def open_session(key: str | None = None, cookies: Cookies | None = None) -> DjangoSession:

@@ -117,6 +117,21 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
                 lifecycle.client_id = None  # the cookie says how long it lives
         return bool((every or asked) and not self.is_empty() and not lifecycle.unanswered)
 
+    # --- how long it lives: the last word counts, `remember` or this ---
+
+    def set_expiry(self, value: Any) -> None:
+        super().set_expiry(value)
+        self._forget_how_long()
+
+    async def aset_expiry(self, value: Any) -> None:
+        await super().aset_expiry(value)
+        self._forget_how_long()
+
+    def _forget_how_long(self) -> None:
+        lifecycle = self.session.lifecycle
+        if lifecycle.remembered:
+            lifecycle.remember(0.0)
+
     # --- the data ---
 
     @property
