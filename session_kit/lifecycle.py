@@ -22,7 +22,7 @@ from session_kit.draft import Draft
 from session_kit.drivers import Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.support.twins import on_event_loop, run, run_to_end
 from session_kit.errors import OtherCodec, SessionError
-from session_kit.record import RESERVED, Record, name_of
+from session_kit.record import RESERVED, Record, is_same_login, name_of, token_of
 from session_kit.state import Attempt, Found, State, Stored, Written
 
 T = TypeVar("T")
@@ -116,18 +116,23 @@ class Lifecycle(State, eq=False):
             if found is not None:
                 policy.emit("unknown_id", name)
                 if found.stored.notes.token:
-                    await self._reused(io, found.stored)
+                    await self._reused(io, found.stored, claim[0])
         if displaced is not None:
             policy.emit("displaced", displaced)
         return self.begin(displaced or unread)
 
-    async def _reused(self, io: Any, stored: Stored) -> None:
-        """An id that we have signed, and replaced long ago, came back: the sign of a stolen cookie."""
+    async def _reused(self, io: Any, stored: Stored, sid: str) -> None:
+        """An id that we have signed, and replaced long ago, came back: the sign of a stolen cookie.
+
+        One from before the last login ends nothing: whoever planted it could log out who has logged in.
+        """
         if any(self.opens(stored, sid) for sid, _ in self.claims):
             return  # a second cookie has the id that counts: the older one lies in another place of the same browser
         policy = self.policy
         policy.emit("reuse", stored.name)
-        if policy.ends_on_reuse and await policy.store.destroy_by(io, stored.name):
+        if not policy.ends_on_reuse or not is_same_login(token_of(sid), stored.notes.token):
+            return
+        if await policy.store.destroy_by(io, stored.name):
             policy.emit("destroyed", stored.name)
             await self._take_out(io, stored)
 

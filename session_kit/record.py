@@ -122,6 +122,24 @@ def random_token() -> str:
     return write_bits(os.urandom(16)).decode()
 
 
+LINEAGE: Final = 4
+"""So many letters of a token stay while only time rotates the id; 108 random bits are left."""
+
+
+def next_token(token: str) -> str:
+    """Return a new token of the same login, to be known as such when it comes back.
+
+    >>> next_token("abcdefghijklmnopqrstuv")[:4]
+    'abcd'
+    """
+    return token[:LINEAGE] + random_token()[LINEAGE:]
+
+
+def is_same_login(token: str, other: str) -> bool:
+    """Whether nothing but time lies between two tokens of a session that we have signed."""
+    return token[:LINEAGE] == other[:LINEAGE]
+
+
 def join_id(name: str, token: str) -> str:
     """The id of both halves. What another program stored has no token, and its id is the name alone.
 

@@ -15,7 +15,18 @@ from session_kit.draft import Change, Draft
 from session_kit.drivers import ANY, CorruptEntry, DriverUnavailable
 from session_kit.errors import SessionError
 from session_kit.policy import EventName, Policy
-from session_kit.record import NEVER, RESERVED, SEPARATOR, Notes, Record, Turn, join_id, name_of, random_token
+from session_kit.record import (
+    NEVER,
+    RESERVED,
+    SEPARATOR,
+    Notes,
+    Record,
+    Turn,
+    join_id,
+    name_of,
+    next_token,
+    random_token,
+)
 
 log = logging.getLogger("session_kit")
 
@@ -360,7 +371,7 @@ class State(msgspec.Struct, eq=False):
         """The notes of a session whose cookie is sent again; time rotates its id if it is due."""
         notes, turn, token = stored.notes, stored.notes.turn, stored.notes.token
         if self._turn_is_due(notes, now):
-            token, turn = random_token(), Turn(now, token, notes.first_token)
+            token, turn = next_token(token), Turn(now, token, notes.first_token)
         elif turn is not None and self._turn_is_seen(stored):
             turn = Turn(turn.at, turn.before, turn.first, now)
         return Notes(notes.created, now, token, notes.rotated, notes.owner, self._remembered(notes.remember), turn)

@@ -105,6 +105,22 @@ def test_an_id_from_before_a_login_is_worth_nothing_however_young_the_last_rotat
     assert read(ada) == {"user": "eve"}
 
 
+def test_an_id_from_before_a_login_ends_no_session(
+    ada: Visitor, make_manager: Make, clock: ManualClock, events: list[str]
+) -> None:
+    ada.manager = make_manager(rotate_every="15m", on_reuse="destroy")
+    planted = ada.cookie
+    with ada.request() as session:
+        session["user"] = "eve"
+    for _ in range(2):
+        turn(ada, clock)
+        read(ada)
+        clock.advance(11)
+        assert read(Visitor(ada.manager, ada.runner), planted) == {}
+    assert "reuse" in events
+    assert read(ada) == {"user": "eve"}
+
+
 def test_a_request_that_was_under_way_stays_in_its_session(ada: Visitor, clock: ManualClock) -> None:
     clock.advance(EVERY)
     with ada.request() as slow:
