@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from typing import Any, Literal, Unpack
 
+from session_kit.cookie import CookieHeaders
 from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.lifecycle import Lifecycle
@@ -70,7 +71,7 @@ class SessionMiddleware:
         self.app = app
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
         self._policy = self.manager.policy
-        self._begin_request = self.manager.begin
+        self._begin_request = self.manager.begin if load == "auto" else self._begin_explicit
         self._instant = self._policy.capabilities.never_blocks
         self._begin = self._begin_at_once if self._instant else self._abegin
         self._preloads = load == "auto" and not self._instant
@@ -124,6 +125,12 @@ class SessionMiddleware:
             self.manager.finish(session)
         else:
             await self.manager.afinish(session)
+
+    def _begin_explicit(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
+        """Begin a request whose session is loaded when the handler says so, and not before."""
+        lifecycle = self.manager.begin(headers, asynchronous)
+        lifecycle.explicit = True
+        return lifecycle
 
     def _begin_at_once(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> Awaitable[None]:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
@@ -189,7 +196,8 @@ async def use_session(request: Any, *, touch: bool = True) -> Session[Any]:
 
     request: an ASGI scope, or an object with one in `.scope`, such as the requests and WebSockets of Starlette, FastAPI
         and Litestar.
-    touch: False if this request shall not count as use of the session (`Session.load`). Default True.
+    touch: False if this request shall not count as use of the session (`Session.load`). That needs the middleware's
+        `load="explicit"`: a store behind a network is asked before the handler runs otherwise. Default True.
     A dependency of FastAPI that gives the data a type is `session_kit.integrations.fastapi.use_session`.
     It is ours even where a mounted application has put another middleware's session in `request.session`.
     Raises `SessionError` if the middleware is missing, `DriverUnavailable` if the store does not answer.
@@ -198,6 +206,10 @@ async def use_session(request: Any, *, touch: bool = True) -> Session[Any]:
     session = scope.get(OURS, scope.get(KEY))
     if not isinstance(session, Session):
         raise SessionError(f"this request has no session; {HOW_TO_ADD}")
+    if not touch and not session.lifecycle.explicit:
+        raise SessionError(
+            'touch=False needs SessionMiddleware(..., load="explicit"), so that nothing is loaded before'
+        )
     return await session.aload(touch=touch)
 
 

@@ -155,6 +155,7 @@ class State(msgspec.Struct, eq=False):
     phase: Phase = AHEAD
     rotates: bool = True  # by itself, at a login and by time; False where nobody can send the new id
     counts: bool = True  # as use
+    explicit: bool = False  # nothing is loaded before the handler says so
     touched: bool = False  # the application has looked at it
     header_token: bytes | None = None  # what came in a header; None: the client's session is in a cookie
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
@@ -273,8 +274,7 @@ class State(msgspec.Struct, eq=False):
         """Let this request not count as use of the session."""
         if self.stored is not None and self.counts and self.policy.renews:
             raise SessionError(
-                "touch=False comes too late: the session is loaded, which has renewed it; say so at its first use, "
-                'and where ASGI loads it before the handler, with load="explicit"'
+                "touch=False comes too late: the session is loaded, which has renewed it; say so at its first use"
             )
         self.counts = False
 

@@ -8,8 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
+from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.drivers import Entry, open_driver
 from session_kit.testing import CountingDriver, ManualClock, Visitor, WrappedDriver
 from tests.conftest import SECRET
@@ -237,6 +243,27 @@ def test_too_late_is_said(clock: ManualClock) -> None:
         session["user"] = "ada"
     with ada.request() as session, pytest.raises(SessionError, match="touch=False comes too late"):
         session.load(touch=False)
+
+
+def test_polling_over_asgi_needs_that_nothing_is_loaded_before() -> None:
+    """On every store: what works in memory must not fail on Redis."""
+
+    async def poll(request: Request) -> JSONResponse:
+        return JSONResponse(dict(await use_session(request, touch=False)))
+
+    async def login(request: Request) -> JSONResponse:
+        (await use_session(request))["user"] = "ada"
+        return JSONResponse({})
+
+    def client(**options: Any) -> TestClient:
+        app = Starlette(routes=[Route("/poll", poll), Route("/login", login)])
+        return TestClient(SessionMiddleware(app, "memory://", SECRET, **options), "https://testserver")
+
+    with client(load="explicit") as browser:
+        browser.get("/login")
+        assert browser.get("/poll").json() == {"user": "ada"}
+    with client() as browser, pytest.raises(SessionError, match=r'touch=False needs .*load="explicit"'):
+        browser.get("/poll")
 
 
 def test_polling_costs_a_read(clock: ManualClock) -> None:
