@@ -253,10 +253,17 @@ def test_a_read_that_meets_a_write_of_a_local_file_never_ends_a_session(tmp_path
     stop = threading.Event()
     seen: list[object] = []
 
+    def twice() -> bytes | None:
+        """As the session layer reads: a busy machine may keep the writer waiting in the middle of a write."""
+        try:
+            return driver.get("key")
+        except CorruptEntry:
+            return driver.get("key")
+
     def read() -> None:
         while not stop.is_set():
             try:
-                seen.append(driver.get("key") in values)
+                seen.append(twice() in values)
             except Exception as error:
                 seen.append(error)
 

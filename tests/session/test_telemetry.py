@@ -56,7 +56,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[Line]]:
     caplog.set_level(logging.INFO, "session_kit")
 
     def lines() -> list[Line]:
-        found = [(record.levelname, record.getMessage()) for record in caplog.records]
+        ours = [record for record in caplog.records if record.name.startswith("session_kit")]
+        found = [(record.levelname, record.getMessage()) for record in ours]
         caplog.clear()
         return found
 
