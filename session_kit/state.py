@@ -327,9 +327,11 @@ class State(msgspec.Struct, eq=False):
         return not 0 <= now - (notes.renewed or notes.created) < slack
 
     def _turn_is_due(self, notes: Notes, now: float) -> bool:
-        """Whether time is to rotate the id. Not again before the client has come back with the last one."""
+        """Whether time is to rotate the id. Not again as long as the id before the last one is accepted."""
         every, turn = self.policy.rotate_every, notes.turn
-        if every is None or not self.rotates or not self.policy.swaps or (turn is not None and not turn.seen):
+        if every is None or not self.rotates or not self.policy.swaps:
+            return False
+        if turn is not None and (not turn.seen or now < turn.seen + self.policy.rotation_grace):
             return False
         return not 0 <= now - max(notes.created, notes.rotated, 0.0 if turn is None else turn.at) < every
 
