@@ -519,14 +519,16 @@ class Lifecycle(State, eq=False):
         policy, notes = self.policy, stored.notes
         if notes.owner and policy.owners is not None:
             lives = None if stored.expires_at is None else stored.expires_at - policy.clock()
+            binding = self.pending if self.pending is not None and self.pending.owner else None
             await policy.owners.file(
                 io,
                 notes.owner,
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=None if lives is None else lives + policy.slack(lives),
-                label=None if self.pending is None or self.pending.owner is None else self.pending.label,
-                limit=policy.max_sessions,
+                label=None if binding is None else binding.label,
+                # A renewal, perhaps of a session that was revoked meanwhile, ends no other.
+                limit=None if binding is None else policy.max_sessions,
                 refuse=policy.refuses_when_full,
             )
 

@@ -301,6 +301,8 @@ class Model:
     def full(self, request: Request) -> bool:
         """Whether a login is one too many."""
         others = self.owned_by(request.owner or "")
+        if request.held is not None and request.held.owner == request.owner:
+            request.held.labels.add(request.label)
         return self.refuses and bool(request.owner) and len(others) >= self.most
 
     def use(self, stored: Stored) -> None:
@@ -423,7 +425,6 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.model.write(request, True, there)
                 self.name(request)
-                self.compare(request)
         if headers is None:
             headers = manager.commit(session, 503 if how == "ok" else 500)
         manager.finish(session)
@@ -473,7 +474,11 @@ class Machine(RuleBasedStateMachine):
         cookie = self.model.cookies.get(value)
         if cookie is None:
             cookie = self.model.cookies[value] = Cookie(value, stored, request.rights)
-            if not request.new_id:  # time has rotated the id
+            if request.new_id:
+                if self.model.every and now >= max(stored.created, stored.rotated) + self.model.every:
+                    # Time may have rotated it once more since it was saved.
+                    stored.turned, stored.not_again, cookie.replaces = now, request.began, True
+            else:  # time has rotated the id
                 assert self.model.every
                 assert now >= max(stored.created, stored.rotated, stored.not_again) + self.model.every
                 began = [each.began for each in self.under_way if each.held is stored]
