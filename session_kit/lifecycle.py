@@ -359,6 +359,7 @@ class Lifecycle(State, eq=False):
         if draft.changed or self.next_id is not None or self.pending is not None:
             return False
         if found is not None and self.renewal_is_due(found.stored, draft, self.policy.clock()):
+            draft.log.clear()  # it comes to nothing, and is not said again
             return False  # the other did not count as use
         self.client_id = self.id
         return True

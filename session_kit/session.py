@@ -264,8 +264,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """Load the session now if it is not loaded yet, and return it. One round trip if a cookie verifies.
 
         touch: False if this request shall not count as use, such as one that a page makes by itself every minute: it
-            renews neither the session nor its cookie, and what it writes expires when the session would have. To be
-            said at the first use of the session. Default True.
+            renews neither the session nor its cookie, and what it writes expires when the session would have, unless
+            it changes the id or calls `remember`. To be said at the first use of the session. Default True.
         Raises `SessionError` if the session is loaded and was renewed by that; `DriverUnavailable`.
         """
         self._check_colour("load")

@@ -457,11 +457,13 @@ class State(msgspec.Struct, eq=False):
                         sid, event = join_id(name, notes.token), "rotated"
                 else:
                     raw = before.raw
+        # A cookie that is sent again lives as long as the record; a write that sends none need not count as use.
+        renewed = self.counts or raw is None
         files = False
         if raw is None:
             raw = policy.codec.encode(notes)
             files = notes.owner != "" or (before is not None and before.notes.owner != "")
-        ttl = policy.lifetime(draft, notes, stored=True) if self.counts or before is None else self.ttl_left(before)
+        ttl = self.ttl_left(before) if before is not None and not renewed else policy.lifetime(draft, notes, stored=True)
         stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
         record, fields = {RESERVED: raw, **draft.fields}, seen.freeze()
         return Attempt(stored, record, ttl, expect, fields, len(seen.log), self.pending, event, files)

@@ -267,7 +267,7 @@ class Model:
             if request.new_id or request.remember is not None:
                 self.file(stored, self.clock())
         stored.data, stored.activity = copied(data), stored.activity + 1
-        if request.counts:
+        if request.counts or (request.rights != stored.rights and request.new_id) or request.remember is not None:
             self.use(stored)
         if stored.rights == request.rights or request.new_id:
             request.hold(stored)
