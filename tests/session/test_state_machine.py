@@ -533,7 +533,8 @@ class Machine(RuleBasedStateMachine):
 
     def do_default(self, request: Request, value: int) -> None:
         assert request.session.setdefault("n", value) == request.view.get("n", value)
-        request.do(lambda data: data.setdefault("n", value))
+        if "n" not in request.view:
+            request.do(lambda data: data.setdefault("n", value))
 
     def do_replace(self, request: Request, value: int) -> None:
         request.session.set({"n": value})
