@@ -160,6 +160,34 @@ def test_a_login_too_many_is_refused_where_it_is_said_so(clients: Callable[..., 
         assert session["user"] == "ada"
 
 
+@pytest.mark.needs("swap")
+def test_a_login_that_was_overtaken_by_another_users_does_not_end_it(clients: Callable[..., list[Visitor]]) -> None:
+    (browser,) = clients(1, max_sessions=1)
+    with browser.request() as session:
+        session["theme"] = "dark"
+    with browser.request() as slow:
+        browser.do(slow, "bind", user_id="ada")
+        log_in(browser, "eve")
+        eve = browser.cookie
+    with browser.request(eve) as session:
+        assert session["user"] == "eve"
+
+
+def test_a_slow_request_of_a_session_that_was_ended_ends_no_other(
+    clients: Callable[..., list[Visitor]], clock: ManualClock
+) -> None:
+    phone, laptop, tablet = clients(3, max_sessions=2)
+    log_in(phone, label="phone")
+    log_in(laptop)
+    clock.advance(150)
+    with phone.request() as slow:  # a renewal is due
+        ask(phone, "revoke_one", slow.handle, owner="ada")
+        log_in(tablet)
+    for visitor in (laptop, tablet):
+        with visitor.request() as session:
+            assert session["user"] == "ada"
+
+
 def test_what_has_expired_is_in_no_list_and_takes_no_room(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:

@@ -147,6 +147,30 @@ def test_what_polling_writes_ends_when_the_session_would_have(
     assert "user" not in read(ada)
 
 
+def test_a_login_in_a_request_that_does_not_count_as_use_lives_as_long_as_its_cookie(
+    ada: Visitor, clock: ManualClock
+) -> None:
+    clock.advance(990)
+    session = ada.manager.open(ada.cookie or "", asynchronous=ada.runner is not None)
+    ada.do(session, "load", touch=False)
+    session["user"] = "eve"
+    ada.cookie = dict(ada.manager.commit(session))["Set-Cookie"].partition(";")[0]
+    clock.advance(900)
+    assert read(ada) == {"user": "eve"}
+
+
+@pytest.mark.needs("swap")
+def test_a_renewal_is_not_left_to_polling(ada: Visitor, clock: ManualClock) -> None:
+    clock.advance(990)
+    with ada.request():
+        session = ada.manager.open(ada.cookie or "", asynchronous=ada.runner is not None)
+        ada.do(session, "load", touch=False)
+        session["polls"] = 1
+        ada.manager.commit(session)
+    clock.advance(900)
+    assert read(ada) == {"user": "ada", "polls": 1}
+
+
 def test_too_late_is_said(clock: ManualClock) -> None:
     ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
     with ada.request() as session:

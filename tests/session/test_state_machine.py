@@ -767,7 +767,7 @@ class Machine(RuleBasedStateMachine):
             session = self.eye.open(f"session={cookie.value}").load(touch=False)
             opens = self.model.opens(cookie)
             if opens is not None:
-                assert session.is_new is not opens, (cookie, self.clock())
+                assert session.is_new is not opens
             assert dict(session) == ({} if session.is_new else cookie.stored.data)
 
     @invariant()
