@@ -1,4 +1,4 @@
-"""What it costs to bind, list and end the sessions of a user who has one or many, beside a million of others.
+"""What it costs to bind, list and end the sessions of a user who has one or many, beside a million others.
 
     python -m session_kit.benchmarks.owners [--others 1000000] [--folder DIRECTORY]
 
@@ -53,11 +53,14 @@ class WeighingDriver(CountingDriver):
 def fill(store: UnstorageSessionStore, driver: Driver, user: str, count: int) -> list[str]:
     """Give a user, who has one session, so many more like it, and return their handles. Logins would take hours."""
     (handle,) = (info.handle for info in store.sessions_of(user))
-    record, index_key = driver.get(store.key_of(handle)), store.index_key(user)
+    index_key = store.index_key(user)
+    record, filed = driver.get(store.key_of(handle)), driver.get(index_key)
+    assert record is not None
+    assert filed is not None
     handles = [hash_id(f"{user}-{number}") for number in range(count)]
     for at in range(0, count, BATCH):
         driver.set_many({store.key_of(each): record for each in handles[at : at + BATCH]}, ttl=TTL)
-    index = store.codec.unpack(driver.get(index_key), index_key)
+    index = store.codec.unpack(filed, index_key)
     driver.set(index_key, store.codec.pack(index | dict.fromkeys(handles, index[handle]), index_key), ttl=TTL)
     return [handle, *handles]
 
@@ -86,9 +89,9 @@ def measure(driver: Driver, count: int) -> Iterator[str]:
             handles[number % sessions] = store.sessions_of(user)[0].handle
         costs["revoke"].append(cost(weighing, partial(store.revoke, user)))
         for name, each in costs.items():
-            milliseconds, calls, read, written = (median(column) for column in zip(*each, strict=True))
+            taken, calls, read, written = (median(column) for column in zip(*each, strict=True))
             kind = type(driver).__name__.removesuffix("Driver").lower()
-            yield f"| {kind} | {sessions:,} | {name} | {milliseconds:.2f} | {calls:.0f} | {read:,.1f} | {written:,.1f} |"
+            yield f"| {kind} | {sessions:,} | {name} | {taken:.2f} | {calls:.0f} | {read:,.1f} | {written:,.1f} |"
 
 
 def cost(driver: WeighingDriver, action: Callable[[], object]) -> Cost:

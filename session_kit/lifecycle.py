@@ -481,9 +481,11 @@ class Lifecycle(State, eq=False):
         if self.stored is not None:
             names.append(self.stored.name)
             gone.append(self.stored)
-        elif self.displaced is not None:
-            names.append(self.displaced)
         try:
+            if self.stored is None and self.displaced is not None:
+                names.append(self.displaced)
+                if (found := await self._fetch(io, self.displaced)) is not None:
+                    gone.append(found.stored)
             for claim in self.find_claims():
                 name = name_of(claim[0])
                 if name in names:

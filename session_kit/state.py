@@ -463,7 +463,9 @@ class State(msgspec.Struct, eq=False):
         if raw is None:
             raw = policy.codec.encode(notes)
             files = notes.owner != "" or (before is not None and before.notes.owner != "")
-        ttl = self.ttl_left(before) if before is not None and not renewed else policy.lifetime(draft, notes, stored=True)
+        ttl = (
+            self.ttl_left(before) if before is not None and not renewed else policy.lifetime(draft, notes, stored=True)
+        )
         stored = Stored(name, sid, None, None if ttl is None else now + ttl, notes, raw)
         record, fields = {RESERVED: raw, **draft.fields}, seen.freeze()
         return Attempt(stored, record, ttl, expect, fields, len(seen.log), self.pending, event, files)
@@ -488,7 +490,7 @@ class State(msgspec.Struct, eq=False):
         stored.version = version
         self.stored = stored
         if before is None:
-            self.id = stored.id
+            self.id, self.client_id = stored.id, None
         elif before.notes is not stored.notes and before.id == self.id:  # rotated, or renewed
             self.id = stored.id
             self.client_id, self.outdated = None, False
@@ -526,8 +528,11 @@ class State(msgspec.Struct, eq=False):
         self.fresh = False
 
     def cookie_is_due(self) -> bool:
-        """Whether the client is to be sent the id: it is new to the client, or its cookie is to be renewed."""
-        return self.id != self.client_id and self.stored is not None and self.stored.id == self.id
+        """Whether the client is to be sent the id: this request has given the session a new one, or renewed its cookie.
+
+        Not only because the client came with the one before: others may have replaced both since.
+        """
+        return self.client_id is None and self.stored is not None and self.stored.id == self.id
 
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""

@@ -188,6 +188,20 @@ def test_a_slow_request_of_a_session_that_was_ended_ends_no_other(
             assert session["user"] == "ada"
 
 
+@pytest.mark.needs("swap")
+def test_a_logout_with_the_id_from_before_the_login_makes_room(clients: Callable[..., list[Visitor]]) -> None:
+    phone, laptop = clients(2, max_sessions=1, when_full="refuse")
+    with phone.request() as session:
+        session["theme"] = "dark"
+    old = phone.cookie
+    log_in(phone)
+    with phone.request(old) as session:
+        phone.do(session, "destroy")
+    log_in(laptop)
+    with laptop.request() as session:
+        assert session["user"] == "ada"
+
+
 def test_what_has_expired_is_in_no_list_and_takes_no_room(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:

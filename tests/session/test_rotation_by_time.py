@@ -77,6 +77,16 @@ def test_a_late_request_with_the_id_before_is_not_displaced(
     assert read(ada) == {"user": "ada", "late": True}
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_late_answer_to_the_id_before_takes_no_login_away(ada: Visitor, clock: ManualClock, status: int) -> None:
+    old = turn(ada, clock)
+    late = ada.manager.open(old, asynchronous=ada.runner is not None)
+    ada.do(late, "load", touch=status == 500)
+    with ada.request() as session:
+        session["user"] = "eve"
+    assert "Set-Cookie" not in dict(ada.manager.commit(late, status))
+
+
 def test_the_grace_is_whole_when_the_next_rotation_is_due_already(
     ada: Visitor, clock: ManualClock, events: list[str]
 ) -> None:
