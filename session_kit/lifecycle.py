@@ -134,7 +134,7 @@ class Lifecycle(State, eq=False):
             return
         if await policy.store.destroy_by(io, stored.name):
             policy.emit("destroyed", stored.name)
-            await self._take_out(io, stored)
+            await self._take_out(io, stored, None)
 
     async def _fetch(self, io: Any, name: str) -> Found | None:
         """`_look_up`, where a record of another codec is as good as none: it is not ours to change."""
@@ -324,7 +324,7 @@ class Lifecycle(State, eq=False):
                         return None
                     self.succeed(seen, attempt, version)
                     if before.stored is not None and attempt.files:
-                        await self._take_out(io, before.stored)
+                        await self._take_out(io, before.stored, self.stored)
                     return replaced if attempt.event == "saved" else before
             if number >= PATIENT_ATTEMPTS:
                 longest = min(LONGEST_PAUSE, 0.0005 * 2 ** (number - PATIENT_ATTEMPTS))
@@ -338,11 +338,8 @@ class Lifecycle(State, eq=False):
     async def _after(self, io: Any, attempt: Attempt, failure: Exception, number: int) -> Draft | None:
         """What is to be written after an attempt that seemed to fail; None if nothing is, any more."""
         down = isinstance(failure, DriverUnavailable)
-        if attempt.event == "saved":
-            if down:
-                raise failure
-            if self._leaves_it():
-                return None
+        if down and attempt.event == "saved":
+            raise failure
         try:
             found = await self._fetch(io, attempt.stored.name)
         except DriverUnavailable:
@@ -356,17 +353,23 @@ class Lifecycle(State, eq=False):
             raise failure
         if self.stored is None:
             return self.create_again(number)
-        if self._leaves_it():
+        if attempt.files and (found is None or not self.goes_on(found.stored)):
+            await self._take_out(io, attempt.stored, None if found is None else found.stored)
+        if self._leaves_it(found):
             return None
         name = self.stored.name
         if name != attempt.stored.name:
             found = await self._fetch(io, name)
         return await self._merge(io, found)
 
-    def _leaves_it(self) -> bool:
-        """Whether there was only the renewal of the cookie to write. It is left to the request that was faster."""
-        if self.loaded().changed or self.next_id is not None or self.pending is not None:
+    def _leaves_it(self, found: Found | None) -> bool:
+        """Whether there was only the renewal of the cookie to write, and the request that was faster has done that."""
+        draft = self.loaded()
+        if draft.changed or self.next_id is not None or self.pending is not None:
             return False
+        if found is not None and self.renewal_is_due(found.stored, draft, self.policy.clock()):
+            draft.log.clear()  # it comes to nothing, and is not said again
+            return False  # the other did not count as use
         self.client_id = self.id
         return True
 
@@ -464,19 +467,22 @@ class Lifecycle(State, eq=False):
 
     async def _expire(self, io: Any) -> None:
         """The session is over: the ttl of its data says so, or it has reached the absolute limit meanwhile."""
-        displaced = None
-        if self.stored is not None:
-            name = self.stored.name
-            was_there = await self.policy.store.destroy_by(io, name)
-            self.policy.emit("expired", name)
-            if self.is_over(self.stored.notes) or not was_there:
-                displaced = name  # the browser may hold a newer cookie by now
+        gone, displaced = self.stored, None
+        if gone is not None:
+            was_there = await self.policy.store.destroy_by(io, gone.name)
+            self.policy.emit("expired", gone.name)
+            over = self.is_over(gone.notes)
+            if over and self.logs_in(self.loaded()):
+                await self._take_out(io, gone, None)
+                await self._part(io, None)
+                return
+            if over or not was_there:
+                displaced = gone.name  # the browser may hold a newer cookie by now
             else:
                 self.destroyed = True
-        gone = self.stored
         self.begin(displaced)
         if gone is not None:
-            await self._take_out(io, gone)
+            await self._take_out(io, gone, None)
 
     async def destroy(self, io: Any) -> None:
         """Delete the session, and those of all other cookies that came with the request: a logout is one from all."""
@@ -484,9 +490,11 @@ class Lifecycle(State, eq=False):
         if self.stored is not None:
             names.append(self.stored.name)
             gone.append(self.stored)
-        elif self.displaced is not None:
-            names.append(self.displaced)
         try:
+            if self.stored is None and self.displaced is not None:
+                names.append(self.displaced)
+                if (found := await self._fetch(io, self.displaced)) is not None:
+                    gone.append(found.stored)
             for claim in self.find_claims():
                 name = name_of(claim[0])
                 if name in names:
@@ -514,7 +522,7 @@ class Lifecycle(State, eq=False):
         self.destroyed = self.destroyed or own
         self.begin(None if own or not names else names[0])
         for each in gone:
-            await self._take_out(io, each)
+            await self._take_out(io, each, None)
 
     # --- the index of the owner ---
 
@@ -523,24 +531,24 @@ class Lifecycle(State, eq=False):
         policy, notes = self.policy, stored.notes
         if notes.owner and policy.owners is not None:
             lives = None if stored.expires_at is None else stored.expires_at - policy.clock()
-            bound = None if self.pending is None or self.pending.owner is None else self.pending
+            binding = self.pending if self.pending is not None and self.pending.owner else None
             await policy.owners.file(
                 io,
                 notes.owner,
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=None if lives is None else lives + policy.slack(lives),
-                label=None if bound is None else bound.label,
-                # A session that is in use may be one that the index has lost.
-                login=bound is not None,
+                label=None if binding is None else binding.label,
+                # A renewal, perhaps of a session that was revoked meanwhile or that the index has lost, ends no other.
+                login=binding is not None,
             )
 
-    async def _take_out(self, io: Any, before: Stored) -> None:
-        """After a record is gone, or another's, or has another name, take what it was out of the index.
+    async def _take_out(self, io: Any, before: Stored, now: Stored | None) -> None:
+        """Take a session out of the index of its owner after its record has gone, or is another's, or has another name.
 
-        If that fails the entry stays, and is left out of lists, which look at the records.
+        now: what it is now. If that fails the entry stays, and is left out of lists, which look at the records.
         """
-        owner, now, owners = before.notes.owner, self.stored, self.policy.owners
+        owner, owners = before.notes.owner, self.policy.owners
         if owner and owners is not None and (now is None or (now.name, now.notes.owner) != (before.name, owner)):
             try:
                 await owners.remove(io, owner, [before.name])

@@ -110,7 +110,7 @@ class Owners:
         before: the name that the session has until it is written.
         lives: the seconds after which it is over for certain; None for ever.
         label: None keeps the one that is there.
-        login: whether it is new there; only then it may be refused.
+        login: whether it is new there; only then others may have to make room.
         """
         mine, old = self._filed_as(name), self._filed_as(before)
 
@@ -120,7 +120,7 @@ class Owners:
             for each, entry in list(index.items()):
                 if entry.until is not None and entry.until <= now:
                     del index[each]
-            if self._limit is not None and len(index) >= self._limit and (login or not self._refuse):
+            if login and self._limit is not None and len(index) >= self._limit:
                 await self._make_room(io, owner, index, self._limit, refuse=self._refuse and not known)
             last = known.get(mine, known.get(old))
             text = label if label is not None else "" if last is None else last.label

@@ -307,7 +307,7 @@ class State(msgspec.Struct, eq=False):
             return True
         if changed or self.pending is not None:
             return True
-        return ending and self._renewal_is_due(stored, draft, self.policy.clock())
+        return ending and self.renewal_is_due(stored, draft, self.policy.clock())
 
     @property
     def ends_empty(self) -> bool:
@@ -319,7 +319,7 @@ class State(msgspec.Struct, eq=False):
             return not draft.gained(policy.rotate_on)
         return not draft.fields or (policy.schema is not None and draft.fields == policy.first())
 
-    def _renewal_is_due(self, stored: Stored, draft: Draft, now: float) -> bool:
+    def renewal_is_due(self, stored: Stored, draft: Draft, now: float) -> bool:
         """Whether it is time to send the cookie again, and to store that it was sent."""
         if self.phase is not AHEAD or stored.id != self.id or not self.counts:
             return False
@@ -483,7 +483,7 @@ class State(msgspec.Struct, eq=False):
                     expect = policy.absent
             else:
                 name, sid, event = before.name, before.id, "saved"
-                if self._renewal_is_due(before, seen, now) or (self.pending is not None and before.id == self.id):
+                if self.renewal_is_due(before, seen, now) or (self.pending is not None and before.id == self.id):
                     notes = self._renew(before, now)
                     if notes.token != before.notes.token:
                         sid, event = join_id(name, notes.token), "rotated"

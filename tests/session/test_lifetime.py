@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -70,6 +71,20 @@ def test_the_absolute_limit_ends_a_session_in_use(
         assert alive(ada)
     clock.advance(100)
     assert not alive(ada)
+
+
+def test_a_login_while_the_session_reaches_its_limit_is_kept(
+    make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None, clock: ManualClock
+) -> None:
+    ada = Visitor(make_manager(max_lifetime=500), runner)
+    with ada.request() as session:
+        session["theme"] = "dark"
+    clock.advance(499)
+    with ada.request() as session:
+        clock.advance(1)
+        session["user"] = "ada"
+    with ada.request() as session:
+        assert dict(session) == {"user": "ada"}
 
 
 def test_an_absolute_limit_that_is_lowered_later_ends_older_sessions(

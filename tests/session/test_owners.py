@@ -177,6 +177,48 @@ def test_a_session_in_use_is_not_refused_because_the_index_was_lost(
         log_in(clients(1, max_sessions=1, when_full="refuse")[0])
 
 
+@pytest.mark.needs("swap")
+def test_a_login_that_was_overtaken_by_another_users_does_not_end_it(clients: Callable[..., list[Visitor]]) -> None:
+    (browser,) = clients(1, max_sessions=1)
+    with browser.request() as session:
+        session["theme"] = "dark"
+    with browser.request() as slow:
+        browser.do(slow, "bind", user_id="ada")
+        log_in(browser, "eve")
+        eve = browser.cookie
+    with browser.request(eve) as session:
+        assert session["user"] == "eve"
+
+
+def test_a_slow_request_of_a_session_that_was_ended_ends_no_other(
+    clients: Callable[..., list[Visitor]], clock: ManualClock
+) -> None:
+    phone, laptop, tablet = clients(3, max_sessions=2)
+    log_in(phone, label="phone")
+    log_in(laptop)
+    clock.advance(150)
+    with phone.request() as slow:  # a renewal is due
+        ask(phone, "revoke_one", slow.handle, owner="ada")
+        log_in(tablet)
+    for visitor in (laptop, tablet):
+        with visitor.request() as session:
+            assert session["user"] == "ada"
+
+
+@pytest.mark.needs("swap")
+def test_a_logout_with_the_id_from_before_the_login_makes_room(clients: Callable[..., list[Visitor]]) -> None:
+    phone, laptop = clients(2, max_sessions=1, when_full="refuse")
+    with phone.request() as session:
+        session["theme"] = "dark"
+    old = phone.cookie
+    log_in(phone)
+    with phone.request(old) as session:
+        phone.do(session, "destroy")
+    log_in(laptop)
+    with laptop.request() as session:
+        assert session["user"] == "ada"
+
+
 def test_what_has_expired_is_in_no_list_and_takes_no_room(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:

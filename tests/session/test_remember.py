@@ -237,6 +237,18 @@ def test_a_login_is_a_use_whatever_was_said_before(ada: Visitor, clock: ManualCl
     assert "user" in read(ada)
 
 
+@pytest.mark.needs("swap")
+def test_a_renewal_is_not_left_to_polling(ada: Visitor, clock: ManualClock) -> None:
+    clock.advance(990)
+    with ada.request():
+        session = ada.manager.open(ada.cookie or "", asynchronous=ada.runner is not None)
+        ada.do(session, "load", touch=False)
+        session["polls"] = 1
+        ada.manager.commit(session)
+    clock.advance(900)
+    assert read(ada) == {"user": "ada", "polls": 1}
+
+
 def test_too_late_is_said(clock: ManualClock) -> None:
     ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
     with ada.request() as session:

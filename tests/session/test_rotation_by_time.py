@@ -77,6 +77,32 @@ def test_a_late_request_with_the_id_before_is_not_displaced(
     assert read(ada) == {"user": "ada", "late": True}
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_late_answer_to_the_id_before_takes_no_login_away(ada: Visitor, clock: ManualClock, status: int) -> None:
+    old = turn(ada, clock)
+    late = ada.manager.open(old, asynchronous=ada.runner is not None)
+    ada.do(late, "load", touch=status == 500)
+    with ada.request() as session:
+        session["user"] = "eve"
+    assert "Set-Cookie" not in dict(ada.manager.commit(late, status))
+
+
+def test_the_grace_is_whole_when_the_next_rotation_is_due_already(
+    ada: Visitor, clock: ManualClock, events: list[str]
+) -> None:
+    old = turn(ada, clock)
+    clock.advance(EVERY)
+    read(ada)  # after a long pause the new one was seen
+    clock.advance(1)
+    read(ada)
+    assert read(ada, old) == {"user": "ada"}
+    assert "reuse" not in events
+    clock.advance(10)
+    last = ada.cookie
+    read(ada)
+    assert ada.cookie != last
+
+
 @pytest.mark.parametrize("on_reuse", ["ignore", "destroy"])
 def test_an_id_that_was_retired_long_ago_is_reuse(
     ada: Visitor, make_manager: Make, clock: ManualClock, events: list[str], on_reuse: str
