@@ -370,7 +370,8 @@ class Lifecycle(State, eq=False):
         if found is not None and self.renewal_is_due(found.stored, draft, self.policy.clock()):
             draft.log.clear()  # it comes to nothing, and is not said again
             return False  # the other did not count as use
-        self.client_id = self.id
+        if self.client_id is not None:  # else the client has no id at all, or not the one that was saved before
+            self.client_id = self.id
         return True
 
     async def _merge(self, io: Any, found: Found | None) -> Draft | None:

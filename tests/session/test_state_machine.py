@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -143,7 +143,8 @@ class Request:
 
     @property
     def pending(self) -> bool:
-        return self.owner is not None or self.remember is not None
+        """Whether there is something to write beside the data. An empty session is not stored to be remembered."""
+        return bool(self.owner) or (self.held is not None and (self.owner is not None or self.remember is not None))
 
     @property
     def ends_empty(self) -> bool:
@@ -223,7 +224,7 @@ class Model:
         elif alive and self.clock() < stored.rotated + GRACE:
             request.place = stored
             return
-        elif alive and self.destroys:
+        elif alive and self.destroys and cookie.rights == stored.rights:  # one from before a login ends nothing
             stored.ended = True
         request.cookie = None if request.held is None else cookie
 
@@ -457,6 +458,8 @@ class Machine(RuleBasedStateMachine):
         if not every or cookie is None or stored is None or not request.counts or self.model.opens(cookie) is not True:
             return False
         if cookie.successor is not None or stored.activity != request.activity or cookie is not stored.current:
+            return False
+        if any(each.held is stored for each in self.under_way):  # it may have done so, when it saved by name
             return False
         if cookie.replaces and (cookie.seen_by is None or self.clock() < cookie.seen_by + GRACE):
             return False
@@ -809,6 +812,7 @@ def play(driver: Driver, clock: ManualClock, options: str, colour: str, examples
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
+            phases=(Phase.explicit, Phase.generate),  # a program of few steps is read as it is
         ),
     )
     print(f"\n{Machine.steps:,} steps")
