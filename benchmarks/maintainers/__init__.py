@@ -4,6 +4,7 @@ peers.py    the same ten requests through session_kit and its peers; served.py: 
 targets.py  what sessions may cost, as ratios
 growth.py   how cost grows with entries, threads and processes; growth_plots.py: its pictures
 codecs.py   what a codec costs by itself
+owners.py   what a list of sessions costs a user who has many
 apps.py     the applications: those of the tests, with sessions of ours, of a peer, or none
 calls.py    requests to an application in this process
 results.py  how what is compared takes turns, and where results are kept

@@ -1,6 +1,6 @@
 """What it costs to bind, list and end the sessions of a user who has one or many, beside a million others.
 
-    python -m session_kit.benchmarks.owners [--others 1000000] [--folder DIRECTORY]
+    python -m session_kit.benchmarks.maintainers.owners [--others 1000000] [--folder DIRECTORY]
 
 Prints a table in Markdown: the time of one call, the calls of the driver, and the bytes that these read and wrote.
 """
