@@ -231,7 +231,9 @@ def flask_app(manager: SessionManager) -> Flask:
 
     @app.get("/flashed")
     def get() -> list[list[str]]:
-        return [[type(message).__name__, message] for message in get_flashed_messages()]
+        found = get_flashed_messages(with_categories=True)
+        assert all(type(each) is tuple for each in found)  # as with Flask's own sessions
+        return [[type(message).__name__, message] for _, message in found]
 
     SessionKit(app, manager=manager)
     return app
