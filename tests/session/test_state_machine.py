@@ -91,7 +91,11 @@ class Cookie:
 
 @dataclass(eq=False)
 class Request:
-    """A request under way. place: the session that it was displaced from. known: whether somebody was logged in."""
+    """A request under way.
+
+    place: the session that it was displaced from, as long as it has no other. late: that of its cookie, to the end.
+    known: whether somebody was logged in.
+    """
 
     session: Session
     client: Client
@@ -103,6 +107,7 @@ class Request:
     activity: int = 0
     known_owner: str = ""
     place: Stored | None = None
+    late: Stored | None = None
     base: Data = field(default_factory=dict)
     view: Data = field(default_factory=dict)
     log: list[Change] = field(default_factory=list)
@@ -222,7 +227,7 @@ class Model:
             if request.counts and self.renews:
                 stored.lives_until = stored.ends_by
         elif alive and self.clock() < stored.rotated + GRACE:
-            request.place = stored
+            request.place = request.late = stored
             return
         elif alive and self.destroys and cookie.rights == stored.rights:  # one from before a login ends nothing
             stored.ended = True
@@ -349,6 +354,9 @@ class Model:
         stored, own = request.held or request.place, request.held is not None and there
         if stored is not None:
             stored.ended = True
+        late, request.late = request.late, None
+        if late is not None and self.alive(late) and self.clock() < late.rotated + GRACE:
+            late.ended = True  # a logout is one from all that the cookies of the request may end
         request.destroyed = request.destroyed or own
         request.cookie = None
         request.begin(None if own else stored)
