@@ -29,7 +29,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 WASTE = shutil.ignore_patterns(
-    ".git", ".*cache", ".venv*", ".hypothesis", "build", "dist", "site", "*.egg-info", "__pycache__"
+    ".git", ".*cache", ".venv*", ".hypothesis", ".sesskey", "build", "dist", "site", "*.egg-info", "__pycache__"
 )
 
 
