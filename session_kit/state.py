@@ -293,7 +293,7 @@ class State(msgspec.Struct, eq=False):
         stored = self.stored
         if stored is None:
             policy = self.policy
-            changed = changed or self._owned_by("") != ""
+            changed = changed or (self.pending is not None and bool(self.pending.owner))
             if self.displaced is None:
                 due = changed or (ending and policy.save_uninitialized)
             else:
