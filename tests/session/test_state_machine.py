@@ -765,7 +765,9 @@ class Machine(RuleBasedStateMachine):
         alive = self.model.alive(stored) and owner in (None, stored.owner)
         there = self.there(stored)
         found = self.face(self.store).revoke_one(stored.handle, owner=owner)
-        assert found or not alive
+        # One that only an id which opens nothing has kept from expiring may be missing from the list of its owner.
+        listed = owner is None or self.clock() < stored.filed_until
+        assert found or not alive or not listed
         assert alive or not found or (there and owner in (None, stored.owner))
         stored.ended = stored.ended or found
 
