@@ -419,16 +419,12 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         'Max-Age=2592300'
         """
         self._check_colour("remember")
-        self._changing()
-        self.lifecycle.remember(_seconds_of(days, self.lifecycle.policy.remember))
-        return self
+        return self._remember(days)
 
     async def aremember(self, days: float | None = None) -> Self:
         """Async twin of `remember`."""
         await self.aload()
-        self._changing()
-        self.lifecycle.remember(_seconds_of(days, self.lifecycle.policy.remember))
-        return self
+        return self._remember(days)
 
     async def still_valid(self) -> bool:
         """Ask the store whether the session still lives: not destroyed, expired or rotated elsewhere.
@@ -454,6 +450,11 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         if self.lifecycle.policy.owners is None:
             raise Unsupported("bind needs an UnstorageSessionStore; this store has only get, set, touch and destroy")
         self.lifecycle.bind(owner, label)
+        return self
+
+    def _remember(self, days: float | None) -> Self:
+        self._changing()
+        self.lifecycle.remember(_seconds_of(days, self.lifecycle.policy.remember))
         return self
 
     # --- guards ---

@@ -223,7 +223,7 @@ def _walk_all(
             for what in names:
                 if (what == "prune") == late:
                     gc.collect()
-                    found, measured[what] = measure(lambda what=what: WALKS[what](store))  # type: ignore[misc]
+                    found, measured[what] = measure(partial(WALKS[what], store))
                     if found != size:
                         raise RuntimeError(f"growth: {what} on {driver}:// found {found} of {size} entries")
     return measured
