@@ -34,7 +34,7 @@ from session_kit.drivers.errors import DISTRIBUTION
 from session_kit.store import UnstorageSessionStore
 from session_kit.testing import ManualClock
 
-DRIVERS = ("memory", "disk", "file")
+DRIVERS = ("memory", "sqlite", "disk", "file")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 MOST_FILES = 30_000  # a million take minutes to make
 # The peak of a removal is measured apart from its time, and a million rows on disk take more than a minute to remove.
@@ -100,11 +100,11 @@ class Stock:
         """A store with so many sessions that live for a day, for as long as this."""
         url = "memory://"
         if driver != "memory":
-            url, original = f"{driver}://{quote(str(self.copy))}", self._folder / f"{driver}-{entries}"
+            url, original = url_in(driver, self.copy), self._folder / f"{driver}-{entries}"
             if not original.exists():
                 # What is copied need not survive a power cut.
                 fast = "?fsync=no" if driver == "file" else ""
-                with closing(open_driver(f"{driver}://{quote(str(original))}{fast}")) as opened:
+                with closing(open_driver(url_in(driver, original) + fast)) as opened:
                     fill(opened, entries)
             shutil.copytree(original, self.copy)
         try:
@@ -114,6 +114,11 @@ class Stock:
                 yield UnstorageSessionStore(opened, ttl=TTL)
         finally:
             shutil.rmtree(self.copy, ignore_errors=True)
+
+
+def url_in(driver: str, folder: Path) -> str:
+    """The URL of a store in a folder."""
+    return f"{driver}://{quote(str(folder))}{'/store.db' if driver == 'sqlite' else ''}"
 
 
 def key_of(number: int) -> str:
@@ -293,7 +298,7 @@ def processes(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
                 store.driver.set("count", b"0")
                 barrier = context.Barrier(count)
                 with ProcessPoolExecutor(count, context, initializer=_meet_at, initargs=(barrier,)) as pool:
-                    work = partial(_work, f"{driver}://{quote(str(stock.copy))}", scale)
+                    work = partial(_work, url_in(driver, stock.copy), scale)
                     found = list(pool.map(work, range(count)))
                 mixed = summarize([one for part in found for one in part.durations], 1.0)
                 yield Row(driver, "mixed", count, sum(len(part.durations) / part.elapsed for part in found), mixed.p99)
