@@ -25,8 +25,6 @@ KEY = "session"
 """Where frameworks look for a session; another middleware may put its own there."""
 OURS = "session_kit.session"
 """Where `use_session` looks."""
-CACHING = {VARY: (b"vary", b"Cookie"), NO_SHARED_COOKIE: (b"cache-control", NO_SHARED_COOKIE[1].encode())}
-"""What almost every answer says, encoded."""
 RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 OTHER_NAME = "give this one another cookie name (name=...), or take the other away to share this session"
 HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..., secret=...)"
@@ -247,10 +245,17 @@ async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple
 
 def _with_headers(message: Message, headers: Headers) -> Message:
     """A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie."""
-    encoded = [CACHING.get(header) or _encode(header) for header in headers]
+    # By identity: almost every answer says the first, and to compare texts would take longer than to encode them.
+    encoded = [
+        _VARY if header is VARY else _NO_SHARED_COOKIE if header is NO_SHARED_COOKIE else _encode(header)
+        for header in headers
+    ]
     return {**message, "headers": [*message.get("headers", ()), *encoded]}
 
 
 def _encode(header: tuple[str, str]) -> tuple[bytes, bytes]:
     name, value = header
     return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+_VARY, _NO_SHARED_COOKIE = _encode(VARY), _encode(NO_SHARED_COOKIE)

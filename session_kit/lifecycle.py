@@ -76,7 +76,8 @@ class Lifecycle(State, eq=False):
             answer = policy.store.read(name, renew=policy.renews and self.counts)
             if answer is not None:
                 stored = self.stored_as(name, answer)
-                if stored.id == claim[0] and (policy.max_lifetime is None or not self.is_over(stored.notes)):
+                over = policy.max_lifetime is not None and self.is_over(stored.notes)
+                if stored.id == claim[0] and not over and not self.reading_files(stored.notes):
                     return self.open_record(claim, stored, answer.fields)
             answers = [answer]
         except DriverUnavailable as error:
@@ -187,6 +188,8 @@ class Lifecycle(State, eq=False):
                 policy.emit("expired", name)
                 await store.destroy_by(io, name)
                 return None
+            if loading and self.reading_files(stored.notes):
+                await self._file_read(io, stored)
             record.fields.pop(RESERVED, None)
             return Found(stored, record.fields)
         return None
@@ -313,7 +316,7 @@ class Lifecycle(State, eq=False):
                     return None
                 try:
                     if attempt.files:
-                        await self._file(io, attempt.stored)
+                        await self._file(io, attempt.stored, attempt.ttl)
                     version = await store.set_by(
                         io, attempt.stored.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl
                     )
@@ -527,22 +530,30 @@ class Lifecycle(State, eq=False):
 
     # --- the index of the owner ---
 
-    async def _file(self, io: Any, stored: Stored) -> None:
-        """Before a record says whose it is, or that it is in use, say so in the index."""
+    async def _file(self, io: Any, stored: Stored, lives: float | None) -> None:
+        """Before a record says whose it is, or lives on for so many seconds, say so in the index."""
         policy, notes = self.policy, stored.notes
         if notes.owner and policy.owners is not None:
-            lives = None if stored.expires_at is None else stored.expires_at - policy.clock()
             binding = self.pending if self.pending is not None and self.pending.owner else None
-            await policy.owners.file(
+            self.filed = await policy.owners.file(
                 io,
                 notes.owner,
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
-                lives=None if lives is None else lives + policy.slack(lives),
+                lives=lives,
+                slack=policy.slack(lives),
                 label=None if binding is None else binding.label,
                 # A renewal, perhaps of a session that was revoked meanwhile or that the index has lost, ends no other.
                 login=binding is not None,
             )
+
+    async def _file_read(self, io: Any, stored: Stored) -> None:
+        """Say in the index that a read has let a session live on, whatever comes of the request."""
+        ttl = self.policy.store.ttl
+        try:
+            await self._file(io, stored, None if callable(ttl) else ttl)
+        except (Conflict, DriverUnavailable) as error:
+            self.policy.emit("store_error", stored.name, error)
 
     async def _take_out(self, io: Any, before: Stored, now: Stored | None) -> None:
         """Take a session out of the index of its owner after its record has gone, or is another's, or has another name.

@@ -102,20 +102,25 @@ class Owners:
         *,
         before: str,
         lives: float | None,
+        slack: float,
         label: str | None,
         login: bool,
-    ) -> None:
+    ) -> float:
         """File a session under its owner, or say that it is still in use. Ends the oldest if there are too many.
 
         before: the name that the session has until it is written.
-        lives: the seconds after which it is over for certain; None for ever.
+        lives: the seconds that it lives after a use; None for ever.
+        slack: the seconds of use that the index need not hear of. An entry that covers them is left as it is.
         label: None keeps the one that is there.
         login: whether it is new there; only then others may have to make room.
+        Returns the Unix time from which these seconds count.
         """
         mine, old = self._filed_as(name), self._filed_as(before)
+        since = self._now()
 
         async def change(index: Index) -> None:
-            now = self._now()
+            nonlocal since
+            now = since = self._now()
             known = {each: index.pop(each) for each in (mine, old) if each in index}
             for each, entry in list(index.items()):
                 if entry.until is not None and entry.until <= now:
@@ -125,9 +130,16 @@ class Owners:
             last = known.get(mine, known.get(old))
             text = label if label is not None else "" if last is None else last.label
             index.update(known)
-            index[mine] = Entry(now, None if lives is None else now + lives, text)
+            until = None if lives is None else now + lives + slack
+            if not login and until is not None and mine in known:
+                there = known[mine].until
+                if there is not None and until - slack <= there <= until:
+                    since = now - (until - there)
+                    return
+            index[mine] = Entry(now, until, text)
 
         await self._change(io, owner, change)
+        return since
 
     async def _make_room(self, io: Any, owner: str, index: Index, limit: int, *, refuse: bool) -> None:
         """Take out entries until there is room for one more: of what is gone, then the oldest sessions, with them."""

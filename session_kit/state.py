@@ -93,7 +93,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     mark: how many entries of the draft's log it holds.
     pending: what it changes beside the data.
     event: `"created"`, `"rotated"` or `"saved"`.
-    files: whether the index of its owner is to be written too.
+    files: whether the index of its owner is to hear of it.
     """
 
     stored: Stored
@@ -158,6 +158,7 @@ class State(msgspec.Struct, eq=False):
     explicit: bool = False  # nothing is loaded before the handler says so
     touched: bool = False  # the application has looked at it
     header_token: bytes | None = None  # what came in a header; None: the client's session is in a cookie
+    filed: float = NEVER  # when this request has said to the index of the owner that the session is in use
     turn: asyncio.Lock | None = None  # the tasks of one request take turns
 
     def __repr__(self) -> str:
@@ -328,10 +329,9 @@ class State(msgspec.Struct, eq=False):
         policy = self.policy
         slack = policy.steady_slack
         if slack is None:
-            ttl = policy.ttl_of(draft, stored.notes)
-            if draft.changed and ttl != policy.ttl_of(policy.draft(draft.stored), stored.notes):
+            if self._ttl_changes(draft, stored.notes):
                 return True  # the cookie says how long the session lives
-            slack = policy.slack(ttl)
+            slack = policy.slack(policy.ttl_of(draft, stored.notes))
         notes = stored.notes
         if notes.remember > 0 and policy.renews and self.client_id is not None:
             return True  # by another application: here the read has cut its life short
@@ -341,6 +341,29 @@ class State(msgspec.Struct, eq=False):
             return True
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
         return not 0 <= now - (notes.renewed or notes.created) < slack
+
+    def _ttl_changes(self, draft: Draft, notes: Notes) -> bool:
+        """Whether the session lives for another time with the data as they are now."""
+        policy = self.policy
+        if not callable(policy.store.ttl) or not draft.changed:
+            return False
+        return policy.ttl_of(draft, notes) != policy.ttl_of(policy.draft(draft.stored), notes)
+
+    def reading_files(self, notes: Notes) -> bool:
+        """Whether a read that lets a session live on is to be filed: a renewal may not follow it."""
+        slack = self.policy.steady_slack
+        if not notes.owner or not self.policy.renews or not self.counts or slack is None:
+            return False
+        return self._is_news(notes, slack)
+
+    def _writing_files(self, draft: Draft, notes: Notes) -> bool:
+        """Whether a write that changes no more than the data, or renews the cookie, is to be filed."""
+        policy = self.policy
+        return self._is_news(notes, policy.slack(policy.ttl_of(draft, notes))) or self._ttl_changes(draft, notes)
+
+    def _is_news(self, notes: Notes, slack: float) -> bool:
+        """Whether the index of the owner has not heard for some time that the session is in use."""
+        return not 0 <= self.policy.clock() - (self.filed or notes.renewed or notes.created) < slack
 
     def _turn_is_due(self, notes: Notes, now: float) -> bool:
         """Whether time is to rotate the id. Not again before the client has come back with the last one."""
@@ -489,10 +512,13 @@ class State(msgspec.Struct, eq=False):
                         sid, event = join_id(name, notes.token), "rotated"
                 else:
                     raw = before.raw
-        files = False
+        files = notes.owner != ""
+        if before is not None and not files:
+            files = before.notes.owner != ""
+        elif before is not None and event == "saved" and self.pending is None:
+            files = (self.counts or raw is None) and self._writing_files(draft, before.notes)
         if raw is None:
             raw = policy.codec.encode(notes)
-            files = notes.owner != "" or (before is not None and before.notes.owner != "")
         if before is None or self.counts or notes is not before.notes:  # with new notes it is sent a new cookie too
             ttl = policy.lifetime(draft, notes, stored=True)
         else:

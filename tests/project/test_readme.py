@@ -30,7 +30,7 @@ PORT = {"uvicorn": "--port {port}", "flask": "--port {port}", "python": "{port} 
 
 
 def test_it_is_short() -> None:
-    assert len(README.splitlines()) < 185
+    assert len(README.splitlines()) < 165
 
 
 def test_the_two_commands_are_there() -> None:
@@ -90,14 +90,13 @@ def test_a_program_starts_as_printed_without_root_and_without_a_secret(
 def test_each_link_works_on_a_package_index_and_leads_to_a_file_here() -> None:
     match = re.search(r"repository: (\S+)", MKDOCS)
     assert match is not None
-    targets = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", README, re.MULTILINE))
-    for name, url in targets.items():
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(targets) > 10
+    for url in targets:
         path = re.sub(rf"^{re.escape(match[1])}/(blob|raw)/main/", "", url)
-        assert path != url, (name, url)
-        assert (ROOT / path).is_file(), (name, path)
-    used = re.findall(r"\]\[([\w-]+)\]", README)
-    assert set(used) == targets.keys()
-    assert not re.findall(r"\]\((?!https://)", README)
+        assert path != url
+        assert (ROOT / path).is_file(), path
+    assert not re.findall(r"\]\[", README)
 
 
 def test_its_figures_are_those_of_the_comparison_with_peers() -> None:

@@ -36,6 +36,7 @@ from session_kit.testing import (
     WrappedDriver,
     explore,
 )
+from session_kit.testing.face import Face
 from tests.harness.sessions import SECRET
 
 TTL = 1000
@@ -242,6 +243,38 @@ def test_an_index_that_was_lost_comes_back_with_the_next_renewal(
     with visitor.request() as session:
         assert session["user"] == "ada"
     assert len(ask(visitor, "sessions_of", "ada")) == 1
+
+
+@pytest.mark.parametrize("use", ["requests that fail", "the id from before the login", "saves of a WebSocket"])
+def test_a_session_that_lives_on_without_a_renewal_of_its_cookie_is_revoked_too(
+    clients: Callable[..., list[Visitor]], clock: ManualClock, use: str
+) -> None:
+    one, two = clients(2)
+    with one.request() as session:
+        session["cart"] = 1
+    before = one.cookie
+    log_in(one)
+    manager, store = Face(one.manager, one.runner), one.manager.store
+    cookie = before if use == "the id from before the login" else one.cookie
+    session = one.manager.open(cookie or "", asynchronous=one.runner is not None)
+    one.do(session, "load")
+    manager.commit(session)
+    [handle] = [info.handle for info in ask(one, "sessions_of", "ada")]
+    for number in range(30):
+        clock.advance(TTL / 4)
+        if use == "saves of a WebSocket":
+            session["number"] = number
+            one.do(session, "save")
+        else:
+            session = one.manager.open(cookie or "", asynchronous=one.runner is not None)
+            one.do(session, "load")
+            manager.commit(session, 500)
+    alive = {store.handle_of(key) for key in store.session_keys()}
+    log_in(two)  # which tidies the list up
+    assert (handle in alive) or (use != "saves of a WebSocket" and not store.renews)
+    assert (handle in {info.handle for info in ask(two, "sessions_of", "ada")}) == (handle in alive)
+    ask(two, "revoke", "ada")
+    assert store.length() == 0
 
 
 def test_an_index_that_cannot_be_read_locks_nobody_out(clients: Callable[..., list[Visitor]]) -> None:

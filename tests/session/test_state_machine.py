@@ -53,7 +53,6 @@ class Stored:
 
     rights: how often its id was replaced because of a login, or another change of rights.
     lives_until, ends_by: it opens before the one, and not after the other. cookie_until: so long lives its last cookie.
-    filed_until: so long it is in the list of its owner, without another cookie.
     turned: the time of the last rotation by time; not_again: no other before. activity: what requests did with it.
     """
 
@@ -69,7 +68,6 @@ class Stored:
     lives_until: float = 0.0
     ends_by: float = 0.0
     cookie_until: float = 0.0
-    filed_until: float = 0.0
     activity: int = 0
     ended: bool = False
     handle: str = ""
@@ -200,10 +198,8 @@ class Model:
             return False
         return now < stored.lives_until or self.there(stored)
 
-    def owned_by(self, owner: str, *, lapsed: bool = False) -> list[Stored]:
-        """lapsed: those too that only failing requests have kept alive, so that they may be missing from the list."""
-        found = [each for each in self.sessions if each.owner == owner and self.alive(each)]
-        return [each for each in found if lapsed or self.clock() < each.filed_until]
+    def owned_by(self, owner: str) -> list[Stored]:
+        return [each for each in self.sessions if each.owner == owner and self.alive(each)]
 
     def opens(self, cookie: Cookie) -> bool | None:
         """Whether a cookie opens its session; None: it may or may not."""
@@ -286,7 +282,7 @@ class Model:
             if request.remember is not None:
                 stored.remember = request.remember
             if request.new_id or request.remember is not None:
-                self.file(stored, self.clock())
+                self.make_room(stored)
         stored.data, stored.activity = copied(data), stored.activity + 1
         if request.counts or (request.rights != stored.rights and request.new_id) or request.remember is not None:
             self.use(stored)
@@ -300,7 +296,7 @@ class Model:
         stored = Stored(copied(data), self.clock(), owner, {request.label}, request.remember or 0.0)
         if held is not None and held.owner == owner:
             held.labels.add(request.label)  # it was filed with that before it was known to be another's
-        self.file(stored, self.clock())
+        self.make_room(stored)
         if held is not None and not self.alive(held):  # it may have been a logout
             stored.data = replayed(request.log, {})
         self.sessions.append(stored)
@@ -310,11 +306,8 @@ class Model:
         request.hold(stored)
         request.cookie, request.new_id, request.fresh = None, True, fresh
 
-    def file(self, stored: Stored, now: float) -> None:
-        """Note that it is in the list of its owner, who may not have too many."""
-        if self.clock() >= stored.filed_until:
-            stored.labels.add("")
-        stored.filed_until = max(stored.filed_until, now + self.life(stored) + SLACK)
+    def make_room(self, stored: Stored) -> None:
+        """End the oldest of its owner if there are too many."""
         others = [each for each in self.owned_by(stored.owner) if each is not stored] if stored.owner else []
         for each in others[: max(0, len(others) - int(min(self.most, 99)) + 1)]:
             each.ended = True
@@ -497,8 +490,6 @@ class Machine(RuleBasedStateMachine):
         assert (stored.remember < 0) == (not ages)
         assert request.new_id or request.rights == stored.rights
         stored.cookie_until = now + (ages[0] if ages else inf)
-        if request.rights == stored.rights and not stored.ended:
-            self.model.file(stored, request.began)
         cookie = self.model.cookies.get(value)
         if cookie is None:
             cookie = self.model.cookies[value] = Cookie(value, stored, request.rights)
@@ -738,25 +729,21 @@ class Machine(RuleBasedStateMachine):
 
     def list_of(self, user: str) -> None:
         found = self.face(self.store).sessions_of(user)
-        expected = self.model.owned_by(user)
-        handles = {each.handle for each in found}
-        assert handles >= {each.handle for each in expected}
-        possible = {each.handle: each for each in self.model.owned_by(user, lapsed=True)}
-        assert handles <= possible.keys()
+        expected = {each.handle: each for each in self.model.owned_by(user)}
+        assert {each.handle for each in found} == expected.keys()
         for each in found:
-            assert each.label in possible[each.handle].labels
-            assert each.created == possible[each.handle].created
+            assert each.label in expected[each.handle].labels
+            assert each.created == expected[each.handle].created
 
     @rule(user=users, keep=st.none() | clients_)
     def revokes(self, user: str, keep: int | None) -> None:
         jar = None if keep is None else self.clients[keep].jar
         kept = None if jar is None else jar.stored
-        possible = [each for each in self.model.owned_by(user, lapsed=True) if each is not kept]
         expected = [each for each in self.model.owned_by(user) if each is not kept]
         sid = None if jar is None else jar.value.rpartition(".")[0]
-        assert len(expected) <= self.face(self.store).revoke(user, keep=sid) <= len(possible)
-        for each in possible:
-            each.ended = each in expected or not self.there(each)
+        assert self.face(self.store).revoke(user, keep=sid) == len(expected)
+        for each in expected:
+            each.ended = True
 
     @precondition(lambda self: self.model.sessions)
     @rule(which=st.integers(0, 30), owner=st.none() | users)
@@ -765,9 +752,7 @@ class Machine(RuleBasedStateMachine):
         alive = self.model.alive(stored) and owner in (None, stored.owner)
         there = self.there(stored)
         found = self.face(self.store).revoke_one(stored.handle, owner=owner)
-        # One that only an id which opens nothing has kept from expiring may be missing from the list of its owner.
-        listed = owner is None or self.clock() < stored.filed_until
-        assert found or not alive or not listed
+        assert found or not alive
         assert alive or not found or (there and owner in (None, stored.owner))
         stored.ended = stored.ended or found
 
