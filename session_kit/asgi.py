@@ -76,11 +76,9 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind not in ("http", "websocket"):
+        if kind != "http" and kind != "websocket":
             await self.app(scope, receive, self._closing(send) if kind == "lifespan" else send)
             return
-        if not self._instant and not on_event_loop():
-            raise ConfigError(f"under trio only memory:// works: {self.manager.store!r} needs asyncio")
         if KEY in scope:
             self._check_outer(scope)
             scope = dict(scope)  # what lies outside keeps its own
@@ -90,23 +88,26 @@ class SessionMiddleware:
         scope[KEY] = scope[OURS] = session
 
         def send_with_session(message: Message) -> Awaitable[None]:
-            phase = lifecycle.phase
-            if phase is AHEAD:
+            ours = session.lifecycle
+            if ours.phase is AHEAD:
                 if message["type"] in RESPONSE_STARTS:
                     if scope.get(KEY) is not session:
                         self._check_inner(message)
-                    if lifecycle.touched:
+                    if ours.touched:
                         return self._begin(session, message, scope, send)
-                    lifecycle.phase = BEGUN
-                elif message["type"] == "websocket.close" and lifecycle.touched:
-                    return _save_and_close(lifecycle, message, send)
-            elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
+                    ours.phase = BEGUN
+                elif message["type"] == "websocket.close" and ours.touched:
+                    return _save_and_close(ours, message, send)
+            elif ours.phase is REPLACED:  # by a 503: nothing of the application's answer is sent
                 return _ignore()
             return send(message)
 
         try:
-            if self._preloads and not self.manager.loads_lazily:
-                await self.manager.apreload(session)
+            if not self._instant:
+                if not on_event_loop():
+                    raise ConfigError(f"under trio only memory:// works: {self.manager.store!r} needs asyncio")
+                if self._preloads:
+                    await self.manager.apreload(session)
             await self.app(scope, receive, send_with_session)
         except DriverUnavailable:
             if lifecycle.phase is AHEAD:

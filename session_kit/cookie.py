@@ -207,7 +207,7 @@ class Cookie:
         return values
 
 
-Claim = tuple[str, bool]
+Candidate = tuple[str, bool]
 """An id that came with a valid signature, and whether an old secret verified it, so that it should be signed again."""
 
 
@@ -237,8 +237,8 @@ class Signer:
         """Return the cookie value for an id: the id, a dot, and its signature."""
         return f"{sid}.{self._signers[0].get_signature(sid).decode()}"
 
-    def verify(self, token: bytes) -> Claim | None:
-        """Return what `token` claims if one of the secrets signed it, else None. Any bytes may come in."""
+    def verify(self, token: bytes) -> Candidate | None:
+        """Return the id in `token` if one of the secrets signed it, else None. Any bytes may come in."""
         sid, _, signature = token.rpartition(b".")
         for position, signer in enumerate(self._signers):
             # Compared as they are written, so that there is one text for each signature.

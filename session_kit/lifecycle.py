@@ -63,22 +63,22 @@ class Lifecycle(State, eq=False):
     def _load_at_once(self) -> Draft:
         """`load` by blocking calls. The usual cases, no cookie or one with a record, take none of its steps."""
         policy = self.policy
-        claims = self.find_claims()
+        candidates = self.find_candidates()
         if self.unanswered:
             return run(self.load(policy.store.blocking))
-        if not claims:
+        if not candidates:
             draft = self.draft = policy.draft(policy.first())
             return draft
-        claim = claims[0]
-        name = name_of(claim[0])
+        candidate = candidates[0]
+        name = name_of(candidate[0])
         answers: list[Answer] = []
         try:
             answer = policy.store.read(name, renew=policy.renews and self.counts)
             if answer is not None:
                 stored = self.stored_as(name, answer)
                 over = policy.max_lifetime is not None and self.is_over(stored.notes)
-                if stored.id == claim[0] and not over and not self.reading_files(stored.notes):
-                    return self.open_record(claim, stored, answer.fields)
+                if stored.id == candidate[0] and not over and not self.reading_files(stored.notes):
+                    return self.open_record(candidate, stored, answer.fields)
             answers = [answer]
         except DriverUnavailable as error:
             answers = [error]
@@ -94,8 +94,8 @@ class Lifecycle(State, eq=False):
             raise self.no_answer()
         policy = self.policy
         displaced = unread = None
-        for claim in list(self.find_claims()):
-            name = name_of(claim[0])
+        for candidate in list(self.find_candidates()):
+            name = name_of(candidate[0])
             try:
                 found = await self._look_up(io, name, answers, loading=True)
             except OtherCodec:
@@ -108,16 +108,16 @@ class Lifecycle(State, eq=False):
                     self.outage = error
                     raise
                 return self.begin()
-            if found is not None and self.opens(found.stored, claim[0]):
-                return self.open_record(claim, found.stored, found.fields)
+            if found is not None and self.opens(found.stored, candidate[0]):
+                return self.open_record(candidate, found.stored, found.fields)
             if found is not None and self.within_grace(found.stored):
                 displaced = displaced or name
                 continue
-            self.claims.remove(claim)
+            self.find_candidates().remove(candidate)
             if found is not None:
                 policy.emit("unknown_id", name)
                 if found.stored.notes.token:
-                    await self._reused(io, found.stored, claim[0])
+                    await self._reused(io, found.stored, candidate[0])
         if displaced is not None:
             policy.emit("displaced", displaced)
         return self.begin(displaced or unread)
@@ -127,7 +127,7 @@ class Lifecycle(State, eq=False):
 
         One from before the last login ends nothing: whoever planted it could log out who has logged in.
         """
-        if any(self.opens(stored, sid) for sid, _ in self.claims):
+        if any(self.opens(stored, sid) for sid, _ in self.find_candidates()):
             return  # a second cookie has the id that counts: the older one lies in another place of the same browser
         policy = self.policy
         policy.emit("reuse", stored.name)
@@ -499,8 +499,8 @@ class Lifecycle(State, eq=False):
                 names.append(self.displaced)
                 if (found := await self._fetch(io, self.displaced)) is not None:
                     gone.append(found.stored)
-            for claim in self.find_claims():
-                name = name_of(claim[0])
+            for candidate in self.find_candidates():
+                name = name_of(candidate[0])
                 if name in names:
                     continue
                 try:
@@ -508,11 +508,11 @@ class Lifecycle(State, eq=False):
                 except OtherCodec:  # its token cannot be compared, but a logout must not wait for that
                     names.append(name)
                     continue
-                if found is None or not self.accepts(found.stored, claim[0]):
+                if found is None or not self.accepts(found.stored, candidate[0]):
                     continue
                 names.append(name)
                 gone.append(found.stored)
-                own = own or self.opens(found.stored, claim[0])
+                own = own or self.opens(found.stored, candidate[0])
             was_there = False
             for name in names:
                 was_there = await self.policy.store.destroy_by(io, name) or was_there
@@ -520,7 +520,7 @@ class Lifecycle(State, eq=False):
         except DriverUnavailable as error:
             self.outage = error
             raise
-        self.claims, self.unanswered = [], False
+        self.candidates, self.unanswered = [], False
         # A displaced request sends no cookie, nor one that came after another logout: the browser may hold a newer one.
         own = own and was_there
         self.destroyed = self.destroyed or own

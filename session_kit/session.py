@@ -55,7 +55,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
     def loaded(self) -> Draft:
         """The data under edit, loaded first where that takes no waiting. For integrations."""
         lifecycle = self.lifecycle
-        lifecycle.touched = True
+        if not lifecycle.touched:
+            lifecycle.touched = True
         return lifecycle.draft or lifecycle.loaded()
 
     def _changing(self) -> Draft:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from session_kit.cookie import Claim, CookieHeaders
+from session_kit.cookie import Candidate, CookieHeaders
 from session_kit.draft import Change, Draft
 from session_kit.drivers import ANY, CorruptEntry, DriverUnavailable
 from session_kit.errors import SessionError
@@ -137,9 +137,9 @@ class State(msgspec.Struct, eq=False):
 
     # A `Struct`, because every request makes one, also those that never touch their session.
     policy: Policy
-    cookies: CookieHeaders | None  # until they are looked at
+    cookies: CookieHeaders
     asynchronous: bool
-    claims: list[Claim] = []  # the ids that came with a good signature and have not been looked up, or were displaced
+    candidates: list[Candidate] | None = None  # signed ids that may open a session; None: no cookie was looked at yet
     draft: Draft | None = None  # the data, once loaded
     id: str | None = None  # the id that this request holds or has made
     stored: Stored | None = None  # what stands in the store; None: a new session
@@ -172,31 +172,32 @@ class State(msgspec.Struct, eq=False):
 
     # --- what the request and the store say ---
 
-    def claim(self, sid: str) -> None:
+    def look_for(self, sid: str) -> None:
         """Look for the session of this id, in place of those of cookies; for ids that need no signature."""
-        self.cookies, self.claims = None, [(sid, False)]
+        self.candidates = [(sid, False)]
 
-    def claimed_id(self) -> str | None:
-        """The id that a cookie with a good signature claims, or None. Nobody has looked it up yet."""
-        claims = self.find_claims()
-        return claims[0][0] if claims else None
+    def candidate_id(self) -> str | None:
+        """The id in a cookie with a good signature, or None. The store has not been asked for it."""
+        candidates = self.find_candidates()
+        return candidates[0][0] if candidates else None
 
-    def find_claims(self) -> list[Claim]:
+    def find_candidates(self) -> list[Candidate]:
         """The ids of all cookies with our name that verify; a domain cookie may hide behind a host cookie."""
-        if self.cookies is not None:
+        found = self.candidates
+        if found is None:
             policy = self.policy
-            values, self.claims = policy.cookie.find(self.cookies), []
-            self.cookies = None
+            values = policy.cookie.find(self.cookies)
+            found = self.candidates = []
             for value in values:
-                claim = policy.signer.verify(value)
-                if claim is not None:
-                    self.claims.append(claim)
-            if values and not self.claims:
+                candidate = policy.signer.verify(value)
+                if candidate is not None:
+                    found.append(candidate)
+            if values and not found:
                 policy.emit("bad_signature", None)
-        return self.claims
+        return found
 
-    def open_record(self, claim: Claim, stored: Stored, fields: dict[str, Raw]) -> Draft:
-        """Be the session of a record that this claim opens."""
+    def open_record(self, candidate: Candidate, stored: Stored, fields: dict[str, Raw]) -> Draft:
+        """Be the session of a record that this candidate opens."""
         policy = self.policy
         fields.pop(RESERVED, None)
         try:
@@ -205,8 +206,8 @@ class State(msgspec.Struct, eq=False):
             # Left alone: an application that was rolled back, or another one, may be able to read it.
             policy.emit("misfit", stored.name)
             return self.begin()
-        self.claims.remove(claim)
-        self.client_id, outdated = claim
+        self.find_candidates().remove(candidate)
+        self.client_id, outdated = candidate
         self.stored, self.id = stored, stored.id
         if outdated:
             self.outdated = True
@@ -492,7 +493,7 @@ class State(msgspec.Struct, eq=False):
             notes = Notes(now, NEVER, token)
             if self.pending is not None:
                 notes = Notes(now, NEVER, token, NEVER, self._owned_by(""), self._remembered(NEVER))
-            expect, event = policy.absent, "created"
+            expect, event, files = policy.absent, "created", notes.owner != ""
         else:
             notes, expect = before.notes, before.version if policy.swaps else ANY
             if self.next_id is None and before.id == self.id and self.rotates and seen.gained(policy.rotate_on):
@@ -512,11 +513,9 @@ class State(msgspec.Struct, eq=False):
                         sid, event = join_id(name, notes.token), "rotated"
                 else:
                     raw = before.raw
-        files = notes.owner != ""
-        if before is not None and not files:
-            files = before.notes.owner != ""
-        elif before is not None and event == "saved" and self.pending is None:
-            files = (self.counts or raw is None) and self._writing_files(draft, before.notes)
+            files = notes.owner != "" or before.notes.owner != ""
+            if files and event == "saved" and self.pending is None:
+                files = (self.counts or raw is None) and self._writing_files(draft, before.notes)
         if raw is None:
             raw = policy.codec.encode(notes)
         if before is None or self.counts or notes is not before.notes:  # with new notes it is sent a new cookie too
@@ -546,16 +545,19 @@ class State(msgspec.Struct, eq=False):
         before, stored = self.stored, attempt.stored
         stored.version = version
         self.stored = stored
+        # What is right already mostly is not set: to set an attribute takes ten times as long as to look at it.
         if before is None:
-            self.id, self.client_id = stored.id, None
+            if self.id != stored.id or self.client_id is not None:  # another task has asked for a new id meanwhile
+                self.id, self.client_id = stored.id, None
         elif before.notes is not stored.notes and before.id == self.id:  # rotated, or renewed
             self.id = stored.id
             self.client_id, self.outdated = None, False
-        if attempt.event != "saved":
+        if attempt.event != "saved" and (self.next_id is not None or self.displaced is not None):
             self.next_id = self.displaced = None
-        if self.pending is attempt.pending:
+        if attempt.pending is not None and self.pending is attempt.pending:
             self.pending = None
-        self.outage = None
+        if self.outage is not None:
+            self.outage = None
         draft.saved(attempt.mark, attempt.fields)
         if self.policy.on_event is not None:
             self.policy.emit(attempt.event, stored.name)

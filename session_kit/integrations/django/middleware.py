@@ -88,7 +88,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         if store.quiet:
             return False
         store.quiet = True
-        return store.session_key not in (None, self._open(request).lifecycle.claimed_id())
+        return store.session_key not in (None, self._open(request).lifecycle.candidate_id())
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         store = getattr(request, "session", None)

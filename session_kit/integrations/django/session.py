@@ -51,7 +51,7 @@ def open_session(key: str | None = None, cookies: Cookies | None = None) -> Djan
         session.lifecycle.header_token = None  # whatever carried the key, it was no header
     sid = read_key(key)
     if sid is not None:
-        session.lifecycle.claim(sid)
+        session.lifecycle.look_for(sid)
     return session
 
 
@@ -59,7 +59,7 @@ def read_key(key: str | None) -> str | None:
     """The id in what Django calls a session key: an id, or the signed value of a cookie that holds one."""
     if not key or not key.isascii():
         return None
-    claim = manager().policy.signer.verify(key.encode()) if "." in key else None
-    if claim is not None:
-        return claim[0]
+    candidate = manager().policy.signer.verify(key.encode()) if "." in key else None
+    if candidate is not None:
+        return candidate[0]
     return key if len(key) <= LONGEST_KEY else None

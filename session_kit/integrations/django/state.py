@@ -50,7 +50,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         """The session's id; None if it is new and neither saved nor given an id. No I/O."""
         lifecycle = self.session.lifecycle
         if lifecycle.draft is None:
-            return lifecycle.claimed_id() or self._asked_key
+            return lifecycle.candidate_id() or self._asked_key
         if lifecycle.stored is not None:
             return lifecycle.current_id()
         return lifecycle.id
