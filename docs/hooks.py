@@ -180,7 +180,7 @@ def readable(default: object) -> str:
 def options(path: str) -> str:
     """The options that a URL gives to a driver, or to the store, by the dotted name of the class."""
     rows = [(f"`{name}`", kind, default, text) for name, kind, default, text in option_rows(find(path))]
-    return table(("option", "value", "default", "meaning"), rows)
+    return with_class("stacked options", table(("option", "value", "default", "meaning"), rows))
 
 
 def option_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
@@ -226,7 +226,7 @@ def settings() -> str:
         default = parameters[name].default
         shown = "required" if default is inspect.Parameter.empty else f"`{readable(default)}`"
         rows.append((f"`{name}`", shown, text))
-    return table(("setting", "default", "meaning"), rows)
+    return with_class("stacked options", table(("setting", "default", "meaning"), rows))
 
 
 def errors() -> str:
@@ -238,13 +238,18 @@ def errors() -> str:
         cls = getattr(module, name)
         summary, _, rest = split_doc(cls)
         rows.append((f"`{name}`", f"`{cls.__bases__[0].__name__}`", f"{summary} {rest}".strip()))
-    return table(("error", "is a", "when"), rows)
+    return with_class("stacked errors", table(("error", "is a", "when"), rows))
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def with_class(name: str, markdown: str) -> str:
+    """For `style.css`."""
+    return f'<div class="{name}" markdown="1">\n\n{markdown}\n\n</div>'
 
 
 # --- what mkdocs calls ---
