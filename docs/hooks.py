@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DIRECTIVE = re.compile(r"^::: (.+)$", re.MULTILINE)
 LINK_OUT = re.compile(r"\]\(\.\./([^)#\s]+)")
-PATH_IN_CODE = re.compile(r"(?<![\[`])`((?:tests|benchmarks|drivers|session_kit|examples)/[\w/.-]+\.\w+)(?:::(\w+))?`")
+PATH_IN_CODE = re.compile(
+    r"(?<![\[`])`((?:tests|benchmarks|drivers|session_kit|examples)/[\w/.-]+\.\w+)(?:::(\w+))?`"
+)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 PARAMETER = re.compile(r"(\w+(?:, \w+)*): ")
 TWIN = "Async twin of "
@@ -42,7 +44,9 @@ def split_doc(thing: Any) -> tuple[str, Parameters, str]:
         items, others = split_items(paragraph, names)
         parameters.update(items)
         if others:
-            rest.append(f"```python\n{others}\n```" if others.startswith(">>>") else others)
+            rest.append(
+                f"```python\n{others}\n```" if others.startswith(">>>") else others
+            )
     return summary, parameters, "\n\n".join(rest)
 
 
@@ -71,7 +75,11 @@ def split_items(paragraph: str, names: set[str]) -> tuple[Parameters, str]:
 
 def parameter_names(thing: Any) -> set[str]:
     if inspect.isclass(thing):
-        attributes = {name for cls in thing.__mro__[:-1] for name in getattr(cls, "__annotations__", {})}
+        attributes = {
+            name
+            for cls in thing.__mro__[:-1]
+            for name in getattr(cls, "__annotations__", {})
+        }
         return {*inspect.signature(thing.__init__).parameters, *attributes} - {"self"}
     if isinstance(thing, property):
         return set()
@@ -88,7 +96,11 @@ def find(path: str) -> Any:
 
 def api(path: str, without: list[str]) -> str:
     """A class with its public methods, but for those in `without`, or a function, by its dotted name."""
-    thing, name, title = find(path), path.rpartition(".")[2], path.removeprefix("session_kit.")
+    thing, name, title = (
+        find(path),
+        path.rpartition(".")[2],
+        path.removeprefix("session_kit."),
+    )
     lines = [
         f"## {title} {{ #{title.lower()} }}",
         "",
@@ -100,7 +112,11 @@ def api(path: str, without: list[str]) -> str:
         for member, value in members(thing):
             if member in without:
                 continue
-            lines += [f"### {name}.{member} {{ #{title.lower()}.{member} }}", "", *entry(value, member)]
+            lines += [
+                f"### {name}.{member} {{ #{title.lower()}.{member} }}",
+                "",
+                *entry(value, member),
+            ]
             if hasattr(thing, f"a{member}") and not isinstance(value, property):
                 lines += [f"Async twin: `a{member}`.", ""]
     return "\n".join(lines)
@@ -126,16 +142,31 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
         documented = value.__func__ if isinstance(value, classmethod) else value
         doc = inspect.getdoc(documented) or ""
         shown = doc and not doc.startswith(TWIN) and "For integrations" not in doc
-        if shown and not name.startswith("_") and (callable(documented) or isinstance(value, property)):
+        if (
+            shown
+            and not name.startswith("_")
+            and (callable(documented) or isinstance(value, property))
+        ):
             yield name, value
 
 
 def signature(thing: Any, name: str) -> str:
     """`name(parameters)`, one to a line where that is long. Annotations stand as they are written."""
     found = inspect.signature(thing)
-    own = [item for item in found.parameters.values() if item.name not in ("self", "cls")]
-    shown = [item.replace(default=plain(item.default, readable), annotation=plain(item.annotation)) for item in own]
-    returns = inspect.Signature.empty if inspect.isclass(thing) else plain(found.return_annotation)
+    own = [
+        item for item in found.parameters.values() if item.name not in ("self", "cls")
+    ]
+    shown = [
+        item.replace(
+            default=plain(item.default, readable), annotation=plain(item.annotation)
+        )
+        for item in own
+    ]
+    returns = (
+        inspect.Signature.empty
+        if inspect.isclass(thing)
+        else plain(found.return_annotation)
+    )
     line = name + str(found.replace(parameters=shown, return_annotation=returns))
     if len(line) <= 100:
         return line
@@ -162,7 +193,11 @@ def plain(value: Any, write: Callable[[Any], str] = str) -> Any:
 def readable(default: object) -> str:
     if callable(default):
         ours = default.__module__.startswith("session_kit")
-        return default.__qualname__ if ours else f"{default.__module__}.{default.__qualname__}"
+        return (
+            default.__qualname__
+            if ours
+            else f"{default.__module__}.{default.__qualname__}"
+        )
     if isinstance(default, frozenset):
         return "USER_KEYS"
     if type(default).__name__ == "CookieOptions":
@@ -179,8 +214,13 @@ def readable(default: object) -> str:
 
 def options(path: str) -> str:
     """The options that a URL gives to a driver, or to the store, by the dotted name of the class."""
-    rows = [(f"`{name}`", kind, default, text) for name, kind, default, text in option_rows(find(path))]
-    return table(("option", "value", "default", "meaning"), rows)
+    rows = [
+        (f"`{name}`", kind, default, text)
+        for name, kind, default, text in option_rows(find(path))
+    ]
+    return with_class(
+        "stacked options", table(("option", "value", "default", "meaning"), rows)
+    )
 
 
 def option_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
@@ -188,7 +228,10 @@ def option_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     _, meanings, _ = split_doc(cls)
     parameters = inspect.signature(cls.__init__).parameters
     for name, kind in option_kinds(cls).items():
-        if name in parameters and parameters[name].kind is inspect.Parameter.KEYWORD_ONLY:  # not those of a client
+        if (
+            name in parameters
+            and parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        ):  # not those of a client
             yield name, kind, written(parameters[name].default, kind), meanings[name]
 
 
@@ -199,9 +242,18 @@ def option_kinds(cls: Any) -> dict[str, str]:
 
     if cls is UnstorageSessionStore:
         return {name: {"ttl": "a time"}.get(name, "text") for name in OWN_OPTIONS}
-    words = {str: "text", int: "a number", bool: "yes or no", Duration: "a time", Size: "a size"}
+    words = {
+        str: "text",
+        int: "a number",
+        bool: "yes or no",
+        Duration: "a time",
+        Size: "a size",
+    }
     kinds = {parser_for(kind): word for kind, word in words.items()}
-    return {name: kinds[parser] for name, parser in cls.url_options(urlsplit("any://host")).items()}
+    return {
+        name: kinds[parser]
+        for name, parser in cls.url_options(urlsplit("any://host")).items()
+    }
 
 
 def written(default: object, kind: str) -> str:
@@ -224,9 +276,13 @@ def settings() -> str:
     rows = []
     for name, text in meanings.items():
         default = parameters[name].default
-        shown = "required" if default is inspect.Parameter.empty else f"`{readable(default)}`"
+        shown = (
+            "required"
+            if default is inspect.Parameter.empty
+            else f"`{readable(default)}`"
+        )
         rows.append((f"`{name}`", shown, text))
-    return table(("setting", "default", "meaning"), rows)
+    return with_class("stacked options", table(("setting", "default", "meaning"), rows))
 
 
 def errors() -> str:
@@ -237,14 +293,23 @@ def errors() -> str:
     for name in module.__all__:
         cls = getattr(module, name)
         summary, _, rest = split_doc(cls)
-        rows.append((f"`{name}`", f"`{cls.__bases__[0].__name__}`", f"{summary} {rest}".strip()))
-    return table(("error", "is a", "when"), rows)
+        rows.append(
+            (f"`{name}`", f"`{cls.__bases__[0].__name__}`", f"{summary} {rest}".strip())
+        )
+    return with_class("stacked errors", table(("error", "is a", "when"), rows))
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    cells = [
+        [cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def with_class(name: str, markdown: str) -> str:
+    """For `style.css`."""
+    return f'<div class="{name}" markdown="1">\n\n{markdown}\n\n</div>'
 
 
 # --- what mkdocs calls ---
@@ -255,7 +320,11 @@ def expand(markdown: str) -> str:
 
     def made(match: re.Match[str]) -> str:
         word, _, argument = match[1].partition(" ")
-        tables = {"options": lambda: options(argument), "settings": settings, "errors": errors}
+        tables = {
+            "options": lambda: options(argument),
+            "settings": settings,
+            "errors": errors,
+        }
         return tables[word]() if word in tables else api(word, argument.split()[1:])
 
     return DIRECTIVE.sub(made, markdown)
@@ -268,18 +337,25 @@ def link_out(markdown: str, repository: str) -> str:
         path = match[1]
         if not (ROOT / path).exists():
             return match[0]  # mkdocs says that it is broken
-        return f"]({path}" if path.endswith(".png") else f"]({repository}/blob/main/{path}"
+        return (
+            f"]({path}" if path.endswith(".png") else f"]({repository}/blob/main/{path}"
+        )
 
     def name(match: re.Match[str]) -> str:
         path, function = match.groups()
         if not (ROOT / path).exists():
             return match[0]
-        shown = re.sub(r"([_/])", r"\1<wbr>", function or path)  # where a narrow column may break it
+        shown = re.sub(
+            r"([_/])", r"\1<wbr>", function or path
+        )  # where a narrow column may break it
         return f'<a href="{repository}/blob/main/{path}"><code>{shown}</code></a>'
 
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):
-        parts += [PATH_IN_CODE.sub(name, LINK_OUT.sub(link, markdown[end : fence.start()])), fence[0]]
+        parts += [
+            PATH_IN_CODE.sub(name, LINK_OUT.sub(link, markdown[end : fence.start()])),
+            fence[0],
+        ]
         end = fence.end()
     return "".join(parts) + PATH_IN_CODE.sub(name, LINK_OUT.sub(link, markdown[end:]))
 
@@ -290,8 +366,14 @@ def on_files(files: Any, config: Any) -> Any:
 
     for page in (ROOT / "docs").glob("*.md"):
         for path in LINK_OUT.findall(page.read_text(encoding="utf-8")):
-            if path.endswith(".png") and files.get_file_from_path(path) is None and (ROOT / path).exists():
-                files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+            if (
+                path.endswith(".png")
+                and files.get_file_from_path(path) is None
+                and (ROOT / path).exists()
+            ):
+                files.append(
+                    File.generated(config, path, abs_src_path=str(ROOT / path))
+                )
     return files
 
 

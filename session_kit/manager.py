@@ -449,8 +449,8 @@ class SessionManager:
             self._warned = True
             log.warning(
                 "the session cookie is Secure, but a request came over plain http: browsers send it back to localhost "
-                "alone, and other clients not at all. Use https (and let the proxy say so), or, while developing, "
-                "cookie=CookieOptions(secure=False)"
+                "alone, and httpx, requests and the like not at all. Use https (and let the proxy say so), or, while "
+                "developing, cookie=CookieOptions(secure=False)"
             )
         return True
 

@@ -20,6 +20,7 @@ from tests.conftest import SECRET
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = re.compile(r"^#+ (?P<title>[^\n]*)$|^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+STARTS_A_SERVER = re.compile(r"\b(execute_from_command_line|web\.run_app|asyncio\.run)\(.*\)$", re.MULTILINE)
 KEYS = f"{bytes(range(1, 33)).hex()},{bytes(range(101, 133)).hex()}"
 # Pyramid has no types, nor has Django's request a session: pyright reads their code in the place of types. Those of
 # prometheus_client leave something out.
@@ -167,6 +168,19 @@ with httpx.Client(transport=httpx.WSGITransport(app), base_url="https://testserv
     client.post("/logout")
     assert client.get("/", headers={"cookie": f"session={kept}"}).json() == {"user": "nobody"}
 """
+LOGIN_JSON = """
+from starlette.testclient import TestClient
+
+with TestClient(app, base_url="https://testserver") as client:
+    assert client.post("/login", json={"user": "ada", "password": "guess"}).status_code == 403
+    assert client.get("/").json() == {"user": "nobody"}
+    assert not client.cookies
+    assert client.post("/login", json={"user": "ada", "password": "correct horse"}).json() == {"user": "ada"}
+    kept = client.cookies["session"]
+    assert client.get("/").json() == {"user": "ada"}
+    client.post("/logout")
+    assert client.get("/", headers={"cookie": f"session={kept}"}).json() == {"user": "nobody"}
+"""
 FLASH = """
 from starlette.testclient import TestClient
 
@@ -258,6 +272,7 @@ PLAYS = {
     ("coming-from.md", "Pyramid"): WSGI,
     ("coming-from.md", "Beaker"): WSGI,
     ("recipes.md", "Log in and log out"): LOGIN,
+    ("recipes.md", "The same with FastAPI"): LOGIN_JSON,
     ("recipes.md", "Flash messages"): FLASH,
     ("recipes.md", "CSRF"): CSRF,
     ("recipes.md", "A cart"): CART,
@@ -282,7 +297,7 @@ RUN_HERE = [example for example in examples() if example.page not in RUN_ELSEWHE
 @pytest.mark.parametrize("example", RUN_HERE, ids=str)
 def test_each_example_runs(example: Example, tmp_path: Path) -> None:
     code = re.sub(r"/(var/lib|tmp)/shop", str(tmp_path / "shop"), example.code)
-    code = code.replace("execute_from_command_line(sys.argv)", "pass")  # a command line; what it would start is played
+    code = STARTS_A_SERVER.sub("pass", code)  # what it would serve is played
     script = tmp_path / "example.py"
     script.write_text(code + PLAYS.get((example.page, example.title), ""))
     # A first try has no secret.

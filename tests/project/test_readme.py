@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.harness.servers import HOST, free_ports
+from tests.harness.programs import STORE, started, three_visits
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,8 +17,6 @@ PROGRAMS = re.findall(
     README,
     re.MULTILINE | re.DOTALL,
 )
-STORE = "/tmp/shop/"  # noqa: S108  # what the README says
-PORT = {"uvicorn": "--port {port}", "flask": "--port {port}", "python": "{port} --noreload"}
 
 
 def test_it_is_short() -> None:
@@ -40,33 +30,6 @@ def test_the_two_commands_are_there() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@contextmanager
-def started(command: str, folder: Path) -> Iterator[str]:
-    """Run a command of the README on a free port, and yield where it answers."""
-    (port,) = free_ports(1)
-    program, *words = shlex.split(f"{command} {PORT[command.split()[0]]}".format(port=port))
-    path = [sys.executable] if program == "python" else [sys.executable, "-m", program]
-    environment = {name: value for name, value in os.environ.items() if name != "SESSION_SECRET"}
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*path, *words], cwd=folder, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            url = f"http://{HOST}:{port}"
-            for _ in range(300):
-                try:
-                    httpx.get(f"{url}/nowhere")
-                    break
-                except httpx.TransportError:
-                    assert process.poll() is None, (folder / "log").read_text()
-                    time.sleep(0.1)
-            yield url
-        finally:
-            process.terminate()
-
-
 def test_there_is_a_program_for_each_of_three_frameworks() -> None:
     assert [framework for framework, *_ in PROGRAMS] == ["FastAPI", "Flask", "Django"]
 
@@ -76,14 +39,9 @@ def test_a_program_starts_as_printed_without_root_and_without_a_secret(
     framework: str, file: str, command: str, code: str, tmp_path: Path
 ) -> None:
     assert STORE in code
-    (tmp_path / file).write_text(code.replace(STORE, f"{tmp_path}/shop/"))
-    with started(command, tmp_path) as url:
-        answers, cookie = [], ""
-        for _ in range(3):
-            answer = httpx.get(url, headers={"cookie": cookie})
-            cookie = answer.headers.get("set-cookie", cookie).partition(";")[0]
-            answers.append(answer.json())
-    assert answers == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
+    assert file == "shop.py"
+    with started(command, code, tmp_path) as url:
+        assert three_visits(url) == [{"visits": 1}, {"visits": 2}, {"visits": 3}]
     assert (tmp_path / "shop" / "sessions.db").exists()
 
 
