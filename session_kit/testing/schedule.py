@@ -42,10 +42,14 @@ class Schedule:
 
     choices: for each step, which of those that wait goes on, the one that waits longest being 0. From where they end
         the first goes on, or any if there is a `chance`.
+    preemptions: how often a request that could go on has to wait for another. The one that ran is number 0 then.
     """
 
-    def __init__(self, choices: Sequence[int] = (), chance: random.Random | None = None) -> None:
+    def __init__(
+        self, choices: Sequence[int] = (), chance: random.Random | None = None, preemptions: int | None = None
+    ) -> None:
         self.choices = list(choices)
+        self._preemptions = preemptions
         self.steps: list[Step] = []
         self._chance = chance
         self._options: list[int] = []  # how many there were to choose from, for each step
@@ -93,12 +97,21 @@ class Schedule:
                 return False
             self._at_rest.set_result(None)
             return True
+        options, running = len(waiting), 0
+        if self._preemptions is not None and self.steps:
+            last = self.steps[-1].request
+            waiting.sort(key=lambda each: each[0].request != last)
+            running = sum(each[0].request == last for each in waiting)
+            if running and not self._preemptions:
+                options = running
         at = len(self._options)
         if at == len(self.choices):
-            self.choices.append(0 if self._chance is None else self._chance.randrange(len(waiting)))
-        if self.choices[at] >= len(waiting):
+            self.choices.append(0 if self._chance is None else self._chance.randrange(options))
+        if self.choices[at] >= options:
             raise self._different()
-        self._options.append(len(waiting))
+        if self._preemptions is not None and 0 < running <= self.choices[at]:
+            self._preemptions -= 1
+        self._options.append(options)
         step, future = waiting.pop(self.choices[at])
         self.steps.append(step)
         future.set_result(None)
@@ -156,11 +169,13 @@ class SteppedDriver(WrappedDriver):
             await self.schedule.point(f"answer of {name}")
 
 
-def explore(play: Play, *, sample: int | None = None, seed: int = 0) -> int:
+def explore(play: Play, *, sample: int | None = None, seed: int = 0, preemptions: int | None = None) -> int:
     """Run a scenario in every order of its steps, and return how many there were.
 
     play: the scenario, a coroutine function that is given a `Schedule`. It begins anew each time, with a new driver.
     sample: try so many random orders in place of all. seed: of their choice.
+    preemptions: try all orders in which a request that could go on has to wait for another so often at most, where all
+        orders are too many. Most faults show with two (Musuvathi and Qadeer, "Iterative context bounding", 2007).
 
     Timers, as those of `asyncio.sleep`, go off as soon as nothing else can go on; nobody really waits.
     What a scenario raises is passed on, with a note that says in which order the steps were; `replay` runs it again.
@@ -187,7 +202,7 @@ def explore(play: Play, *, sample: int | None = None, seed: int = 0) -> int:
     count, choices = 0, list[int]()
     with _Loop() as loop:
         while True:
-            schedule = Schedule(choices, chance)
+            schedule = Schedule(choices, chance, preemptions)
             loop.run(play, schedule)
             count += 1
             following = schedule.following() if sample is None else []
@@ -196,10 +211,13 @@ def explore(play: Play, *, sample: int | None = None, seed: int = 0) -> int:
             choices = following
 
 
-def replay(play: Play, choices: Sequence[int]) -> Schedule:
-    """Run a scenario once, by the choices that a failure has named, and return the schedule."""
+def replay(play: Play, choices: Sequence[int], *, preemptions: int | None = None) -> Schedule:
+    """Run a scenario once, by the choices that a failure has named, and return the schedule.
+
+    preemptions: as it was for `explore`.
+    """
     with _Loop() as loop:
-        return loop.run(play, Schedule(choices))
+        return loop.run(play, Schedule(choices, preemptions=preemptions))
 
 
 class _Loop:
