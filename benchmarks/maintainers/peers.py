@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import multiprocessing
 import sys
 import warnings
@@ -21,19 +22,10 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import KINDS as FRAMEWORKS
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named, open_place
 from session_kit.benchmarks.maintainers.calls import SITES, Browser, Call, Site
-from session_kit.benchmarks.maintainers.results import (
-    Figures,
-    best_of,
-    compare,
-    least,
-    make_parser,
-    markdown,
-    report,
-    write,
-)
 from session_kit.benchmarks.measure import Noise, microseconds
 
 PACKAGES = (
@@ -49,7 +41,7 @@ TOGETHER = 50  # visitors
 DATABASE = "PostgreSQL"
 NUMBERS = itertools.count()
 
-Costs = Figures
+Costs = results.Figures
 """Seconds by kind of request, and of the whole visit."""
 
 
@@ -72,9 +64,6 @@ def call_of(kind: str, peer: Peer, size: int = SIZE) -> Call:
         case "logout":
             return Call(peer.logout)
     return Call("/untouched")
-
-
-# --- that it does what it should ---
 
 
 class Unfaithful(AssertionError):
@@ -120,9 +109,6 @@ def open_site(peer: Peer, place: Place) -> Iterator[Site]:
         yield site
 
 
-# --- what it takes ---
-
-
 def play(site: Site, peer: Peer, size: int) -> Costs:
     """One visit: the seconds that each kind of request took."""
     browser, spent = Browser(site), dict.fromkeys(KINDS, 0.0)
@@ -154,12 +140,12 @@ def measure(
 
         visit = {peer: partial(play, stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
         alone = {peer.name: partial(round_of, visit[peer]) for peer in peers}
-        best_of(alone, 1, noise)  # to warm up
-        best = best_of(alone, rounds, noise)
+        results.best_of(alone, 1, noise)  # to warm up
+        best = results.best_of(alone, rounds, noise)
         if any(peer.store == DATABASE for peer in peers):
             threaded = [peer for peer in peers if peer.interface == "wsgi" and peer.store in ("", DATABASE)]
             crowds = {peer.name: partial(crowd, visit[peer]) for peer in threaded}
-            for name, seconds in compare(crowds, 2 * TOGETHER, max(2, rounds // 5), noise).items():
+            for name, seconds in results.compare(crowds, 2 * TOGETHER, max(2, rounds // 5), noise).items():
                 best[name][AT_ONCE] = seconds
     return best, noise.spread
 
@@ -168,14 +154,18 @@ def measure_apart(
     peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int = SIZE
 ) -> list[Row]:
     """Measure a bare application and others of its framework in a new process."""
-    spawn = multiprocessing.get_context("spawn")
-    # Warnings cost time, and are no part of anybody's work.
-    with ProcessPoolExecutor(1, spawn, initializer=warnings.simplefilter, initargs=("ignore",)) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=be_quiet) as process:
         costs, spread = process.submit(measure, peers, place, visits, rounds, size).result()
     noise.hear(spread)
     bare = costs[peers[0].name]
     over = ({kind: cost - bare[kind] for kind, cost in costs[peer.name].items()} for peer in peers[1:])
     return [Row(peers[0], bare), *map(Row, peers[1:], over)]
+
+
+def be_quiet() -> None:
+    """Warnings cost time, and are no part of anybody's work."""
+    warnings.simplefilter("ignore")
+    logging.disable()
 
 
 def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int, noise: Noise) -> list[Row]:
@@ -187,11 +177,8 @@ def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: in
         for group in [[peer] for peer in others] if framework == "Django" else [others]:
             print(f"{group[-1].name} ...", file=sys.stderr)
             for peer, costs in measure_apart([bare, *group], place, visits, rounds, noise):
-                found[peer] = least(found.get(peer, {}), costs)
+                found[peer] = results.least(found.get(peer, {}), costs)
     return [Row(*one) for one in found.items()]
-
-
-# --- what is said of it ---
 
 
 def cells(peer: Peer) -> list[str]:
@@ -206,18 +193,18 @@ def tables(rows: Sequence[Row]) -> str:
     made = (
         "Microseconds that a request takes longer than by the same application without sessions; in the rows `none`,"
         " what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n"
-        + markdown(["framework", "sessions", "store", *kinds], figures, 3)
+        + results.markdown(["framework", "sessions", "store", *kinds], figures, 3)
     )
     crowds = [(peer, costs[AT_ONCE]) for peer, costs in rows if peer.store == DATABASE and AT_ONCE in costs]
     if crowds:
         made += f"\nThe same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread (WSGI alone):\n\n"
         figures = [[peer.framework, peer.sessions, microseconds(seconds)] for peer, seconds in crowds]
-        made += markdown(["framework", "sessions", WHOLE], figures, 2)
+        made += results.markdown(["framework", "sessions", WHOLE], figures, 2)
     return made
 
 
 def main() -> None:
-    parser = make_parser("peers", FRAMEWORKS)
+    parser = results.make_parser("peers", FRAMEWORKS)
     parser.add_argument("--redis", metavar="URL", help="a Redis or Valkey server; default: one is started meanwhile")
     parser.add_argument("--postgres", metavar="URL", help="a PostgreSQL database; default: one is started meanwhile")
     parser.add_argument("--visits", type=int, default=30, help="in a round")
@@ -232,14 +219,14 @@ def main() -> None:
             return
         frameworks, noise = chosen.parts or list(FRAMEWORKS), Noise()
         made = tables(compare_all(frameworks, place, chosen.visits, chosen.rounds, noise))
-        made = report(made, PACKAGES, noise)
+        made = results.report(made, PACKAGES, noise)
         if chosen.http:
             from session_kit.benchmarks.maintainers.served import report_http
 
             made += "\n" + report_http(place)
     print(made)
     if chosen.write:
-        write("peers", made)
+        results.write("peers", made)
 
 
 if __name__ == "__main__":

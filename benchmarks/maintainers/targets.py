@@ -14,25 +14,13 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from functools import partial
 from typing import NamedTuple
 
+from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import NONE, Place, named, open_place
 from session_kit.benchmarks.maintainers.calls import AsgiSite, Browser
 from session_kit.benchmarks.maintainers.growth import Scale, Stock, operations
 from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart
-from session_kit.benchmarks.maintainers.results import (
-    ROOT,
-    Case,
-    Figures,
-    best_of,
-    compare,
-    make_parser,
-    markdown,
-    repeat,
-    report,
-    write,
-)
 from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.drivers import open_driver
 
@@ -90,9 +78,6 @@ def overheads(framework: str, sessions: list[str], place: Place, size: int, nois
     return [row.costs for row in measure_apart(peers, place, 50, 40, noise, size=size)[1:]]
 
 
-# --- frameworks, on Valkey ---
-
-
 def valkey(place: Place, noise: Noise) -> Iterator[Result]:
     """One at a time and fifty at once, beside bare calls of redis-py's clients, and beside starsessions."""
     import redis.asyncio
@@ -109,24 +94,24 @@ def valkey(place: Place, noise: Noise) -> Iterator[Result]:
             cases = {name: visits(stack, f"Starlette:{one}", place, kind) for name, one in names.items()}
             if get in limits:
                 cases[get] = tasks(runner, lambda: aclient.get("raw"), VISITORS)
-            shares = {name: best / VISITORS for name, best in compare(cases, 20, 11, noise).items()}
+            shares = {name: best / VISITORS for name, best in results.compare(cases, 20, 11, noise).items()}
             costs = {name: max(1e-9, shares[name] - shares["bare"]) for name in names} | {get: shares.get(get, 0.0)}
             for against, limit in limits.items():
                 what = f"ASGI, Valkey: {kind}, {VISITORS} at once"
                 yield Result(what, against, costs["ours"], costs[against], limit)
         raw = {
             get: tasks(runner, lambda: aclient.get("raw"), 1),
-            "one redis-py call": repeat(lambda: client.get("raw")),
-            "two redis-py calls": repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
+            "one redis-py call": results.repeat(lambda: client.get("raw")),
+            "two redis-py calls": results.repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
         }
-        best = compare(raw, 500, 11, noise)
+        best = results.compare(raw, 500, 11, noise)
     (asgi,), (wsgi,) = (overheads(name, ["session_kit:Valkey"], place, SIZE, noise) for name in ("Starlette", "WSGI"))
     yield Result("ASGI, Valkey: read, one at a time", get, asgi["read"], best[get], 1.0)
     for kind, calls in (("read", "one redis-py call"), ("write", "two redis-py calls")):
         yield Result(f"WSGI, Valkey: {kind}", calls, wsgi[kind], best[calls], 1.15)
 
 
-def visits(stack: ExitStack, name: str, place: Place, kind: str) -> Case:
+def visits(stack: ExitStack, name: str, place: Place, kind: str) -> results.Case:
     """Fifty visitors at once, each with a session of their own."""
     peer = named(name)
     site = stack.enter_context(closing(AsgiSite(peer.app(place))))
@@ -134,10 +119,10 @@ def visits(stack: ExitStack, name: str, place: Place, kind: str) -> Case:
     for visitor in visitors:
         visitor.ask(call_of("login", peer))
         visitor.ask(call_of("write", peer))
-    return repeat(lambda: site.together([(call_of(kind, peer), visitor.cookie) for visitor in visitors]))
+    return results.repeat(lambda: site.together([(call_of(kind, peer), visitor.cookie) for visitor in visitors]))
 
 
-def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number: int) -> Case:
+def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number: int) -> results.Case:
     """So many awaited calls at once."""
 
     async def do(times: int) -> None:
@@ -147,46 +132,28 @@ def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number:
     return lambda times: runner.run(do(times))
 
 
-# --- drivers ---
-
-
-Client = tuple[Callable[[str], object], Callable[[str], object]]
-"""What sets a key, and what gets it."""
-
-
-def against(
-    theirs: str, clients: dict[str, Client], limits: dict[str, tuple[float, float]], noise: Noise, at_once: int = 1
-) -> Iterator[Result]:
-    """Several clients on a thousand keys, beside one of them; in so many threads."""
-    side = f", {at_once} at once" if at_once > 1 else ""
-    with ThreadPoolExecutor(at_once) as pool:
-
-        def run(call: Callable[[str], object], number: int) -> object:
-            names = [f"session-{number}" for number in range(number)]
-            return list(pool.map(call, names)) if at_once > 1 else [call(name) for name in names]
-
-        for turn, kind in enumerate(("set", "get")):
-            cases = {name: partial(run, client[turn]) for name, client in clients.items()}
-            best = compare(cases, 1000, 9, noise)
-            for name, limit in limits.items():
-                yield Result(f"{name}: {kind}{side}", theirs, best[name], best[theirs], limit[turn])
-
-
 def disk(place: Place, noise: Noise) -> Iterator[Result]:
     """The disk and SQLite drivers, beside diskcache as it comes."""
     import diskcache
+
+    names = [f"session-{number}" for number in range(1000)]
+
+    def case(call: Callable[[str], object]) -> results.Case:
+        return lambda number: [call(name) for name in names[:number]]
 
     with (
         closing(diskcache.Cache(str(place.folder / "theirs"))) as cache,
         closing(open_driver(f"disk://{place.folder}/ours")) as disk,
         closing(open_driver(f"sqlite://{place.folder}/ours.db")) as sqlite,
     ):
-        clients: dict[str, Client] = {
-            "disk": (lambda name: disk.set(name, VALUE, ttl=3600), disk.get),
-            "sqlite": (lambda name: sqlite.set(name, VALUE, ttl=3600), sqlite.get),
-            "diskcache": (lambda name: cache.set(name, VALUE, expire=3600), cache.get),
+        sets = {
+            "disk": case(lambda name: disk.set(name, VALUE, ttl=3600)),
+            "sqlite": case(lambda name: sqlite.set(name, VALUE, ttl=3600)),
+            "diskcache": case(lambda name: cache.set(name, VALUE, expire=3600)),
         }
-        yield from against("diskcache", clients, {"disk": (0.8, 1.2), "sqlite": (0.6, 1.0)}, noise)
+        gets = {"disk": case(disk.get), "sqlite": case(sqlite.get), "diskcache": case(cache.get)}
+        yield from beside("diskcache", sets, len(names), {"disk: set": 0.8, "sqlite: set": 0.6}, noise)
+        yield from beside("diskcache", gets, len(names), {"disk: get": 1.2, "sqlite: get": 1.0}, noise)
 
 
 def s3(place: Place, noise: Noise) -> Iterator[Result]:
@@ -196,22 +163,38 @@ def s3(place: Place, noise: Noise) -> Iterator[Result]:
     from session_kit.drivers.s3 import S3Driver
     from tests.harness.servers import start_seaweed
 
-    at_once, bucket = 32, "bench"
+    bucket, many = "bench", 32
     with ExitStack() as stack:
         server = stack.enter_context(start_seaweed(place.folder))
-        config = Config(max_pool_connections=at_once)
+        config = Config(max_pool_connections=many)
         raw, own = (stack.enter_context(closing(server.client(config=config))) for _ in range(2))
         raw.create_bucket(Bucket=bucket)
         driver = S3Driver(bucket, client=own)
         driver.prepare()
-        clients: dict[str, Client] = {
-            "S3": (lambda name: driver.set(f"own-{name}", VALUE, ttl=3600), lambda name: driver.get(f"own-{name}")),
-            "boto3": (
-                lambda name: raw.put_object(Bucket=bucket, Key=f"raw-{name}", Body=VALUE),
-                lambda name: raw.get_object(Bucket=bucket, Key=f"raw-{name}")["Body"].read(),
-            ),
+        pool = stack.enter_context(ThreadPoolExecutor(many))
+
+        def case(call: Callable[[int], object]) -> results.Case:
+            return lambda number: list(pool.map(call, [name % many for name in range(number)]))
+
+        sets = {
+            "boto3": case(lambda name: raw.put_object(Bucket=bucket, Key=f"raw-{name}", Body=VALUE)),
+            "S3": case(lambda name: driver.set(f"own-{name}", VALUE, ttl=3600)),
         }
-        yield from against("boto3", clients, {"S3": (1.05, 1.05)}, noise, at_once)
+        gets = {
+            "boto3": case(lambda name: raw.get_object(Bucket=bucket, Key=f"raw-{name}")["Body"].read()),
+            "S3": case(lambda name: driver.get(f"own-{name}")),
+        }
+        yield from beside("boto3", sets, many * 10, {f"S3: set, {many} at once": 1.05}, noise)
+        yield from beside("boto3", gets, many * 10, {f"S3: get, {many} at once": 1.05}, noise)
+
+
+def beside(
+    theirs: str, cases: dict[str, results.Case], number: int, limits: dict[str, float], noise: Noise
+) -> Iterator[Result]:
+    """Compare cases with one of them; the limits begin with the names of the others."""
+    best = results.compare(cases, number, 9, noise)
+    for what, limit in limits.items():
+        yield Result(what, theirs, best[what.partition(":")[0]], best[theirs], limit)
 
 
 def memory(place: Place, noise: Noise) -> Iterator[Result]:
@@ -231,11 +214,11 @@ def imports(place: Place, noise: Noise) -> Iterator[Result]:
     program = "import sys, time; sys.path.insert(0, sys.argv[1]); begin = time.perf_counter(); import {}\n"
     program += "print(time.perf_counter() - begin)"
 
-    def first(name: str) -> Figures:
-        command = [sys.executable, "-I", "-S", "-c", program.format(name), str(ROOT)]
+    def first(name: str) -> results.Figures:
+        command = [sys.executable, "-I", "-S", "-c", program.format(name), str(results.ROOT)]
         return {name: float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)}
 
-    best = best_of({"both": lambda: first("session_kit") | first("json")}, 25, noise)["both"]
+    best = results.best_of({"both": lambda: first("session_kit") | first("json")}, 25, noise)["both"]
     yield Result("import session_kit", "import json", best["session_kit"], best["json"], 5.0)
 
 
@@ -245,17 +228,17 @@ PARTS: dict[str, Callable[[Place, Noise], Iterator[Result]]] = {
 
 
 def main() -> None:
-    chosen, noise, rows = make_parser("targets", PARTS).parse_args(), Noise(), []
+    chosen, noise, rows = results.make_parser("targets", PARTS).parse_args(), Noise(), []
     with open_place() as place:
         for name in chosen.parts or PARTS:
             for result in PARTS[name](place, noise):
                 rows.append(result.cells)
                 print(*rows[-1], sep=" | ", file=sys.stderr)
     head = ["what", "against", "ours, µs", "theirs, µs", "ratio", "at most", ""]
-    made = report(markdown(head, rows, 2), PACKAGES, noise)
+    made = results.report(results.markdown(head, rows, 2), PACKAGES, noise)
     print(made)
     if chosen.write:
-        write("targets", made)
+        results.write("targets", made)
 
 
 if __name__ == "__main__":
