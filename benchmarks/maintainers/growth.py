@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -73,9 +73,10 @@ class Scale(NamedTuple):
     shared: int = 1_000
     counts: int = 100
 
-    def sizes(self, driver: str) -> list[int]:
-        most = min(self.most, MOST_FILES) if driver == "file" else self.most
-        return [size for size in SIZES if size < most] + [most]
+    def stores(self) -> list[tuple[str, int]]:
+        """Each driver with few to many entries."""
+        most = dict.fromkeys(DRIVERS, self.most) | {"file": min(self.most, MOST_FILES)}
+        return [(driver, size) for driver in DRIVERS for size in sorted({*SIZES, most[driver]}) if size <= most[driver]]
 
 
 class Row(NamedTuple):
@@ -147,39 +148,40 @@ def fill(driver: Driver, entries: int) -> None:
 
 def entries(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     """One call after another on stores that hold more and more: the best median and 99th percentile of some rounds."""
-    for driver in DRIVERS:
-        for size in scale.sizes(driver):
-            with stock.store(driver, size) as store:
-                best = operations(store.driver, size, scale, noise)
-            for what, (median, p99) in best.items():
-                yield Row(driver, what, size, median, p99)
-    for size in scale.sizes("memory"):
-        yield Row("memory", "bytes a session", size, weight(size))
+    for driver, size in scale.stores():
+        with stock.store(driver, size) as store:
+            best = operations(store.driver, size, scale, noise)
+        for what in CALLS:
+            yield Row(driver, what, size, best[what], best[f"{what}, p99"])
+    for driver, size in scale.stores():
+        if driver == "memory":
+            yield Row(driver, "bytes a session", size, weight(size))
 
 
-def operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
-    """The best median and 99th percentile of each call, in seconds."""
-    calls: dict[str, Callable[[str], object]] = {
-        "get": driver.get,
-        "set": lambda key: driver.set(key, VALUE, ttl=TTL),
-        "renew": lambda key: driver.renew(key, TTL),
-        "delete": driver.delete,
-    }
+CALLS: dict[str, Callable[[Driver, str], object]] = {
+    "get": lambda driver, key: driver.get(key),
+    "set": lambda driver, key: driver.set(key, VALUE, ttl=TTL),
+    "renew": lambda driver, key: driver.renew(key, TTL),
+    "delete": lambda driver, key: driver.delete(key),
+}
+
+
+def operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> Figures:
+    """The best median of each call, and the best 99th percentile."""
     picked = random.Random(size)
 
     def make_all() -> Figures:
         keys = [key_of(number) for number in picked.sample(range(size), min(SAMPLE, size // 2))]
         found: Figures = {}
-        for what, call in calls.items():
+        for what, call in CALLS.items():
             shift = Shift(scale.seconds)
-            shift.run(call, [iter(keys)])
+            shift.run(partial(call, driver), [iter(keys)])
             summary = summarize(shift.durations, shift.elapsed)
             found |= {what: summary.median, f"{what}, p99": summary.p99}
         driver.set_many(dict.fromkeys(keys, VALUE), ttl=TTL)
         return found
 
-    best = best_of({"": make_all}, ROUNDS, noise)[""]
-    return {what: (best[what], best[f"{what}, p99"]) for what in calls}
+    return best_of({"": make_all}, ROUNDS, noise)[""]
 
 
 def weight(size: int) -> float:
@@ -208,15 +210,14 @@ def walks(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     The peak is that of Python's own memory; what SQLite takes for its cache has a limit of its own. On files it may be
     that of Python's table of interned strings, which moves now and then: `pathlib` interns the parts of each path.
     """
-    for driver in DRIVERS:
-        for size in scale.sizes(driver):
-            noise.probe()
-            for what in WALKS:
-                (seconds, _), peak = walk(stock, driver, size, what), None
-                if driver == "memory" or size <= MOST_REMOVED_TWICE or what not in ("clear", "prune"):
-                    with traced():
-                        _, peak = walk(stock, driver, size, what)
-                yield Row(driver, what, size, seconds, peak)
+    for driver, size in scale.stores():
+        noise.probe()
+        for what in WALKS:
+            (seconds, _), peak = walk(stock, driver, size, what), None
+            if driver == "memory" or size <= MOST_REMOVED_TWICE or what not in ("clear", "prune"):
+                with traced():
+                    _, peak = walk(stock, driver, size, what)
+            yield Row(driver, what, size, seconds, peak)
 
 
 def walk(stock: Stock, driver: str, size: int, what: str) -> tuple[float, int]:
@@ -326,21 +327,20 @@ class Part(NamedTuple):
     """One subject.
 
     over: what there is more and more of. title: of the picture. note: what one has to know of the table.
-    labels: what `cost` and `aside` are, in words. cost, aside: how they are written.
+    figures: what `Row.cost` and `Row.aside` are, and how they are written.
     """
 
     measure: Callable[[Stock, Scale, Noise], Iterator[Row]]
     over: str
     title: str
     note: str
-    labels: tuple[str, str] = ("operations a second", "99th percentile of one")
-    cost: Callable[[float], str] = brief_count
-    aside: Callable[[float], str] = brief_seconds
+    figures: Mapping[str, Callable[[float], str]]
 
     def cell(self, row: Row) -> str:
         if row.what == "bytes a session":
             return brief_bytes(row.cost)
-        return self.cost(row.cost) + (f" / {self.aside(row.aside)}" if row.aside is not None else "")
+        found = zip(self.figures.values(), (row.cost, row.aside), strict=True)
+        return " / ".join(brief(value) for brief, value in found if value is not None)
 
     def table(self, rows: list[Row]) -> str:
         """The rows as Markdown: a line for each driver and call, a column for each count."""
@@ -350,9 +350,10 @@ class Part(NamedTuple):
             lines.setdefault((row.driver, row.what), dict.fromkeys(counts, "not measured"))[row.size] = self.cell(row)
         head = ["driver", "", *(f"{count:,} {self.over}" for count in counts)]
         table = markdown(head, [[f"{driver}://", what, *line.values()] for (driver, what), line in lines.items()], 2)
-        return f"{self.title}: {' / '.join(self.labels)}. {self.note}\n\n{table}"
+        return f"{self.title}: {' / '.join(self.figures)}. {self.note}\n\n{table}"
 
 
+WORK = {"operations a second": brief_count, "99th percentile of one": brief_seconds}
 PARTS = {
     "entries": Part(
         entries,
@@ -360,9 +361,7 @@ PARTS = {
         "One call on a store that holds more and more",
         f"The best of {ROUNDS} rounds. bytes a session: what it takes in memory beyond its value. file:// has at most"
         f" {MOST_FILES:,} entries here, each write waits for the disk (fsync).",
-        ("median", "99th percentile"),
-        brief_seconds,
-        brief_seconds,
+        {"median": brief_seconds, "99th percentile": brief_seconds},
     ),
     "walks": Part(
         walks,
@@ -370,21 +369,21 @@ PARTS = {
         "The whole store once: time grows with it, added memory is a page",
         "Memory is the peak of Python's own, in a run apart, and not above"
         f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk. prune: all entries have expired.",
-        ("time", "added memory"),
-        brief_seconds,
-        brief_bytes,
+        {"time": brief_seconds, "added memory": brief_bytes},
     ),
     "threads": Part(
         threads,
         "threads",
         "Threads that share one driver, nine reads to a write",
         "The operations are those of all threads together.",
+        WORK,
     ),
     "processes": Part(
         processes,
         "processes",
         "Processes that share one folder: nine reads to a write, then all count on one number",
         "mixed: as with threads. counting: steps a second, by swaps. lost: how many steps are missing in the sum.",
+        WORK,
     ),
 }
 

@@ -28,11 +28,12 @@ def draw(part: Part, rows: list[Row], noise: Noise, file: Path) -> None:
     width = max(8.0, 3.1 * len(calls)) + 0.6
     picture = Picture(figsize=(width, 7.7), dpi=110, layout="constrained")
     grid = picture.subplots(2, len(calls), squeeze=False, sharey="row")
+    (cost, brief_cost), (aside, brief_aside) = part.figures.items()
     for column, what in enumerate(calls):
         costs = [(row.driver, row.size, row.cost) for row in rows if row.what == what]
         asides = [(row.driver, row.size, row.aside) for row in rows if row.what == what and row.aside is not None]
-        _draw_panel(grid[0][column], costs, f"{what}: {part.labels[0]}", part.cost)
-        _draw_panel(grid[1][column], asides, f"{what}: {part.labels[1]}", part.aside)
+        _draw_panel(grid[0][column], costs, f"{what}: {cost}", brief_cost)
+        _draw_panel(grid[1][column], asides, f"{what}: {aside}", brief_aside)
         grid[1][column].set_xlabel(part.over, fontsize=9)
     handles, labels = grid[0][0].get_legend_handles_labels()
     look: dict[str, Any] = {"ncols": len(labels), "frameon": False, "fontsize": 11, "title_fontsize": 12}

@@ -16,11 +16,10 @@ import logging
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import KINDS as FRAMEWORKS
@@ -43,13 +42,6 @@ NUMBERS = itertools.count()
 
 Costs = results.Figures
 """Seconds by kind of request, and of the whole visit."""
-
-
-class Row(NamedTuple):
-    """What the requests take of which application; with sessions, over the same application without."""
-
-    peer: Peer
-    costs: Costs
 
 
 def call_of(kind: str, peer: Peer, size: int = SIZE) -> Call:
@@ -119,8 +111,8 @@ def play(site: Site, peer: Peer, size: int) -> Costs:
 
 def measure(
     peers: Sequence[Peer], place: Place, visits: int, rounds: int, size: int = SIZE
-) -> tuple[dict[str, Costs], float]:
-    """Validate and measure applications by turns, in this process. Returns their costs by name, and the noise.
+) -> tuple[dict[Peer, Costs], float]:
+    """Validate and measure applications by turns, in this process. Returns their costs, and the noise.
 
     visits: in a round, one after another. What has a database, and the bare application beside it, is then visited by
     fifty at once, if it is WSGI; of these a visit takes the share of one in the whole.
@@ -139,27 +131,27 @@ def measure(
             return [one.result() for one in [pool.submit(visit) for _ in range(number)]]
 
         visit = {peer: partial(play, stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
-        alone = {peer.name: partial(round_of, visit[peer]) for peer in peers}
+        alone = {peer: partial(round_of, visit[peer]) for peer in peers}
         results.best_of(alone, 1, noise)  # to warm up
         best = results.best_of(alone, rounds, noise)
         if any(peer.store == DATABASE for peer in peers):
             threaded = [peer for peer in peers if peer.interface == "wsgi" and peer.store in ("", DATABASE)]
-            crowds = {peer.name: partial(crowd, visit[peer]) for peer in threaded}
-            for name, seconds in results.compare(crowds, 2 * TOGETHER, max(2, rounds // 5), noise).items():
-                best[name][AT_ONCE] = seconds
+            crowds = {peer: partial(crowd, visit[peer]) for peer in threaded}
+            for peer, seconds in results.compare(crowds, 2 * TOGETHER, max(2, rounds // 5), noise).items():
+                best[peer][AT_ONCE] = seconds
     return best, noise.spread
 
 
 def measure_apart(
     peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int = SIZE
-) -> list[Row]:
-    """Measure a bare application and others of its framework in a new process."""
+) -> dict[Peer, Costs]:
+    """Measure applications of a framework in a new process: the bare one, then what others cost beyond that."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=be_quiet) as process:
-        costs, spread = process.submit(measure, peers, place, visits, rounds, size).result()
+        found, spread = process.submit(measure, peers, place, visits, rounds, size).result()
     noise.hear(spread)
-    bare = costs[peers[0].name]
-    over = ({kind: cost - bare[kind] for kind, cost in costs[peer.name].items()} for peer in peers[1:])
-    return [Row(peers[0], bare), *map(Row, peers[1:], over)]
+    bare, *others = peers
+    over = {peer: {kind: cost - found[bare][kind] for kind, cost in found[peer].items()} for peer in others}
+    return {bare: found[bare]} | over
 
 
 def be_quiet() -> None:
@@ -168,7 +160,7 @@ def be_quiet() -> None:
     logging.disable()
 
 
-def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int, noise: Noise) -> list[Row]:
+def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int, noise: Noise) -> dict[Peer, Costs]:
     """Measure all applications of some frameworks. What was measured twice has the better figure."""
     found: dict[Peer, Costs] = {}
     for framework in frameworks:
@@ -176,9 +168,9 @@ def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: in
         # Django's settings belong to a process, and allow one beside the bare one.
         for group in [[peer] for peer in others] if framework == "Django" else [others]:
             print(f"{group[-1].name} ...", file=sys.stderr)
-            for peer, costs in measure_apart([bare, *group], place, visits, rounds, noise):
+            for peer, costs in measure_apart([bare, *group], place, visits, rounds, noise).items():
                 found[peer] = results.least(found.get(peer, {}), costs)
-    return [Row(*one) for one in found.items()]
+    return found
 
 
 def cells(peer: Peer) -> list[str]:
@@ -186,19 +178,21 @@ def cells(peer: Peer) -> list[str]:
     return [peer.framework, f"**{peer.sessions}**" if peer.ours else peer.sessions, peer.store or "-"]
 
 
-def tables(rows: Sequence[Row]) -> str:
+def tables(found: Mapping[Peer, Costs]) -> str:
     """The tables in Markdown, in microseconds, with what one has to know of them."""
     kinds = [*KINDS, WHOLE]
-    figures = [[*cells(peer), *(microseconds(max(0.0, costs[kind])) for kind in kinds)] for peer, costs in rows]
+    figures = [
+        [*cells(peer), *(microseconds(max(0.0, costs[kind])) for kind in kinds)] for peer, costs in found.items()
+    ]
     made = (
         "Microseconds that a request takes longer than by the same application without sessions; in the rows `none`,"
         " what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n"
         + results.markdown(["framework", "sessions", "store", *kinds], figures, 3)
     )
-    crowds = [(peer, costs[AT_ONCE]) for peer, costs in rows if peer.store == DATABASE and AT_ONCE in costs]
+    crowds = {peer: costs[AT_ONCE] for peer, costs in found.items() if peer.store == DATABASE and AT_ONCE in costs}
     if crowds:
         made += f"\nThe same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread (WSGI alone):\n\n"
-        figures = [[peer.framework, peer.sessions, microseconds(seconds)] for peer, seconds in crowds]
+        figures = [[peer.framework, peer.sessions, microseconds(seconds)] for peer, seconds in crowds.items()]
         made += results.markdown(["framework", "sessions", WHOLE], figures, 2)
     return made
 
@@ -215,18 +209,15 @@ def main() -> None:
     with open_place(chosen.redis, chosen.postgres) as place:
         if chosen.measure:
             costs, _ = measure([named(name) for name in chosen.measure], place, chosen.visits, chosen.rounds)
-            print(json.dumps(costs))
+            print(json.dumps({peer.name: figures for peer, figures in costs.items()}))
             return
-        frameworks, noise = chosen.parts or list(FRAMEWORKS), Noise()
-        made = tables(compare_all(frameworks, place, chosen.visits, chosen.rounds, noise))
-        made = results.report(made, PACKAGES, noise)
+        noise = Noise()
+        made = tables(compare_all(chosen.parts or list(FRAMEWORKS), place, chosen.visits, chosen.rounds, noise))
         if chosen.http:
             from session_kit.benchmarks.maintainers.served import report_http
 
-            made += "\n" + report_http(place)
-    print(made)
-    if chosen.write:
-        results.write("peers", made)
+            made += report_http(place)
+    results.publish("peers", results.report(made, PACKAGES, noise), write=chosen.write)
 
 
 if __name__ == "__main__":

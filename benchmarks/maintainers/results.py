@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from session_kit.benchmarks.measure import Noise, brief_count, conditions, warning
 
@@ -18,6 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 Case = Callable[[int], object]
 """Does an operation so many times."""
+K = TypeVar("K")
 Figures = dict[str, float]
 """Seconds by what took them."""
 
@@ -47,12 +49,12 @@ def repeat(call: Callable[[], object]) -> Case:
     return do
 
 
-def best_of(cases: Mapping[str, Callable[[], Figures]], rounds: int, noise: Noise) -> dict[str, Figures]:
+def best_of(cases: Mapping[K, Callable[[], Figures]], rounds: int, noise: Noise) -> dict[K, Figures]:
     """Return the least of each figure in several rounds, in which the cases take turns.
 
     What else the machine does can only make an operation slower, so the best round is the nearest to what it costs.
     """
-    best: dict[str, Figures] = {}
+    best: dict[K, Figures] = {}
     for _ in range(rounds):
         for name, case in cases.items():
             noise.probe()
@@ -66,7 +68,7 @@ def least(before: Figures, now: Figures) -> Figures:
     return {what: min(value, before.get(what, value)) for what, value in now.items()}
 
 
-def compare(cases: Mapping[str, Case], number: int, rounds: int, noise: Noise) -> dict[str, float]:
+def compare(cases: Mapping[K, Case], number: int, rounds: int, noise: Noise) -> dict[K, float]:
     """Return the seconds that one operation of each case takes, in the best round.
 
     number: operations in a round, after as many again, at most a tenth, to warm up.
@@ -107,10 +109,12 @@ def put_into(text: str, marker: str, made: str) -> str:
     return result
 
 
-def write(marker: str, made: str) -> None:
-    """Put a table into the page on performance, and into a file of results."""
-    PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(encoding="utf-8"), marker, made), encoding="utf-8")
-    (RESULTS / f"{marker}.txt").write_text(made, encoding="utf-8")
+def publish(marker: str, made: str, *, write: bool) -> None:
+    """Print what was found, and with `write` put it into the page on performance, and into a file of results."""
+    print(made)
+    if write:
+        PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(encoding="utf-8"), marker, made), encoding="utf-8")
+        (RESULTS / f"{marker}.txt").write_text(made, encoding="utf-8")
 
 
 def brief_bytes(value: float) -> str:

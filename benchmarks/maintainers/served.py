@@ -109,4 +109,4 @@ def report_http(place: Place) -> str:
         rows += [[*cells(peer), *(f"{found[peer.name][kind]:.0f}" for kind in KINDS)] for peer in peers]
     how = f"granian, one worker, wrk with 16 connections and {VISITORS} visitors on the same machine"
     head = ["framework", "sessions", "store", "reads a second", "writes a second"]
-    return f"Requests a second ({how}):\n\n{markdown(head, rows, 3)}"
+    return f"\nRequests a second ({how}):\n\n{markdown(head, rows, 3)}"

@@ -75,7 +75,7 @@ def frameworks(place: Place, noise: Noise) -> Iterator[Result]:
 def overheads(framework: str, sessions: list[str], place: Place, size: int, noise: Noise) -> list[Costs]:
     """What these sessions cost, with so many bytes in them."""
     peers = [named(f"{framework}:{one}") for one in (NONE, *sessions)]
-    return [row.costs for row in measure_apart(peers, place, 50, 40, noise, size=size)[1:]]
+    return list(measure_apart(peers, place, 50, 40, noise, size).values())[1:]
 
 
 def valkey(place: Place, noise: Noise) -> Iterator[Result]:
@@ -199,14 +199,13 @@ def beside(
 
 def memory(place: Place, noise: Noise) -> Iterator[Result]:
     """The memory driver with a million sessions, beside one with a thousand: the 99th percentile of each call."""
-    p99: dict[tuple[int, str], float] = {}
     few, many = 1_000, 1_000_000
+    best: dict[int, results.Figures] = {}
     for size in (few, many):
         with Stock(place.folder).store("memory", size) as store:
-            best = operations(store.driver, size, Scale(), noise)
-        p99 |= {(size, kind): slow for kind, (_, slow) in best.items()}
-    for kind in ("get", "set"):
-        yield Result(f"memory, a million sessions: {kind}, p99", "a thousand", p99[many, kind], p99[few, kind], 2.0)
+            best[size] = operations(store.driver, size, Scale(), noise)
+    for call in ("get, p99", "set, p99"):
+        yield Result(f"memory, a million sessions: {call}", "a thousand", best[many][call], best[few][call], 2.0)
 
 
 def imports(place: Place, noise: Noise) -> Iterator[Result]:
@@ -236,9 +235,7 @@ def main() -> None:
                 print(*rows[-1], sep=" | ", file=sys.stderr)
     head = ["what", "against", "ours, µs", "theirs, µs", "ratio", "at most", ""]
     made = results.report(results.markdown(head, rows, 2), PACKAGES, noise)
-    print(made)
-    if chosen.write:
-        results.write("targets", made)
+    results.publish("targets", made, write=chosen.write)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from session_kit.benchmarks.maintainers.peers import (
     DATABASE,
     KINDS,
     WHOLE,
-    Row,
     Unfaithful,
     measure_apart,
     open_site,
@@ -46,9 +45,9 @@ def test_every_application_keeps_a_session_as_it_should(peer: Peer, tmp_path: Pa
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework == "Django"], ids=lambda peer: peer.name)
 def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer, tmp_path: Path) -> None:
     place = Place(tmp_path, *NO_SERVERS)
-    rows = measure_apart([named(f"Django:{NONE}"), peer], place, visits=1, rounds=1, noise=Noise())
-    assert [row.peer for row in rows] == [named(f"Django:{NONE}"), peer]
-    assert all(row.costs.keys() == {*KINDS, WHOLE} for row in rows)
+    found = measure_apart([named(f"Django:{NONE}"), peer], place, visits=1, rounds=1, noise=Noise())
+    assert list(found) == [named(f"Django:{NONE}"), peer]
+    assert all(costs.keys() == {*KINDS, WHOLE} for costs in found.values())
 
 
 @pytest.mark.slow  # those without a database are validated in the same way
@@ -58,10 +57,10 @@ def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitor
     peer: Peer, postgres: Postgres, tmp_path: Path
 ) -> None:
     place, bare = Place(tmp_path, NO_SERVERS[0], postgres.url), named(f"{peer.framework}:{NONE}")
-    rows = measure_apart([bare, peer], place, visits=1, rounds=1, noise=Noise())  # which validates it
-    assert rows[1].costs[WHOLE] > 0
-    assert (AT_ONCE in rows[1].costs) == (peer.interface == "wsgi")
-    assert rows[1].costs.get(AT_ONCE, 1) > 0
+    costs = measure_apart([bare, peer], place, visits=1, rounds=1, noise=Noise())[peer]  # which validates it
+    assert costs[WHOLE] > 0
+    assert (AT_ONCE in costs) == (peer.interface == "wsgi")
+    assert costs.get(AT_ONCE, 1) > 0
 
 
 @pytest.mark.parametrize("framework", ["Starlette", "Litestar", "Flask", "WSGI", "aiohttp"])
@@ -156,13 +155,13 @@ def test_the_report_takes_the_place_of_the_one_before_and_of_nothing_else() -> N
 
 def test_the_table_has_a_row_for_each_application_and_noise_is_no_gain() -> None:
     costs = dict.fromkeys([*KINDS, WHOLE], 0.00001) | {"read": -0.000001}
-    *_, head, rule, row = tables([Row(named("WSGI:session_kit:memory"), costs)]).splitlines()
+    *_, head, rule, row = tables({named("WSGI:session_kit:memory"): costs}).splitlines()
     assert head.count("|") == rule.count("|") == row.count("|")
     assert row.startswith("| WSGI | **session_kit** | memory | 10.0 | 10.0 | 0.0 |")
 
 
 def test_a_bare_application_has_no_store_and_noise_is_said_before_the_figures() -> None:
-    table = tables([Row(named("WSGI:none"), dict.fromkeys([*KINDS, WHOLE], 0.00001))])
+    table = tables({named("WSGI:none"): dict.fromkeys([*KINDS, WHOLE], 0.00001)})
     assert "| WSGI | none | - | 10.0 |" in table
 
     def reported(spread: float) -> str:
@@ -178,8 +177,8 @@ def test_a_bare_application_has_no_store_and_noise_is_said_before_the_figures() 
 
 def test_fifty_visitors_at_once_are_said_to_be_of_wsgi_alone() -> None:
     alone = dict.fromkeys([*KINDS, WHOLE], 0.00001)
-    assert "at once" not in tables([Row(named("Starlette:session_kit:PostgreSQL"), alone)])
-    made = tables([Row(named("Flask:session_kit:PostgreSQL"), {**alone, AT_ONCE: 0.00002})])
+    assert "at once" not in tables({named("Starlette:session_kit:PostgreSQL"): alone})
+    made = tables({named("Flask:session_kit:PostgreSQL"): {**alone, AT_ONCE: 0.00002}})
     assert "each in a thread (WSGI alone)" in made
     assert made.endswith("| Flask | session_kit | 20.0 |\n")
 
