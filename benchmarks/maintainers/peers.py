@@ -17,7 +17,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
@@ -109,6 +109,12 @@ def play(site: Site, peer: Peer, size: int) -> Costs:
     return spent
 
 
+def crowd(pool: Executor, visit: Callable[[], Costs], number: int) -> None:
+    """So many visits, as many of them at once as the pool has threads."""
+    for one in [pool.submit(visit) for _ in range(number)]:
+        one.result()
+
+
 def measure(
     peers: Sequence[Peer], place: Place, visits: int, rounds: int, size: int = SIZE
 ) -> tuple[dict[Peer, Costs], float]:
@@ -125,18 +131,14 @@ def measure(
         return {kind: costs[kind] / VISIT.count(kind) for kind in KINDS} | {WHOLE: sum(costs.values())}
 
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))
-
-        def crowd(visit: Callable[[], Costs], number: int) -> object:
-            return [one.result() for one in [pool.submit(visit) for _ in range(number)]]
-
         visit = {peer: partial(play, stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
         alone = {peer: partial(round_of, visit[peer]) for peer in peers}
         results.best_of(alone, 1, noise)  # to warm up
         best = results.best_of(alone, rounds, noise)
         if any(peer.store == DATABASE for peer in peers):
+            pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))
             threaded = [peer for peer in peers if peer.interface == "wsgi" and peer.store in ("", DATABASE)]
-            crowds = {peer: partial(crowd, visit[peer]) for peer in threaded}
+            crowds = {peer: partial(crowd, pool, visit[peer]) for peer in threaded}
             for peer, seconds in results.compare(crowds, 2 * TOGETHER, max(2, rounds // 5), noise).items():
                 best[peer][AT_ONCE] = seconds
     return best, noise.spread
