@@ -11,8 +11,8 @@ import base64
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,7 +82,6 @@ class Peer(NamedTuple):
         return "/logout" if self.ours or with_logout else "/clear"
 
     def app(self, place: Place) -> Any:
-        """The application; nobody closes the clients of peers, which end with the process."""
         if self.sessions == OURS and self.framework not in ("Django", "WSGI"):
             module = import_module(f"tests.harness.apps.{self.framework.lower()}_app")
             return module.make_app(**place.options(self.store))
@@ -111,10 +110,17 @@ def starlette(sessions: str, store: str, place: Place) -> Any:
     if sessions != "starsessions":
         one = Middleware(Forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
         return bare_app(middleware=[one])
-    kept = RedisStore(connection=Redis.from_url(place.redis)) if store == "Valkey" else InMemoryStore()
+    client = Redis.from_url(place.redis)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        yield
+        await client.aclose()
+
+    kept = RedisStore(connection=client) if store == "Valkey" else InMemoryStore()
     # The lifetime of its examples. Without the second, each handler has to load the session by itself.
     both = [Middleware(SessionMiddleware, store=kept, lifetime=TWO_WEEKS), Middleware(SessionAutoloadMiddleware)]
-    return bare_app(middleware=both)
+    return bare_app(middleware=both, lifespan=lifespan)
 
 
 def litestar(sessions: str, store: str, place: Place) -> Any:

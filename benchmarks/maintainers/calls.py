@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 from wsgiref.util import setup_testing_defaults
 
+DEADLINE = 10.0  # seconds
 HOST, PORT = "127.0.0.1", 8000
 # What browsers send with every request, and a cookie of somebody else.
 HEADERS = {"host": HOST, "accept": "text/html,*/*;q=0.8", "accept-language": "en", "user-agent": "Mozilla/5.0"}
@@ -84,11 +85,16 @@ class Browser:
 
 
 class AsgiSite:
-    """An ASGI application on an event loop of its own, called as in tests: without the lifespan protocol."""
+    """An ASGI application on an event loop of its own, started and shut down by the lifespan protocol."""
 
     def __init__(self, app: Any) -> None:
         self._app, self._runner = app, asyncio.Runner()
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        self._orders: asyncio.Queue[Any] = asyncio.Queue()
+        self._replies: asyncio.Queue[Any] = asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        self._life = self._runner.get_loop().create_task(app(scope, self._orders.get, self._replies.put))
+        self._runner.run(self._tell("startup"))
 
     def ask(self, call: Call, cookie: str) -> Answer:
         return self._runner.run(self._ask(call, cookie))
@@ -102,7 +108,14 @@ class AsgiSite:
         self._runner.run(all_of_them())
 
     def close(self) -> None:
+        self._runner.run(self._tell("shutdown"))
         self._runner.close()
+
+    async def _tell(self, what: str) -> None:
+        self._orders.put_nowait({"type": f"lifespan.{what}"})
+        reply = await asyncio.wait_for(self._replies.get(), DEADLINE)
+        if reply["type"] != f"lifespan.{what}.complete":
+            raise RuntimeError(f"{what} of the application failed: {reply.get('message', '')}")
 
     async def _ask(self, call: Call, cookie: str) -> Answer:
         scope: Any = {
