@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PERFORMANCE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
+K = TypeVar("K")
 Case = Callable[[int], object]
 """Does an operation so many times."""
-K = TypeVar("K")
 Figures = dict[str, float]
-"""Seconds by what took them."""
+"""Seconds, by what took them."""
 
 
 def make_parser(name: str, parts: Mapping[str, object]) -> argparse.ArgumentParser:

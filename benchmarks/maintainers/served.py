@@ -73,8 +73,8 @@ class PeerServer(Server):
         return float(rate[1])
 
 
-def rates(peers: list[Peer], place: Place) -> dict[str, Figures]:
-    """Requests a second by kind, the best of a few rounds in which the servers take turns."""
+def measure(peers: list[Peer], place: Place) -> dict[Peer, Figures]:
+    """The seconds of a request by kind, the best of a few rounds in which the servers take turns."""
     with ExitStack() as stack:
 
         def prepare(peer: Peer) -> Callable[[], Figures]:
@@ -92,8 +92,7 @@ def rates(peers: list[Peer], place: Place) -> dict[str, Figures]:
                 scripts[kind].write_text(SCRIPT.format(cookies=cookies, method=call.method, url=url))
             return lambda: {kind: 1 / server.rate(script) for kind, script in scripts.items()}
 
-        best = best_of({peer.name: prepare(peer) for peer in peers}, ROUNDS, Noise())
-    return {name: {kind: 1 / seconds for kind, seconds in figures.items()} for name, figures in best.items()}
+        return best_of({peer: prepare(peer) for peer in peers}, ROUNDS, Noise())
 
 
 def report_http(place: Place) -> str:
@@ -105,8 +104,8 @@ def report_http(place: Place) -> str:
         print(f"{framework} under granian ...", file=sys.stderr)
         peers = [peer for peer in PEERS if peer.framework == framework]
         peers = [peer for peer in peers if peer.sessions != "Flask-Session" or peer.store == "Valkey"]
-        found = rates(peers, place)
-        rows += [[*cells(peer), *(f"{found[peer.name][kind]:.0f}" for kind in KINDS)] for peer in peers]
+        found = measure(peers, place)
+        rows += [[*cells(peer), *(f"{1 / found[peer][kind]:.0f}" for kind in KINDS)] for peer in peers]
     how = f"granian, one worker, wrk with 16 connections and {VISITORS} visitors on the same machine"
     head = ["framework", "sessions", "store", "reads a second", "writes a second"]
     return f"\nRequests a second ({how}):\n\n{markdown(head, rows, 3)}"

@@ -46,8 +46,6 @@ class Result(NamedTuple):
         return [self.what, self.against, *figures, "" if ratio <= self.limit else "missed"]
 
 
-# --- frameworks, in memory ---
-
 COOKIE, LOCMEM = "its-own:cookie", "its-own:memory"
 # Framework, size of a session, what the others are called, which they are, and by kind of request what we may cost.
 IN_MEMORY: list[tuple[str, int, str, str, dict[str, float]]] = [
