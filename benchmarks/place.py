@@ -128,9 +128,11 @@ class Place:
 class Meter(CountingDriver):
     """Counts calls, and the bytes of the values, or listed keys, that go in and come out."""
 
-    def __init__(self, driver: Driver) -> None:
-        super().__init__(driver)
-        self.bytes = 0
+    read_bytes = written_bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.read_bytes + self.written_bytes
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self._weighed(name, args, kwargs, super().call(name, *args, **kwargs))
@@ -140,24 +142,24 @@ class Meter(CountingDriver):
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         for key in super().keys(prefix):
-            self.bytes += len(key.encode())
+            self.read_bytes += len(key.encode())
             yield key
 
     async def akeys(self, prefix: str = "") -> AsyncIterator[str]:
         async for key in super().akeys(prefix):
-            self.bytes += len(key.encode())
+            self.read_bytes += len(key.encode())
             yield key
 
     def _weighed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-        value = result
         if name == "set":  # what it returns is a version
-            value = kwargs["value"] if "value" in kwargs else args[1]
-        if isinstance(value, Entry):
-            value = value.value
-        if isinstance(value, bytes):
-            self.bytes += len(value)
+            self.written_bytes += len(kwargs["value"] if "value" in kwargs else args[1])
+            return result
+        for answer in result.values() if isinstance(result, dict) else [result]:
+            value = answer.value if isinstance(answer, Entry) else answer
+            if isinstance(value, bytes):
+                self.read_bytes += len(value)
         return result
 
     def reset(self) -> None:
         super().reset()
-        self.bytes = 0
+        self.read_bytes = self.written_bytes = 0

@@ -6,8 +6,8 @@ growth.py   how cost grows with entries, threads and processes; growth_plots.py:
 codecs.py   what a codec costs by itself
 owners.py   what a list of sessions costs a user who has many
 apps.py     the applications: those of the tests, with sessions of ours, of a peer, or none
-calls.py    requests to an application in this process
-results.py  how what is compared takes turns, and where results are kept
+calls.py    requests to an application in this process, and a browser's cookies
+results.py  what the commands share: how cases take turns, arguments, tables, and where results are kept
 
 To see where the time of a request goes, put a profiler in front of one application:
 `pyinstrument -m session_kit.benchmarks.maintainers.peers --measure Starlette:session_kit:memory`.

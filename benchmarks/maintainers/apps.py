@@ -1,9 +1,8 @@
 """The applications of the tests: bare, with sessions of our peers, and with ours.
 
 A bare application has a dict that it forgets, so that what a request takes longer with sessions is theirs alone. Each
-peer is set up as its documentation tells to; what differs from its defaults says why. Where an application of the tests
-knows our sessions alone (aiohttp, WSGI), a small one here does the same. Nothing of a framework is imported before its
-application is made.
+peer is set up as its documentation tells to; what differs from its defaults says why. Nothing of a framework is
+imported before its application is made.
 """
 
 from __future__ import annotations
@@ -11,12 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Redis
 
@@ -33,19 +34,28 @@ class Place(NamedTuple):
     redis: str
     postgres: str
 
-    def url(self, store: str) -> str:
-        """The URL by which session_kit opens a store."""
-        return {
+    def options(self, store: str) -> dict[str, Any]:
+        """What our integrations are told."""
+        urls = {
             "memory": "memory://",
             "sqlite": f"sqlite://{self.folder / 'sessions.db'}",
             "disk": f"disk://{self.folder / 'disk'}",
             "Valkey": self.redis,
             "PostgreSQL": self.postgres,
-        }[store]
+        }
+        return {"store": urls[store], "secret": SECRET}
 
-    def options(self, store: str) -> dict[str, Any]:
-        """What our integrations are told."""
-        return {"store": self.url(store), "secret": SECRET}
+
+@contextmanager
+def open_place(redis: str | None = None, postgres: str | None = None) -> Iterator[Place]:
+    """A folder, and the servers at these URLs, or some that run meanwhile."""
+    from tests.harness.postgres import start_postgres
+    from tests.harness.servers import start_valkey
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        redis = redis or stack.enter_context(start_valkey(folder)).url
+        yield Place(folder, redis, postgres or stack.enter_context(start_postgres(folder)).url)
 
 
 class Peer(NamedTuple):
@@ -72,6 +82,9 @@ class Peer(NamedTuple):
         return "/logout" if self.ours or with_logout else "/clear"
 
     def app(self, place: Place) -> Any:
+        if self.sessions == OURS and self.framework not in ("Django", "WSGI"):
+            module = import_module(f"tests.harness.apps.{self.framework.lower()}_app")
+            return module.make_app(**place.options(self.store))
         return self.make(self.sessions, self.store, place)
 
 
@@ -87,79 +100,66 @@ class Forgetful:
 
 
 def starlette(sessions: str, store: str, place: Place) -> Any:
-    from tests.harness.apps import starlette_app
-
-    if sessions == OURS:
-        return starlette_app.make_app(**place.options(store))
     from starlette.middleware import Middleware
     from starlette.middleware.sessions import SessionMiddleware as CookieSessions
     from starsessions import InMemoryStore, SessionAutoloadMiddleware, SessionMiddleware
     from starsessions.stores.redis import RedisStore
 
+    from tests.harness.apps.starlette_app import bare_app
+
     if sessions != "starsessions":
         one = Middleware(Forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
-        return starlette_app.bare_app(middleware=[one])
-    client = Redis.from_url(place.redis) if store == "Valkey" else None
+        return bare_app(middleware=[one])
+    client = Redis.from_url(place.redis)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         yield
-        if client is not None:
-            await client.aclose()
+        await client.aclose()
 
-    kept = RedisStore(connection=client) if client else InMemoryStore()
+    kept = RedisStore(connection=client) if store == "Valkey" else InMemoryStore()
     # The lifetime of its examples. Without the second, each handler has to load the session by itself.
     both = [Middleware(SessionMiddleware, store=kept, lifetime=TWO_WEEKS), Middleware(SessionAutoloadMiddleware)]
-    return starlette_app.bare_app(middleware=both, lifespan=lifespan)
+    return bare_app(middleware=both, lifespan=lifespan)
 
 
 def litestar(sessions: str, store: str, place: Place) -> Any:
-    from tests.harness.apps import litestar_app
-
-    if sessions == OURS:
-        return litestar_app.make_app(**place.options(store))
-    if sessions == NONE:
-        return litestar_app.bare_app(middleware=[Forgetful])
     from litestar.middleware.session.server_side import ServerSideSessionConfig
     from litestar.stores.file import FileStore
     from litestar.stores.memory import MemoryStore
     from litestar.stores.redis import RedisStore
 
-    stores: dict[str, Callable[[], Any]] = {
-        "memory": MemoryStore,
-        "files": lambda: FileStore(place.folder / "litestar", create_directories=True),
-        "Valkey": lambda: RedisStore.with_client(place.redis),
-    }
-    own = ServerSideSessionConfig().middleware
-    return litestar_app.bare_app(middleware=[own], stores={"sessions": stores[store]()})
+    from tests.harness.apps.litestar_app import bare_app
+
+    if sessions == NONE:
+        return bare_app(middleware=[Forgetful])
+    kept: Any = MemoryStore()
+    if store == "files":
+        kept = FileStore(place.folder / "litestar", create_directories=True)
+    elif store == "Valkey":
+        kept = RedisStore.with_client(place.redis)
+    return bare_app(middleware=[ServerSideSessionConfig().middleware], stores={"sessions": kept})
 
 
 def flask(sessions: str, store: str, place: Place) -> Any:
-    from tests.harness.apps import flask_app
+    from flask.sessions import SecureCookieSession
 
-    if sessions == OURS:
-        return flask_app.make_app(**place.options(store))
-    app = flask_app.bare_app()
-    if sessions == NONE:
-        from flask.sessions import SecureCookieSession, SessionInterface
+    from tests.harness.apps.flask_app import bare_app
 
-        class Nothing(SessionInterface):
-            open_session = staticmethod(lambda app, request: SecureCookieSession())
-            save_session = staticmethod(lambda app, session, response: None)
-
-        app.session_interface = Nothing()
-        return app
+    app: Any = bare_app()
     app.secret_key = SECRET
-    if sessions == "Flask-Session":
+    if sessions == NONE:
+        nothing = {"open_session": lambda *_: SecureCookieSession(), "is_null_session": lambda _: True}
+        app.session_interface = SimpleNamespace(**nothing)
+    elif sessions == "Flask-Session":
         import redis
         from cachelib import FileSystemCache, SimpleCache
         from flask_session import Session
+        from flask_sqlalchemy import SQLAlchemy
 
         if store == "Valkey":
             app.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(place.redis))
         elif store == "PostgreSQL":
-            from flask_sqlalchemy import SQLAlchemy
-
             app.config["SQLALCHEMY_DATABASE_URI"] = place.postgres.replace("://", "+psycopg://", 1)
             app.config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=SQLAlchemy(app))
         else:
@@ -186,25 +186,28 @@ def django(sessions: str, store: str, place: Place) -> Any:
     from django.core.handlers.wsgi import WSGIHandler
     from django.core.management import call_command
 
+    def alias(model: Any, **_: Any) -> str:
+        return str(settings.SESSION_CACHE_ALIAS)
+
     if not settings.configured:
         # A connection that stays open, and as durable as session_kit's sqlite and disk; by default each request opens
         # the file anew, and each write waits for the disk.
         options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
         sqlite = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": options, "CONN_MAX_AGE": None}
-        url = urlsplit(place.postgres)
+        url, caches = urlsplit(place.postgres), "django.core.cache.backends"
         postgres = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
         postgres |= {"NAME": url.path[1:], "USER": url.username, "CONN_MAX_AGE": None}
-
-        def database(model: Any, **_: Any) -> str:
-            return str(settings.SESSION_DATABASE)
-
         settings.configure(
             ALLOWED_HOSTS=["*"],
             SECRET_KEY=SECRET,
             ROOT_URLCONF="tests.harness.apps.django_app",
             INSTALLED_APPS=["django.contrib.sessions"],
             DATABASES={"default": {**sqlite, "NAME": place.folder / "django.sqlite3"}, "PostgreSQL": postgres},
-            DATABASE_ROUTERS=[SimpleNamespace(db_for_read=database, db_for_write=database)],
+            DATABASE_ROUTERS=[SimpleNamespace(db_for_read=alias, db_for_write=alias)],
+            CACHES={
+                "default": {"BACKEND": f"{caches}.locmem.LocMemCache"},
+                "Valkey": {"BACKEND": f"{caches}.redis.RedisCache", "LOCATION": place.redis},
+            },
             SESSION_FILE_PATH=place.folder,
         )
         setup()
@@ -214,13 +217,11 @@ def django(sessions: str, store: str, place: Place) -> Any:
     elif sessions == "its own":
         kind = {"SQLite": "db", "PostgreSQL": "db", "files": "file"}.get(store, "cache")
         settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{kind}"
-        cache = "redis.RedisCache" if store == "Valkey" else "locmem.LocMemCache"
-        settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{cache}", "LOCATION": place.redis}}
+        settings.SESSION_CACHE_ALIAS = store if store in ("Valkey", "PostgreSQL") else "default"
         if kind == "db":
-            settings.SESSION_DATABASE = "PostgreSQL" if store == "PostgreSQL" else "default"
-            call_command("migrate", verbosity=0, database=settings.SESSION_DATABASE)
+            call_command("migrate", verbosity=0, database=settings.SESSION_CACHE_ALIAS)
     else:
-        settings.SESSION_KIT = {"store": place.url(store)}
+        settings.SESSION_KIT = {"store": place.options(store)["store"]}
         settings.SESSION_ENGINE = "session_kit.integrations.django"
         if sessions == f"{OURS} middleware":
             middleware = "session_kit.integrations.django.SessionMiddleware"
@@ -228,112 +229,83 @@ def django(sessions: str, store: str, place: Place) -> Any:
     return WSGIHandler()
 
 
-def answer(path: str, query: Mapping[str, str], session: Any) -> str:
-    """What the applications of the tests answer, but for a logout."""
-    if path == "/write":
-        session[query["key"]] = query["value"]
-    return json.dumps({"value": session.get(query["key"])} if path == "/read" else {"ok": True})
-
-
 def wsgi(sessions: str, store: str, place: Place) -> Any:
+    from beaker.middleware import SessionMiddleware as Beaker
+
+    from session_kit.wsgi import SessionMiddleware
+
     key = {NONE: "", "Beaker": "beaker.session", OURS: "session_kit.session"}[sessions]
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         path: str = environ["PATH_INFO"]
         session: Any = environ[key] if key else {}
-        query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
-        body = answer(path, query, session).encode()
-        if path == "/logout":
+        query = dict(parse_qsl(environ["QUERY_STRING"]))
+        if path == "/write":
+            session[query["key"]] = query["value"]
+            if sessions == "Beaker":
+                session.save()  # as its documentation does; with session.auto it would write at each read too
+        elif path == "/logout":
             session.destroy()
         elif path == "/clear" and sessions == "Beaker":
             session.delete()
-        elif path == "/write" and sessions == "Beaker":
-            session.save()  # as its documentation does; with session.auto it would write at each read too
+        body = json.dumps({"value": session.get(query["key"])} if path == "/read" else {"ok": True}).encode()
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
 
+    if sessions == OURS:
+        return SessionMiddleware(app, **place.options(store))
     if sessions == "Beaker":
-        from beaker.middleware import SessionMiddleware
-
         kind = "memory" if store == "memory" else "file"
         options = {"session.type": kind, "session.data_dir": str(place.folder / "beaker"), "session.secret": SECRET}
-        return SessionMiddleware(app, options)
-    if sessions == OURS:
-        from session_kit.wsgi import SessionMiddleware as Ours
-
-        return Ours(app, **place.options(store))
+        return Beaker(app, options)
     return app
 
 
 def aiohttp(sessions: str, store: str, place: Place) -> Any:
-    from aiohttp import web
+    from aiohttp_session import get_session, setup
+    from aiohttp_session.cookie_storage import EncryptedCookieStorage
+    from aiohttp_session.redis_storage import RedisStorage
 
-    if sessions == OURS:
-        from tests.harness.apps import aiohttp_app
+    from tests.harness.apps.aiohttp_app import bare_app
 
-        return aiohttp_app.make_app(**place.options(store))
-    session_of: Any = None
-    if sessions != NONE:
-        from aiohttp_session import get_session as session_of
+    async def nothing(request: Any) -> Any:
+        return {}
 
-    async def handle(request: web.Request) -> web.Response:
-        session: Any = await session_of(request) if session_of else {}
-        if request.path == "/clear" and session_of:
-            session.invalidate()
-        return web.Response(text=answer(request.path, request.query, session), content_type="application/json")
-
-    app = web.Application()
-    app.router.add_routes([web.get("/untouched", handle), web.get("/read", handle)])
-    app.router.add_routes([web.post("/write", handle), web.post("/clear", handle)])
-    if sessions != NONE:
-        from aiohttp_session import setup
-        from aiohttp_session.cookie_storage import EncryptedCookieStorage
-        from aiohttp_session.redis_storage import RedisStorage
-
-        if store == "Valkey":
-            client = Redis.from_url(place.redis)
-            setup(app, RedisStorage(client))
-
-            async def close(app: web.Application) -> None:
-                await client.aclose()
-
-            app.on_cleanup.append(close)
-        else:
-            # Its plain cookie is neither signed nor encrypted, and meant for tests alone.
-            setup(app, EncryptedCookieStorage(base64.urlsafe_b64encode(SECRET[:32].encode()).decode()))
+    app = bare_app(nothing if sessions == NONE else get_session)
+    if store == "Valkey":
+        setup(app, RedisStorage(Redis.from_url(place.redis)))
+    elif store == "cookie":
+        # Its plain cookie is neither signed nor encrypted, and meant for tests alone.
+        setup(app, EncryptedCookieStorage(base64.urlsafe_b64encode(SECRET[:32].encode()).decode()))
     return app
 
 
 STORES = ["memory", "sqlite", "disk", "Valkey"]
 WITH_DATABASE = [*STORES, "PostgreSQL"]
-_KINDS: dict[str, tuple[str, Callable[[str, str, Place], Any], dict[str, list[str]]]] = {
+CACHES = ["memory", "files", "Valkey"]
+# Interface, what makes the applications of others, and the stores of each kind of sessions.
+KINDS: dict[str, tuple[str, Callable[[str, str, Place], Any], dict[str, list[str]]]] = {
     "Starlette": (
         "asgi",
         starlette,
         {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: WITH_DATABASE},
     ),
-    "Litestar": ("asgi", litestar, {"its own": ["memory", "files", "Valkey"], OURS: STORES}),
-    "Flask": (
-        "wsgi",
-        flask,
-        {"its own": ["cookie"], "Flask-Session": ["memory", "files", "Valkey", "PostgreSQL"], OURS: WITH_DATABASE},
-    ),
+    "Litestar": ("asgi", litestar, {"its own": CACHES, OURS: STORES}),
+    "Flask": ("wsgi", flask, {"its own": ["cookie"], "Flask-Session": [*CACHES, "PostgreSQL"], OURS: WITH_DATABASE}),
     "Django": (
         "wsgi",
         django,
         {
             "its own": ["memory", "files", "SQLite", "Valkey", "PostgreSQL"],
-            OURS: WITH_DATABASE,
-            f"{OURS} middleware": WITH_DATABASE,
+            **dict.fromkeys((OURS, f"{OURS} middleware"), WITH_DATABASE),
         },
     ),
     "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: STORES}),
     "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: STORES}),
 }
-
 PEERS = [
     Peer(framework, sessions, store, interface, make)
-    for framework, (interface, make, kinds) in _KINDS.items()
+    for framework, (interface, make, kinds) in KINDS.items()
     for sessions, stores in {NONE: [""], **kinds}.items()
     for store in stores
 ]

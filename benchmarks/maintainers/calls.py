@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookies import SimpleCookie
@@ -44,6 +45,13 @@ class Answer(NamedTuple):
     seconds: float
 
 
+def answer(call: Call, seconds: float, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
+    """The answer to a call. `RuntimeError` if it failed."""
+    if status != 200:
+        raise RuntimeError(f"{call.path} was answered with status {status}: {body[:200]!r}")
+    return Answer(json.loads(body), [value for name, value in headers if name.lower() == "set-cookie"], seconds)
+
+
 class Site(Protocol):
     """An application that can be asked. The time of an answer begins and ends at the application's own edge."""
 
@@ -64,8 +72,8 @@ class Browser:
         return "; ".join([OTHER_COOKIE, *(f"{name}={value}" for name, value in self._cookies.items())])
 
     def ask(self, call: Call) -> Answer:
-        answer = self._site.ask(call, self.cookie)
-        for header in answer.cookies:
+        found = self._site.ask(call, self.cookie)
+        for header in found.cookies:
             for name, morsel in SimpleCookie(header).items():
                 # Max-Age counts more than Expires (RFC 6265, section 5.3).
                 expires = morsel["expires"] and parsedate_to_datetime(morsel["expires"]).replace(tzinfo=UTC)
@@ -73,58 +81,52 @@ class Browser:
                     self._cookies.pop(name, None)
                 else:
                     self._cookies[name] = morsel.coded_value
-        return answer
-
-
-def decoded(call: Call, status: int, body: bytes, cookies: list[str], seconds: float) -> Answer:
-    """The answer to a call. `RuntimeError` if it failed."""
-    if status != 200:
-        raise RuntimeError(f"{call.path} was answered with status {status}: {body[:200]!r}")
-    return Answer(json.loads(body), cookies, seconds)
+        return found
 
 
 class AsgiSite:
     """An ASGI application on an event loop of its own, started and shut down by the lifespan protocol."""
 
     def __init__(self, app: Any) -> None:
-        self._app = app
-        self._loop = asyncio.new_event_loop()
+        self._app, self._runner = app, asyncio.Runner()
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
         self._orders: asyncio.Queue[Any] = asyncio.Queue()
         self._replies: asyncio.Queue[Any] = asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        self._life = self._loop.create_task(app(scope, self._orders.get, self._replies.put))
-        self._tell("startup")
+        self._life = self._runner.get_loop().create_task(app(scope, self._orders.get, self._replies.put))
+        self._runner.run(self._tell("startup"))
 
     def ask(self, call: Call, cookie: str) -> Answer:
-        return self._loop.run_until_complete(self._ask(call, cookie))
+        return self._runner.run(self._ask(call, cookie))
 
-    def together(self, calls: list[tuple[Call, str]]) -> float:
-        """Make all calls at once, each with its cookie. Returns the seconds until the last is answered."""
+    def together(self, calls: list[tuple[Call, str]]) -> None:
+        """Make all calls at once, each with its cookie."""
 
-        async def all_of_them() -> float:
-            begin = time.perf_counter()
+        async def all_of_them() -> None:
             await asyncio.gather(*[self._ask(*one) for one in calls])
-            return time.perf_counter() - begin
 
-        return self._loop.run_until_complete(all_of_them())
+        self._runner.run(all_of_them())
+
+    def close(self) -> None:
+        self._runner.run(self._tell("shutdown"))
+        self._runner.close()
+
+    async def _tell(self, what: str) -> None:
+        self._orders.put_nowait({"type": f"lifespan.{what}"})
+        reply = await asyncio.wait_for(self._replies.get(), DEADLINE)
+        if reply["type"] != f"lifespan.{what}.complete":
+            raise RuntimeError(f"{what} of the application failed: {reply.get('message', '')}")
 
     async def _ask(self, call: Call, cookie: str) -> Answer:
-        scope = {
+        scope: Any = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": call.method,
-            "scheme": "http",
-            "path": call.path,
-            "raw_path": call.path.encode(),
-            "query_string": call.text.encode(),
-            "root_path": "",
-            "headers": [*self._headers, (b"cookie", cookie.encode())],
-            "client": (HOST, 50_000),
-            "server": (HOST, PORT),
             "state": {},
         }
+        scope |= {"scheme": "http", "root_path": "", "client": (HOST, 50_000), "server": (HOST, PORT)}
+        scope |= {"method": call.method, "path": call.path, "raw_path": call.path.encode()}
+        scope |= {"query_string": call.text.encode(), "headers": [*self._headers, (b"cookie", cookie.encode())]}
         messages: list[Any] = []
 
         async def receive() -> Any:
@@ -137,20 +139,8 @@ class AsgiSite:
         await self._app(scope, receive, send)
         seconds = time.perf_counter() - begin
         start, *parts = messages
-        cookies = [value.decode() for name, value in start["headers"] if name == b"set-cookie"]
-        return decoded(call, start["status"], b"".join(part.get("body", b"") for part in parts), cookies, seconds)
-
-    def close(self) -> None:
-        self._tell("shutdown")
-        self._loop.run_until_complete(self._life)
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
-
-    def _tell(self, what: str) -> None:
-        self._orders.put_nowait({"type": f"lifespan.{what}"})
-        reply = self._loop.run_until_complete(asyncio.wait_for(self._replies.get(), DEADLINE))
-        if reply["type"] != f"lifespan.{what}.complete":
-            raise RuntimeError(f"{what} of the application failed: {reply.get('message', '')}")
+        headers = [(name.decode(), value.decode()) for name, value in start["headers"]]
+        return answer(call, seconds, start["status"], headers, b"".join(part.get("body", b"") for part in parts))
 
 
 class WsgiSite:
@@ -176,8 +166,7 @@ class WsgiSite:
             parts.close()
         seconds = time.perf_counter() - begin
         status, headers = started
-        cookies = [value for name, value in headers if name.lower() == "set-cookie"]
-        return decoded(call, int(status.split()[0]), body, cookies, seconds)
+        return answer(call, seconds, int(status.split()[0]), headers, body)
 
     def close(self) -> None:
         pass
@@ -189,20 +178,24 @@ class AiohttpSite:
     def __init__(self, app: Any) -> None:
         from aiohttp import web
 
-        self._loop = asyncio.new_event_loop()
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner, self._app = asyncio.Runner(), web.AppRunner(app, access_log=None)
         self._head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items()) + "content-length: 0\r\n"
-        self._reader, self._writer = self._loop.run_until_complete(self._connect())
+        self._reader, self._writer = self._runner.run(self._connect())
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        await self._runner.setup()
+        await self._app.setup()
         ours, theirs = socket.socketpair()
-        server: Any = self._runner.server
-        await self._loop.connect_accepted_socket(server, theirs)
+        server: Any = self._app.server
+        await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
         return await asyncio.open_connection(sock=ours)
 
     def ask(self, call: Call, cookie: str) -> Answer:
-        return self._loop.run_until_complete(asyncio.wait_for(self._ask(call, cookie), DEADLINE))
+        return self._runner.run(self._ask(call, cookie))
+
+    def close(self) -> None:
+        self._writer.close()
+        self._runner.run(self._app.cleanup())
+        self._runner.close()
 
     async def _ask(self, call: Call, cookie: str) -> Answer:
         first = f"{call.method} {call.path}?{call.text} HTTP/1.1\r\n"
@@ -213,20 +206,7 @@ class AiohttpSite:
         status, *lines = head.decode().strip().split("\r\n")
         headers = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines)]
         body = await self._reader.readexactly(int(dict(headers)["content-length"]))
-        seconds = time.perf_counter() - begin
-        cookies = [value for name, value in headers if name == "set-cookie"]
-        return decoded(call, int(status.split()[1]), body, cookies, seconds)
-
-    def close(self) -> None:
-        self._writer.close()
-        self._loop.run_until_complete(self._writer.wait_closed())
-        self._loop.run_until_complete(self._runner.cleanup())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+        return answer(call, time.perf_counter() - begin, int(status.split()[1]), headers, body)
 
 
-SITES: dict[str, type[AsgiSite] | type[WsgiSite] | type[AiohttpSite]] = {
-    "asgi": AsgiSite,
-    "wsgi": WsgiSite,
-    "aiohttp": AiohttpSite,
-}
+SITES: dict[str, Callable[[Any], Site]] = {"asgi": AsgiSite, "wsgi": WsgiSite, "aiohttp": AiohttpSite}

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from session_kit.benchmarks.maintainers.results import Case, compare, markdown
-from session_kit.benchmarks.measure import Noise, microseconds, warning
+from session_kit.benchmarks.maintainers.results import Case, compare, markdown, report
+from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.codec import Codec, Encrypted, make_codec
 
 SIZES = {"200 B": 200, "4 KB": 4096, "64 KB": 65536}
@@ -62,7 +62,7 @@ def main() -> None:
         for name, (_, _, stored) in made.items():
             rows[name] += [microseconds(reads[name]), microseconds(writes[name]), f"{stored:,}"]
     heads = [f"{size}: {what}" for size in SIZES for what in ("open", "write", "bytes")]
-    print(warning(noise.spread, "**{}**\n\n") + markdown(["codec", *heads], rows.values(), 1))
+    print(report(markdown(["codec", *heads], rows.values(), 1), ["msgspec", "cryptography"], noise))
 
 
 if __name__ == "__main__":

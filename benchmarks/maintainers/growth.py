@@ -7,7 +7,6 @@ The parts are entries, walks, threads and processes. With --write, tables and pi
 
 from __future__ import annotations
 
-import argparse
 import gc
 import itertools
 import multiprocessing
@@ -17,17 +16,25 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import Barrier
 from typing import NamedTuple
 from urllib.parse import quote
 
-from session_kit.benchmarks.maintainers.results import RESULTS, brief_bytes
-from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, summarize, warning
+from session_kit.benchmarks.maintainers.results import (
+    RESULTS,
+    Figures,
+    best_of,
+    brief_bytes,
+    make_parser,
+    markdown,
+    report,
+)
+from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, summarize
 from session_kit.benchmarks.shift import Shift
 from session_kit.drivers import Conflict, Driver, open_driver
 from session_kit.drivers.errors import DISTRIBUTION
@@ -48,6 +55,7 @@ PATIENCE = 60.0  # seconds for which a process waits for the others, before it g
 PACKAGES = (DISTRIBUTION, "msgspec", "diskcache")
 TTL = 86_400.0
 VALUE = b'{"user":"ada","cart":[1,2,3],"seen":"' + b"x" * 161 + b'"}'
+NAMES = UnstorageSessionStore("memory://")
 
 
 class Scale(NamedTuple):
@@ -65,9 +73,10 @@ class Scale(NamedTuple):
     shared: int = 1_000
     counts: int = 100
 
-    def sizes(self, driver: str) -> list[int]:
-        most = min(self.most, MOST_FILES) if driver == "file" else self.most
-        return [size for size in SIZES if size < most] + [most]
+    def stores(self) -> list[tuple[str, int]]:
+        """Each driver with few to many entries."""
+        most = dict.fromkeys(DRIVERS, self.most) | {"file": min(self.most, MOST_FILES)}
+        return [(driver, size) for driver in DRIVERS for size in sorted({*SIZES, most[driver]}) if size <= most[driver]]
 
 
 class Row(NamedTuple):
@@ -85,7 +94,7 @@ class Row(NamedTuple):
 
 
 class Stock:
-    """Stores that are full. Those in folders are filled once, and copied for those that change them.
+    """Full stores. Those in folders are filled once, and copied for each use.
 
     copy: where the store that is in use lies, if it has a folder.
     """
@@ -98,9 +107,8 @@ class Stock:
         self, driver: str, entries: int, clock: Callable[[], float] = time.time
     ) -> Iterator[UnstorageSessionStore]:
         """A store with so many sessions that live for a day, for as long as this."""
-        url = "memory://"
+        original = self._folder / f"{driver}-{entries}"
         if driver != "memory":
-            url, original = url_in(driver, self.copy), self._folder / f"{driver}-{entries}"
             if not original.exists():
                 # What is copied need not survive a power cut.
                 fast = "?fsync=no" if driver == "file" else ""
@@ -108,7 +116,7 @@ class Stock:
                     fill(opened, entries)
             shutil.copytree(original, self.copy)
         try:
-            with closing(open_driver(url, clock=clock)) as opened:
+            with closing(open_driver(url_in(driver, self.copy), clock=clock)) as opened:
                 if driver == "memory":
                     fill(opened, entries)
                 yield UnstorageSessionStore(opened, ttl=TTL)
@@ -117,16 +125,15 @@ class Stock:
 
 
 def url_in(driver: str, folder: Path) -> str:
-    """The URL of a store in a folder."""
+    """The URL of a store in a folder, if it needs one."""
+    if driver == "memory":
+        return "memory://"
     return f"{driver}://{quote(str(folder))}{'/store.db' if driver == 'sqlite' else ''}"
 
 
 def key_of(number: int) -> str:
     """The key of a session: as long and as scattered as any."""
     return NAMES.key(str(number))
-
-
-NAMES = UnstorageSessionStore("memory://")
 
 
 def fill(driver: Driver, entries: int) -> None:
@@ -141,40 +148,43 @@ def fill(driver: Driver, entries: int) -> None:
 
 def entries(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     """One call after another on stores that hold more and more: the best median and 99th percentile of some rounds."""
-    for driver in DRIVERS:
-        for size in scale.sizes(driver):
-            with stock.store(driver, size) as store:
-                best = operations(store.driver, size, scale, noise)
-            for what, (median, p99) in best.items():
-                yield Row(driver, what, size, median, p99)
-    for size in scale.sizes("memory"):
-        yield Row("memory", "bytes a session", size, _weight(size))
+    for driver, size in scale.stores():
+        with stock.store(driver, size) as store:
+            best = operations(store.driver, size, scale, noise)
+        for what in CALLS:
+            yield Row(driver, what, size, best[what], best[f"{what}, p99"])
+    for driver, size in scale.stores():
+        if driver == "memory":
+            yield Row(driver, "bytes a session", size, weight(size))
 
 
-def operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> dict[str, tuple[float, float]]:
-    """The best median and 99th percentile of each call, in seconds."""
-    calls: dict[str, Callable[[str], object]] = {
-        "get": driver.get,
-        "set": lambda key: driver.set(key, VALUE, ttl=TTL),
-        "renew": lambda key: driver.renew(key, TTL),
-        "delete": driver.delete,
-    }
-    best = dict.fromkeys(calls, (float("inf"), float("inf")))
+CALLS: dict[str, Callable[[Driver, str], object]] = {
+    "get": lambda driver, key: driver.get(key),
+    "set": lambda driver, key: driver.set(key, VALUE, ttl=TTL),
+    "renew": lambda driver, key: driver.renew(key, TTL),
+    "delete": lambda driver, key: driver.delete(key),
+}
+
+
+def operations(driver: Driver, size: int, scale: Scale, noise: Noise) -> Figures:
+    """The best median of each call, and the best 99th percentile."""
     picked = random.Random(size)
-    for _ in range(ROUNDS):
+
+    def make_all() -> Figures:
         keys = [key_of(number) for number in picked.sample(range(size), min(SAMPLE, size // 2))]
-        noise.probe()
-        gc.collect()
-        for what, call in calls.items():
+        found: Figures = {}
+        for what, call in CALLS.items():
             shift = Shift(scale.seconds)
-            shift.run(call, [iter(keys)])
-            found = summarize(shift.durations, shift.elapsed)
-            best[what] = (min(best[what][0], found.median), min(best[what][1], found.p99))
+            shift.run(partial(call, driver), [iter(keys)])
+            summary = summarize(shift.durations, shift.elapsed)
+            found |= {what: summary.median, f"{what}, p99": summary.p99}
         driver.set_many(dict.fromkeys(keys, VALUE), ttl=TTL)
-    return best
+        return found
+
+    return best_of({"": make_all}, ROUNDS, noise)[""]
 
 
-def _weight(size: int) -> float:
+def weight(size: int) -> float:
     """The bytes that a session takes in memory, key and expiry and all, beyond those of its value."""
     with closing(open_driver("memory://")) as driver, traced():
         fill(driver, size)
@@ -200,52 +210,30 @@ def walks(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     The peak is that of Python's own memory; what SQLite takes for its cache has a limit of its own. On files it may be
     that of Python's table of interned strings, which moves now and then: `pathlib` interns the parts of each path.
     """
-    for driver in DRIVERS:
-        for size in scale.sizes(driver):
-            noise.probe()
-            seconds = _walk_all(stock, driver, size, WALKS, _timed)
-            quick = driver == "memory" or size <= MOST_REMOVED_TWICE
-            twice = [what for what in WALKS if quick or what not in ("clear", "prune")]
-            with traced():
-                peaks = _walk_all(stock, driver, size, twice, _peaked)
-            for what in WALKS:
-                yield Row(driver, what, size, seconds[what], peaks.get(what))
+    for driver, size in scale.stores():
+        noise.probe()
+        for what in WALKS:
+            (seconds, _), peak = walk(stock, driver, size, what), None
+            if driver == "memory" or size <= MOST_REMOVED_TWICE or what not in ("clear", "prune"):
+                with traced():
+                    _, peak = walk(stock, driver, size, what)
+            yield Row(driver, what, size, seconds, peak)
 
 
-def _walk_all(
-    stock: Stock,
-    driver: str,
-    size: int,
-    names: Iterable[str],
-    measure: Callable[[Callable[[], int]], tuple[int, float]],
-) -> dict[str, float]:
-    """Measure these walks, and make sure that each found everything."""
-    measured: dict[str, float] = {}
-    for late in (False, True):
-        clock = ManualClock()
-        with stock.store(driver, size, clock) as store:
-            clock.advance(2 * TTL if late else 0)
-            for what in names:
-                if (what == "prune") == late:
-                    gc.collect()
-                    found, measured[what] = measure(partial(WALKS[what], store))
-                    if found != size:
-                        raise RuntimeError(f"growth: {what} on {driver}:// found {found} of {size} entries")
-    return measured
-
-
-def _timed(walk: Callable[[], int]) -> tuple[int, float]:
-    begin = time.perf_counter()
-    found = walk()
-    return found, time.perf_counter() - begin
-
-
-def _peaked(walk: Callable[[], int]) -> tuple[int, float]:
-    """What it returns, and the most that it had in memory at once beyond what was there before."""
-    before, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    found = walk()
-    return found, tracemalloc.get_traced_memory()[1] - before
+def walk(stock: Stock, driver: str, size: int, what: str) -> tuple[float, int]:
+    """The seconds of one walk that finds everything, and, if traced, the most that it had in memory at once."""
+    clock = ManualClock()
+    with stock.store(driver, size, clock) as store:
+        clock.advance(2 * TTL if what == "prune" else 0)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        begin = time.perf_counter()
+        found = WALKS[what](store)
+        seconds, (_, peak) = time.perf_counter() - begin, tracemalloc.get_traced_memory()
+    if found != size:
+        raise RuntimeError(f"growth: {what} on {driver}:// found {found} of {size} entries")
+    return seconds, peak - before
 
 
 @contextmanager
@@ -268,12 +256,12 @@ def threads(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
             for count in scale.threads:
                 noise.probe()
                 gc.collect()
-                shift = _mix(store.driver, scale, range(count))
+                shift = mix(store.driver, scale, range(count))
                 found = summarize(shift.durations, shift.elapsed)
                 yield Row(driver, "mixed", count, found.rate, found.p99)
 
 
-def _mix(driver: Driver, scale: Scale, seeds: Sequence[int]) -> Shift:
+def mix(driver: Driver, scale: Scale, seeds: Sequence[int]) -> Shift:
     """A thread for each seed, which reads, and writes once in ten times."""
     keys = [key_of(number) for number in range(scale.shared)]
 
@@ -291,51 +279,37 @@ def _mix(driver: Driver, scale: Scale, seeds: Sequence[int]) -> Shift:
 def processes(stock: Stock, scale: Scale, noise: Noise) -> Iterator[Row]:
     """Processes that do the same on one folder, then all count on one number by swaps: none of their steps is lost."""
     context = multiprocessing.get_context("spawn")
-    for driver in DRIVERS[1:]:
-        for count in scale.processes:
-            with stock.store(driver, scale.shared) as store:
-                noise.probe()
-                store.driver.set("count", b"0")
-                barrier = context.Barrier(count)
-                with ProcessPoolExecutor(count, context, initializer=_meet_at, initargs=(barrier,)) as pool:
-                    work = partial(_work, url_in(driver, stock.copy), scale)
-                    found = list(pool.map(work, range(count)))
-                mixed = summarize([one for part in found for one in part.durations], 1.0)
-                yield Row(driver, "mixed", count, sum(len(part.durations) / part.elapsed for part in found), mixed.p99)
-                counted = int(store.driver.get("count") or 0)
-                yield Row(driver, "lost", count, scale.counts * count - counted)
-                yield Row(driver, "counting", count, counted / max(part.elapsed_counting for part in found))
+    for driver, count in itertools.product(DRIVERS[1:], scale.processes):
+        with stock.store(driver, scale.shared) as store:
+            noise.probe()
+            store.driver.set("count", b"0")
+            with context.Manager() as manager, ProcessPoolExecutor(count, context) as pool:
+                work = partial(work_on, url_in(driver, stock.copy), scale, manager.Barrier(count))
+                found = list(pool.map(work, range(count)))
+            durations, elapsed, counting = zip(*found, strict=True)
+            rate = sum(len(own) / seconds for own, seconds in zip(durations, elapsed, strict=True))
+            yield Row(driver, "mixed", count, rate, summarize(list(itertools.chain(*durations)), 1.0).p99)
+            counted = int(store.driver.get("count") or 0)
+            yield Row(driver, "lost", count, scale.counts * count - counted)
+            yield Row(driver, "counting", count, counted / max(counting))
 
 
-class Work(NamedTuple):
-    """What one process did: seconds that each operation took, and all together; seconds for which it counted."""
+def work_on(address: str, scale: Scale, barrier: Barrier, seed: int) -> tuple[Sequence[float], float, float]:
+    """What one process does, which waits for the others at the barrier.
 
-    durations: Sequence[float]
-    elapsed: float
-    elapsed_counting: float
-
-
-_barrier: Barrier
-
-
-def _meet_at(barrier: Barrier) -> None:
-    """Where the processes wait for each other: it can only be handed to a process when that begins."""
-    global _barrier
-    _barrier = barrier
-
-
-def _work(address: str, scale: Scale, seed: int) -> Work:
+    Returns the seconds that each operation took, and all together; and the seconds for which it counted.
+    """
     with closing(open_driver(address)) as driver:
-        _barrier.wait(PATIENCE)
-        shift = _mix(driver, scale, [seed])
-        _barrier.wait(PATIENCE)
+        barrier.wait(PATIENCE)
+        shift = mix(driver, scale, [seed])
+        barrier.wait(PATIENCE)
         begin = time.perf_counter()
         for _ in range(scale.counts):
-            _count(driver)
-        return Work(shift.durations, shift.elapsed, time.perf_counter() - begin)
+            count_on(driver)
+        return shift.durations, shift.elapsed, time.perf_counter() - begin
 
 
-def _count(driver: Driver) -> None:
+def count_on(driver: Driver) -> None:
     """Add one, as a session that was changed meanwhile is saved: read it again, and try again."""
     while True:
         entry = driver.read("count")
@@ -352,123 +326,98 @@ def _count(driver: Driver) -> None:
 class Part(NamedTuple):
     """One subject.
 
-    over: what there is more and more of. units: what `cost` and `aside` are, in words.
-    cost, aside: how they are written in the table. title, labels: of the picture, and of its two rows.
+    over: what there is more and more of. title: of the picture. note: what one has to know of the table.
+    figures: what `Row.cost` and `Row.aside` are, and how they are written.
     """
 
     measure: Callable[[Stock, Scale, Noise], Iterator[Row]]
     over: str
-    units: str
-    cost: Callable[[float], str]
-    aside: Callable[[float], str]
     title: str
-    labels: tuple[str, str]
+    note: str
+    figures: Mapping[str, Callable[[float], str]]
 
     def cell(self, row: Row) -> str:
         if row.what == "bytes a session":
             return brief_bytes(row.cost)
-        return self.cost(row.cost) + (f" / {self.aside(row.aside)}" if row.aside is not None else "")
+        found = zip(self.figures.values(), (row.cost, row.aside), strict=True)
+        return " / ".join(brief(value) for brief, value in found if value is not None)
 
     def table(self, rows: list[Row]) -> str:
         """The rows as Markdown: a line for each driver and call, a column for each count."""
         counts = sorted({row.size for row in rows})
-        cells = {(row.driver, row.what, row.size): self.cell(row) for row in rows}
-        lines = [["driver", "", *(f"{count:,} {self.over}" for count in counts)], ["---"] * 2 + ["---:"] * len(counts)]
-        for driver, what in dict.fromkeys((row.driver, row.what) for row in rows):
-            lines.append(
-                [f"{driver}://", what, *(cells.get((driver, what, count), "not measured") for count in counts)]
-            )
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines: dict[tuple[str, str], dict[int, str]] = {}
+        for row in rows:
+            lines.setdefault((row.driver, row.what), dict.fromkeys(counts, "not measured"))[row.size] = self.cell(row)
+        head = ["driver", "", *(f"{count:,} {self.over}" for count in counts)]
+        table = markdown(head, [[f"{driver}://", what, *line.values()] for (driver, what), line in lines.items()], 2)
+        return f"{self.title}: {' / '.join(self.figures)}. {self.note}\n\n{table}"
 
 
+WORK = {"operations a second": brief_count, "99th percentile of one": brief_seconds}
 PARTS = {
     "entries": Part(
         entries,
         "entries",
-        f"One call, median / 99th percentile, the best of {ROUNDS} rounds; and what a session takes in memory beyond"
-        f" its value. file:// has at most {MOST_FILES:,} entries here, each write waits for the disk (fsync).",
-        brief_seconds,
-        brief_seconds,
         "One call on a store that holds more and more",
-        ("median", "99th percentile"),
+        f"The best of {ROUNDS} rounds. bytes a session: what it takes in memory beyond its value. file:// has at most"
+        f" {MOST_FILES:,} entries here, each write waits for the disk (fsync).",
+        {"median": brief_seconds, "99th percentile": brief_seconds},
     ),
     "walks": Part(
         walks,
         "entries",
-        "The whole store once / the peak of Python's memory that this adds (in a run of its own, not above"
-        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk). prune: all entries have expired.",
-        brief_seconds,
-        brief_bytes,
         "The whole store once: time grows with it, added memory is a page",
-        ("time", "added memory"),
+        "Memory is the peak of Python's own, in a run apart, and not above"
+        f" {MOST_REMOVED_TWICE:,} entries for clear and prune on disk. prune: all entries have expired.",
+        {"time": brief_seconds, "added memory": brief_bytes},
     ),
     "threads": Part(
         threads,
         "threads",
-        "Threads that share one driver, nine reads to a write: operations a second, all together / 99th percentile of"
-        " one.",
-        brief_count,
-        brief_seconds,
         "Threads that share one driver, nine reads to a write",
-        ("operations a second", "99th percentile of one"),
+        "The operations are those of all threads together.",
+        WORK,
     ),
     "processes": Part(
         processes,
         "processes",
-        "Processes that share one folder. mixed: as with threads. counting: steps a second, when all count on the same"
-        " number by swaps. lost: how many of their steps are missing in the sum.",
-        brief_count,
-        brief_seconds,
         "Processes that share one folder: nine reads to a write, then all count on one number",
-        ("operations a second", "99th percentile of one"),
+        "mixed: as with threads. counting: steps a second, by swaps. lost: how many steps are missing in the sum.",
+        WORK,
     ),
 }
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m session_kit.benchmarks.maintainers.growth", description="How cost grows."
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them if none is named")
+    parser = make_parser("growth", PARTS)
     parser.add_argument("--most", type=int, default=SIZES[-1], help="entries at most (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=Scale().seconds, help="for each measurement of operations")
-    parser.add_argument("--write", action="store_true", help=f"write tables and pictures to {RESULTS.name}/")
     options = parser.parse_args(arguments)
-    names = options.parts or list(PARTS)
-    if unknown := [name for name in names if name not in PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     if options.most < 2:
         parser.error("--most must be at least 2")
     scale, command = Scale(options.most, options.seconds), " ".join([parser.prog, *arguments])
-    run(names, scale, command, RESULTS if options.write else None)
+    run(options.parts or list(PARTS), scale, command, RESULTS if options.write else None)
 
 
-def run(names: Sequence[str], scale: Scale, command: str, folder: Path | None) -> dict[str, list[Row]]:
+def run(names: Sequence[str], scale: Scale, command: str, folder: Path | None) -> None:
     """Measure these parts, print their tables, and write them to `folder`, with pictures, if one is given."""
-    noise, begin = Noise(), time.perf_counter()
+    noise = Noise()
     found: dict[str, list[Row]] = {name: [] for name in names}
-    texts = []
     with tempfile.TemporaryDirectory() as full:
-        stock = Stock(Path(full))
         for name, rows in found.items():
             part = PARTS[name]
-            for row in part.measure(stock, scale, noise):
+            for row in part.measure(Stock(Path(full)), scale, noise):
                 rows.append(row)
                 print(f"{row.driver}:// {row.what}, {row.size:,} {part.over}: {part.cell(row)}", file=sys.stderr)
-            texts.append(f"## {name}\n\n{part.units}\n\n{part.table(rows)}\n")
-    measured = f"{conditions(PACKAGES)}. {noise}. {time.perf_counter() - begin:.0f} s"
-    front = warning(noise.spread, "**{}**\n\n")
-    head = f"# How cost grows\n\n{front}    {command}\n\n{measured}.\n"
-    text = "\n".join([head, *texts])
+    tables = [f"## {name}\n\n{PARTS[name].table(rows)}" for name, rows in found.items()]
+    text = report("\n".join([f"# How cost grows\n\n    {command}\n", *tables]), PACKAGES, noise)
     print(text)
     if folder is not None:
         from session_kit.benchmarks.maintainers.growth_plots import draw
 
-        folder.mkdir(exist_ok=True)
         (folder / "growth.txt").write_text(text, encoding="utf-8")
         for name, rows in found.items():
-            draw(name, rows, measured, folder / f"growth-{name}.png", warning(noise.spread, "{}"))
-    return found
+            draw(PARTS[name], rows, noise, folder / f"growth-{name}.png")
 
 
 if __name__ == "__main__":

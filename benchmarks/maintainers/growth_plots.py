@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from session_kit.benchmarks.maintainers.growth import DRIVERS, PARTS, Row
-from session_kit.benchmarks.measure import brief_count
+from session_kit.benchmarks.maintainers.growth import DRIVERS, PACKAGES, Part, Row
+from session_kit.benchmarks.measure import Noise, brief_count, conditions, warning
 from session_kit.benchmarks.plot import LOOKS, WARNING
 
 LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5}
@@ -22,31 +22,30 @@ Point = tuple[str, int, float]
 """Driver, count, value."""
 
 
-def draw(name: str, rows: list[Row], measured: str, file: Path, warning: str = "") -> None:
-    """Write the picture of one part to `file`, as PNG: a column for each call, the cost above what belongs to it.
-
-    measured: stands below. warning: stands in the title.
-    """
-    part, calls = PARTS[name], [what for what in dict.fromkeys(row.what for row in rows) if what not in LEFT_OUT]
+def draw(part: Part, rows: list[Row], noise: Noise, file: Path) -> None:
+    """Write the picture of one part to `file`, as PNG: a column for each call, the cost above what belongs to it."""
+    calls = [what for what in dict.fromkeys(row.what for row in rows) if what not in LEFT_OUT]
     width = max(8.0, 3.1 * len(calls)) + 0.6
     picture = Picture(figsize=(width, 7.7), dpi=110, layout="constrained")
     grid = picture.subplots(2, len(calls), squeeze=False, sharey="row")
+    (cost, brief_cost), (aside, brief_aside) = part.figures.items()
     for column, what in enumerate(calls):
         costs = [(row.driver, row.size, row.cost) for row in rows if row.what == what]
         asides = [(row.driver, row.size, row.aside) for row in rows if row.what == what and row.aside is not None]
-        _draw_panel(grid[0][column], costs, f"{what}: {part.labels[0]}", part.cost)
-        _draw_panel(grid[1][column], asides, f"{what}: {part.labels[1]}", part.aside)
+        _draw_panel(grid[0][column], costs, f"{what}: {cost}", brief_cost)
+        _draw_panel(grid[1][column], asides, f"{what}: {aside}", brief_aside)
         grid[1][column].set_xlabel(part.over, fontsize=9)
     handles, labels = grid[0][0].get_legend_handles_labels()
     look: dict[str, Any] = {"ncols": len(labels), "frameon": False, "fontsize": 11, "title_fontsize": 12}
-    title = "\n".join(fill(line, round(width * 9)) for line in (part.title, warning) if line)
+    loud = warning(noise.spread, "{}")
+    title = "\n".join(fill(line, round(width * 9)) for line in (part.title, loud) if line)
     legend = picture.legend(handles, labels, loc="outside upper center", title=title, **look)
-    legend.get_title().set(ha="center", weight="bold", color=WARNING if warning else "black")
-    picture.supxlabel(fill(measured, round(width * 16)), fontsize=7.5, color="0.4")
+    legend.get_title().set(ha="center", weight="bold", color=WARNING if loud else "black")
+    picture.supxlabel(fill(f"{conditions(PACKAGES)}; {noise}", round(width * 16)), fontsize=7.5, color="0.4")
     picture.savefig(file, format="png")
 
 
-def _draw_panel(axes: Axes, points: list[Point], title: str, brief: Callable[[float], str]) -> None:
+def _draw_panel(axes: Axes, points: Iterable[Point], title: str, brief: Callable[[float], str]) -> None:
     if not points:
         axes.set_axis_off()
         return

@@ -14,40 +14,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from statistics import median
-from typing import Any
 
 from session_kit import SessionManager, UnstorageSessionStore
-from session_kit.drivers import Driver, Entry
-from session_kit.drivers.memory import MemoryDriver
-from session_kit.drivers.sqlite import SQLiteDriver
+from session_kit.benchmarks.maintainers.results import markdown
+from session_kit.benchmarks.place import Meter
+from session_kit.drivers import Driver, open_driver
 from session_kit.record import hash_id
-from session_kit.testing import CountingDriver
+from tests.harness.sessions import SECRET
 
-SECRET = "not-secret-but-long-enough-for-a-signature"
 USERS = {"ada": 1, "eve": 10_000}
 BATCH = 10_000
 ROUNDS = 15
 TTL = 30 * 86400.0
-
-Cost = tuple[float, int, float, float]
-
-
-class WeighingDriver(CountingDriver):
-    """Counts calls, and the bytes of the values in them and in their answers."""
-
-    read_bytes = written_bytes = 0
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        result = super().call(name, *args, **kwargs)
-        for answer in result.values() if isinstance(result, dict) else [result]:
-            if isinstance(answer, (bytes, Entry)):
-                self.read_bytes += len(answer.value if isinstance(answer, Entry) else answer)
-        self.written_bytes += len(args[1]) if name == "set" else 0
-        return result
-
-    def reset(self) -> None:
-        super().reset()
-        self.read_bytes = self.written_bytes = 0
 
 
 def fill(store: UnstorageSessionStore, driver: Driver, user: str, count: int) -> list[str]:
@@ -69,10 +47,10 @@ def log_in(manager: SessionManager, user: str) -> None:
     manager.open().update(theme="dark").bind(user, label="Firefox on Linux").save()
 
 
-def measure(driver: Driver, count: int) -> Iterator[str]:
+def measure(name: str, driver: Driver, count: int) -> Iterator[list[str]]:
     """Fill the driver, and yield a row of the table for each user and operation."""
-    weighing = WeighingDriver(driver)
-    store = UnstorageSessionStore(weighing, ttl=TTL)
+    meter = Meter(driver)
+    store = UnstorageSessionStore(meter, ttl=TTL)
     manager = SessionManager(store, SECRET)
     for number in range(count // BATCH):
         log_in(manager, f"other-{number}")
@@ -80,27 +58,26 @@ def measure(driver: Driver, count: int) -> Iterator[str]:
     for user, sessions in USERS.items():
         log_in(manager, user)
         handles = fill(store, driver, user, sessions - 1)
-        costs: dict[str, list[Cost]] = {"bind": [], "sessions_of": [], "revoke_one": [], "revoke": []}
+        costs: dict[str, list[list[float]]] = {"bind": [], "sessions_of": [], "revoke_one": [], "revoke": []}
         for number in range(ROUNDS):
-            costs["sessions_of"].append(cost(weighing, partial(store.sessions_of, user)))
+            costs["sessions_of"].append(cost(meter, partial(store.sessions_of, user)))
             handle = handles[number % sessions]
-            costs["revoke_one"].append(cost(weighing, partial(store.revoke_one, handle, owner=user)))
-            costs["bind"].append(cost(weighing, partial(log_in, manager, user)))
+            costs["revoke_one"].append(cost(meter, partial(store.revoke_one, handle, owner=user)))
+            costs["bind"].append(cost(meter, partial(log_in, manager, user)))
             handles[number % sessions] = store.sessions_of(user)[0].handle
-        costs["revoke"].append(cost(weighing, partial(store.revoke, user)))
-        for name, each in costs.items():
-            taken, calls, read, written = (median(column) for column in zip(*each, strict=True))
-            kind = type(driver).__name__.removesuffix("Driver").lower()
-            yield f"| {kind} | {sessions:,} | {name} | {taken:.2f} | {calls:.0f} | {read:,.1f} | {written:,.1f} |"
+        costs["revoke"].append(cost(meter, partial(store.revoke, user)))
+        for what, each in costs.items():
+            taken, calls, read, written = map(median, zip(*each, strict=True))
+            yield [name, f"{sessions:,}", what, f"{taken:.2f}", f"{calls:.0f}", f"{read:,.1f}", f"{written:,.1f}"]
 
 
-def cost(driver: WeighingDriver, action: Callable[[], object]) -> Cost:
+def cost(meter: Meter, action: Callable[[], object]) -> list[float]:
     """The milliseconds that an operation takes, its calls of the driver, and the KB that they read and write."""
-    driver.reset()
+    meter.reset()
     began = time.perf_counter()
     action()
     taken = time.perf_counter() - began
-    return taken * 1000, len(driver.calls), driver.read_bytes / 1000, driver.written_bytes / 1000
+    return [taken * 1000, len(meter.calls), meter.read_bytes / 1000, meter.written_bytes / 1000]
 
 
 def main() -> None:
@@ -108,13 +85,13 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=1_000_000, help="sessions of other users")
     parser.add_argument("--folder", help="where the file of sqlite is made; default: a temporary folder")
     options = parser.parse_args()
-    print("| driver | sessions of the user | operation | ms | calls | KB read | KB written |")
-    print("|---|---:|---|---:|---:|---:|---:|")
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for driver in (MemoryDriver(), SQLiteDriver(f"{folder}/sessions.db")):
-            with closing(driver):
-                for row in measure(driver, options.others):
-                    print(row, flush=True)
+        for name, url in {"memory": "memory://", "sqlite": f"sqlite://{folder}/sessions.db"}.items():
+            with closing(open_driver(url)) as driver:
+                rows += measure(name, driver, options.others)
+    head = ["driver", "sessions of the user", "operation", "ms", "calls", "KB read", "KB written"]
+    print(markdown(head, rows, 3))
 
 
 if __name__ == "__main__":

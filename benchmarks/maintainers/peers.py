@@ -10,45 +10,38 @@ session as it should, so that nobody wins by doing nothing.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import subprocess
+import logging
+import multiprocessing
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
 
-from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named
+from session_kit.benchmarks.maintainers import results
+from session_kit.benchmarks.maintainers.apps import KINDS as FRAMEWORKS
+from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named, open_place
 from session_kit.benchmarks.maintainers.calls import SITES, Browser, Call, Site
-from session_kit.benchmarks.maintainers.results import ROOT, compare, markdown, write
-from session_kit.benchmarks.measure import Noise, conditions, microseconds, warning
+from session_kit.benchmarks.measure import Noise, microseconds
 
 PACKAGES = (
     *("starlette", "starsessions", "litestar", "flask", "flask-session", "cachelib", "django", "beaker", "aiohttp"),
     *("aiohttp-session", "redis", "psycopg", "flask-sqlalchemy", "granian"),
 )
-
 KINDS = ["first page", "login", "read", "write", "untouched", "logout"]
 VISIT = ["first page", "login", *["read"] * 4, *["write"] * 2, "untouched", "logout"]
 WHOLE = "ten requests"
+AT_ONCE = "ten requests, by one of many at once"
 SIZE = 200  # bytes of a session
-TOGETHER = 50  # visitors at once
+TOGETHER = 50  # visitors
 DATABASE = "PostgreSQL"
-_numbers = itertools.count()
+NUMBERS = itertools.count()
 
-Costs = dict[str, float]
+Costs = results.Figures
 """Seconds by kind of request, and of the whole visit."""
-
-
-class Row(NamedTuple):
-    """What the requests take of which application; with sessions, over the same application without."""
-
-    peer: Peer
-    costs: Costs
 
 
 def call_of(kind: str, peer: Peer, size: int = SIZE) -> Call:
@@ -59,13 +52,10 @@ def call_of(kind: str, peer: Peer, size: int = SIZE) -> Call:
         case "read":
             return Call("/read", {"key": "user"})
         case "write":
-            return Call("/write", {"key": "visits", "value": str(next(_numbers))})
+            return Call("/write", {"key": "visits", "value": str(next(NUMBERS))})
         case "logout":
             return Call(peer.logout)
     return Call("/untouched")
-
-
-# --- that it does what it should ---
 
 
 class Unfaithful(AssertionError):
@@ -102,45 +92,6 @@ def validate(site: Site, peer: Peer) -> None:
     expect(ada, "visits", None)
 
 
-# --- what it takes ---
-
-
-class Visits:
-    """Plays visits to a site, and notes for each round what each kind of request took on average."""
-
-    def __init__(self, site: Site, peer: Peer, size: int) -> None:
-        self._site, self._peer, self._size = site, peer, size
-        self._rounds: list[Costs] = []
-
-    def __call__(self, number: int) -> None:
-        spent = dict.fromkeys(KINDS, 0.0)
-        for _ in range(number):
-            browser = Browser(self._site)
-            for kind in VISIT:
-                spent[kind] += browser.ask(call_of(kind, self._peer, self._size)).seconds
-        costs = {kind: seconds / (number * VISIT.count(kind)) for kind, seconds in spent.items()}
-        self._rounds.append({**costs, WHOLE: sum(spent.values()) / number})
-
-    def best(self) -> Costs:
-        """The best round of each kind. The first round was to warm up."""
-        return {kind: min(costs[kind] for costs in self._rounds[1:]) for kind in [*KINDS, WHOLE]}
-
-
-class VisitsTogether:
-    """Plays visits to a site by fifty visitors at once, in threads that stay, as a server's do."""
-
-    def __init__(self, site: Site, peer: Peer, pool: ThreadPoolExecutor) -> None:
-        self._site, self._peer, self._pool = site, peer, pool
-
-    def __call__(self, number: int) -> None:
-        list(self._pool.map(self._visit, range(number)))
-
-    def _visit(self, _number: int) -> None:
-        browser = Browser(self._site)
-        for kind in VISIT:
-            browser.ask(call_of(kind, self._peer))
-
-
 @contextmanager
 def open_site(peer: Peer, place: Place) -> Iterator[Site]:
     """The application of a peer, which has shown that it keeps sessions, if it has any."""
@@ -150,76 +101,78 @@ def open_site(peer: Peer, place: Place) -> Iterator[Site]:
         yield site
 
 
-def measure(peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int) -> dict[str, Costs]:
-    """Validate and measure applications by turns, in this process. Returns their costs by name."""
-    with ExitStack() as stack:
-        players = {peer.name: Visits(stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
-        compare(players, visits, rounds, noise)
-        return {name: player.best() for name, player in players.items()}
+def play(site: Site, peer: Peer, size: int) -> Costs:
+    """One visit: the seconds that each kind of request took."""
+    browser, spent = Browser(site), dict.fromkeys(KINDS, 0.0)
+    for kind in VISIT:
+        spent[kind] += browser.ask(call_of(kind, peer, size)).seconds
+    return spent
 
 
-def measure_together(
-    peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int
-) -> dict[str, Costs]:
-    """The same by fifty visitors at once. What a visit takes is the share of one in the whole."""
+def crowd(pool: Executor, visit: Callable[[], Costs], number: int) -> None:
+    """So many visits, as many of them at once as the pool has threads."""
+    for one in [pool.submit(visit) for _ in range(number)]:
+        one.result()
+
+
+def measure(
+    peers: Sequence[Peer], place: Place, visits: int, rounds: int, size: int = SIZE
+) -> tuple[dict[Peer, Costs], float]:
+    """Validate and measure applications by turns, in this process. Returns their costs, and the noise.
+
+    visits: in a round, one after another. What has a database, and the bare application beside it, is then visited by
+    fifty at once, if it is WSGI; of these a visit takes the share of one in the whole.
+    """
+    noise = Noise()
+
+    def round_of(visit: Callable[[], Costs]) -> Costs:
+        spent = [visit() for _ in range(visits)]
+        costs = {kind: sum(one[kind] for one in spent) / visits for kind in KINDS}
+        return {kind: costs[kind] / VISIT.count(kind) for kind in KINDS} | {WHOLE: sum(costs.values())}
+
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))
-        players = {peer.name: VisitsTogether(stack.enter_context(open_site(peer, place)), peer, pool) for peer in peers}
-        best = compare(players, visits, rounds, noise)
-        return {name: {WHOLE: seconds} for name, seconds in best.items()}
+        visit = {peer: partial(play, stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
+        alone = {peer: partial(round_of, visit[peer]) for peer in peers}
+        results.best_of(alone, 1, noise)  # to warm up
+        best = results.best_of(alone, rounds, noise)
+        if any(peer.store == DATABASE for peer in peers):
+            pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))
+            threaded = [peer for peer in peers if peer.interface == "wsgi" and peer.store in ("", DATABASE)]
+            crowds = {peer: partial(crowd, pool, visit[peer]) for peer in threaded}
+            for peer, seconds in results.compare(crowds, 2 * TOGETHER, max(2, rounds // 5), noise).items():
+                best[peer][AT_ONCE] = seconds
+    return best, noise.spread
 
 
 def measure_apart(
-    peers: Sequence[Peer], place: Place, visits: int, rounds: int, *, size: int = SIZE, together: bool = False
-) -> tuple[list[Row], float]:
-    """Measure a bare application and others of its framework in a new process. Returns rows, and the noise."""
-    words = ["--redis", place.redis, "--postgres", place.postgres, "--visits", visits, "--rounds", rounds]
-    words += ["--size", size, *(["--together"] if together else []), "--measure", *(peer.name for peer in peers)]
-    # Warnings cost time, and are no part of anybody's work.
-    command = [sys.executable, "-W", "ignore", "-m", "session_kit.benchmarks.maintainers.peers"]
-    result = subprocess.run([*command, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"{peers[-1].name} could not be measured:\n{result.stderr[-2000:]}")
-    found = json.loads(result.stdout)
-    costs, bare = found["costs"], found["costs"][peers[0].name]
-    rows = [Row(peers[0], bare)]
-    rows += [Row(peer, {kind: costs[peer.name][kind] - bare[kind] for kind in bare}) for peer in peers[1:]]
-    return rows, found["noise"]
+    peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int = SIZE
+) -> dict[Peer, Costs]:
+    """Measure applications of a framework in a new process: the bare one, then what others cost beyond that."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=be_quiet) as process:
+        found, spread = process.submit(measure, peers, place, visits, rounds, size).result()
+    noise.hear(spread)
+    bare, *others = peers
+    over = {peer: {kind: cost - found[bare][kind] for kind, cost in found[peer].items()} for peer in others}
+    return {bare: found[bare]} | over
 
 
-def groups(frameworks: Iterable[str]) -> Iterator[list[Peer]]:
-    """The applications that share a process, the bare one first. Django's settings allow one beside the bare one."""
+def be_quiet() -> None:
+    """Warnings cost time, and are no part of anybody's work."""
+    warnings.simplefilter("ignore")
+    logging.disable()
+
+
+def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int, noise: Noise) -> dict[Peer, Costs]:
+    """Measure all applications of some frameworks. What was measured twice has the better figure."""
+    found: dict[Peer, Costs] = {}
     for framework in frameworks:
         bare, *others = [peer for peer in PEERS if peer.framework == framework]
-        yield from [[bare, peer] for peer in others] if framework == "Django" else [[bare, *others]]
-
-
-def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int) -> tuple[list[Row], float]:
-    """Measure all applications of some frameworks. Returns rows in the order of `PEERS`, and the largest noise."""
-    found: dict[Peer, Costs] = {}
-    noises = [0.0]
-    for group in groups(frameworks):
-        print(f"{group[-1].name} ...", file=sys.stderr)
-        rows, noise = measure_apart(group, place, visits, rounds)
-        noises.append(noise)
-        for peer, costs in rows:
-            before = found.get(peer, costs)
-            found[peer] = {kind: min(before[kind], costs[kind]) for kind in costs}
-    return [Row(peer, found[peer]) for peer in PEERS if peer in found], max(noises)
-
-
-def compare_together(frameworks: Iterable[str], place: Place, rounds: int) -> list[Row]:
-    """Measure those with sessions in a database by fifty visitors at once. Returns rows without the bare ones."""
-    found = []
-    for bare, *others in groups(frameworks):
-        for peer in others:
-            if peer.interface == "wsgi" and peer.store == DATABASE:
-                print(f"{peer.name}, {TOGETHER} at once ...", file=sys.stderr)
-                found.append(measure_apart([bare, peer], place, 2 * TOGETHER, max(2, rounds // 5), together=True)[0][1])
+        # Django's settings belong to a process, and allow one beside the bare one.
+        for group in [[peer] for peer in others] if framework == "Django" else [others]:
+            print(f"{group[-1].name} ...", file=sys.stderr)
+            for peer, costs in measure_apart([bare, *group], place, visits, rounds, noise).items():
+                found[peer] = results.least(found.get(peer, {}), costs)
     return found
-
-
-# --- what is said of it ---
 
 
 def cells(peer: Peer) -> list[str]:
@@ -227,77 +180,46 @@ def cells(peer: Peer) -> list[str]:
     return [peer.framework, f"**{peer.sessions}**" if peer.ours else peer.sessions, peer.store or "-"]
 
 
-def table(rows: Iterable[Row]) -> str:
-    """The table in Markdown: microseconds a request."""
+def tables(found: Mapping[Peer, Costs]) -> str:
+    """The tables in Markdown, in microseconds, with what one has to know of them."""
+    kinds = [*KINDS, WHOLE]
     figures = [
-        [*cells(row.peer), *(microseconds(max(0.0, row.costs[kind])) for kind in [*KINDS, WHOLE])] for row in rows
+        [*cells(peer), *(microseconds(max(0.0, costs[kind])) for kind in kinds)] for peer, costs in found.items()
     ]
-    return markdown(["framework", "sessions", "store", *KINDS, WHOLE], figures, 3)
-
-
-def report(rows: Iterable[Row], noise: float, together: Sequence[Row] = ()) -> str:
-    """The tables, with what one has to know of them."""
-    made = warning(noise, "**{}**\n\n")
-    made += (
+    made = (
         "Microseconds that a request takes longer than by the same application without sessions; in the rows `none`,"
-        f" what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n{table(rows)}\n"
+        " what it takes there. The whole visit is ten requests, four of them reads and two writes.\n\n"
+        + results.markdown(["framework", "sessions", "store", *kinds], figures, 3)
     )
-    if together:
-        figures = [[row.peer.framework, row.peer.sessions, microseconds(row.costs[WHOLE])] for row in together]
-        made += f"The same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread (WSGI alone):\n\n"
-        made += markdown(["framework", "sessions", WHOLE], figures, 2) + "\n"
-    return f"{made}{conditions(PACKAGES)}. Between the fastest and the slowest tenth of a fixed loop lay {noise:.0%}.\n"
-
-
-# --- the command ---
-
-
-@contextmanager
-def servers(redis: str | None = None, postgres: str | None = None) -> Iterator[tuple[str, str]]:
-    """The URLs of a Redis or Valkey and of a PostgreSQL: those that were given, or of servers that run meanwhile."""
-    from tests.harness.postgres import start_postgres
-    from tests.harness.servers import start_valkey
-
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        redis = redis or stack.enter_context(start_valkey(folder)).url
-        yield redis, postgres or stack.enter_context(start_postgres(folder)).url
+    crowds = {peer: costs[AT_ONCE] for peer, costs in found.items() if peer.store == DATABASE and AT_ONCE in costs}
+    if crowds:
+        made += f"\nThe same visit in {DATABASE} by {TOGETHER} visitors at once, each in a thread (WSGI alone):\n\n"
+        figures = [[peer.framework, peer.sessions, microseconds(seconds)] for peer, seconds in crowds.items()]
+        made += results.markdown(["framework", "sessions", WHOLE], figures, 2)
+    return made
 
 
 def main() -> None:
-    known = list(dict.fromkeys(peer.framework for peer in PEERS))
-    parser = argparse.ArgumentParser(description="The same ten requests through session_kit and through its peers.")
-    parser.add_argument("frameworks", nargs="*", help=f"of {', '.join(known)}; default: all")
+    parser = results.make_parser("peers", FRAMEWORKS)
     parser.add_argument("--redis", metavar="URL", help="a Redis or Valkey server; default: one is started meanwhile")
     parser.add_argument("--postgres", metavar="URL", help="a PostgreSQL database; default: one is started meanwhile")
     parser.add_argument("--visits", type=int, default=30, help="in a round")
     parser.add_argument("--rounds", type=int, default=50, help="of which the best counts")
-    parser.add_argument("--size", type=int, default=SIZE, help="of a session, in bytes, with --measure")
     parser.add_argument("--http", action="store_true", help="a few under a real server too; needs wrk")
-    parser.add_argument("--write", action="store_true", help="into the documentation and benchmarks/results/peers.txt")
     parser.add_argument("--measure", nargs="+", metavar="NAME", help="these alone, in this process; prints JSON")
-    parser.add_argument("--together", action="store_true", help="with --measure: by many visitors at once")
     chosen = parser.parse_args()
-    if unknown := set(chosen.frameworks) - set(known):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
-
-    with servers(chosen.redis, chosen.postgres) as urls, tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder), *urls)
+    with open_place(chosen.redis, chosen.postgres) as place:
         if chosen.measure:
-            noise, method = Noise(), measure_together if chosen.together else measure
-            costs = method(list(map(named, chosen.measure)), place, chosen.visits, chosen.rounds, noise, chosen.size)
-            print(json.dumps({"costs": costs, "noise": noise.spread}))
+            costs, _ = measure([named(name) for name in chosen.measure], place, chosen.visits, chosen.rounds)
+            print(json.dumps({peer.name: figures for peer, figures in costs.items()}))
             return
-        frameworks = chosen.frameworks or known
-        rows, spread = compare_all(frameworks, place, chosen.visits, chosen.rounds)
-        made = report(rows, spread, compare_together(frameworks, place, chosen.rounds))
+        noise = Noise()
+        made = tables(compare_all(chosen.parts or list(FRAMEWORKS), place, chosen.visits, chosen.rounds, noise))
         if chosen.http:
             from session_kit.benchmarks.maintainers.served import report_http
 
-            made += "\n" + report_http(place)
-    print(made)
-    if chosen.write:
-        write("peers", made)
+            made += report_http(place)
+    results.publish("peers", results.report(made, PACKAGES, noise), write=chosen.write)
 
 
 if __name__ == "__main__":

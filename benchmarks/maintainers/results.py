@@ -1,49 +1,99 @@
-"""How what is compared takes turns, and where results are kept: in files, and as tables in a page."""
+"""What the commands share: their arguments, how cases take turns, how tables look, and where results are kept."""
 
 from __future__ import annotations
 
+import argparse
 import gc
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from session_kit.benchmarks.measure import Noise, brief_count
+from session_kit.benchmarks.measure import Noise, brief_count, conditions, warning
 
 ROOT = Path(__file__).resolve().parents[2]
-# Where `--write` puts the tables of peers and targets.
 PERFORMANCE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
-
+K = TypeVar("K")
 Case = Callable[[int], object]
 """Does an operation so many times."""
+Figures = dict[str, float]
+"""Seconds, by what took them."""
 
 
-def compare(cases: Mapping[str, Case], number: int, rounds: int = 7, noise: Noise | None = None) -> dict[str, float]:
-    """Return the seconds that one operation of each case takes: the best of several interleaved rounds.
+def make_parser(name: str, parts: Mapping[str, object]) -> argparse.ArgumentParser:
+    """The command line of a module here: which of its parts to measure, and `--write`."""
+    names = ", ".join(parts)
+
+    def known(part: str) -> str:
+        if part not in parts:
+            raise argparse.ArgumentTypeError(f"there is no part {part!r}; the parts are {names}")
+        return part
+
+    parser = argparse.ArgumentParser(prog=f"python -m session_kit.benchmarks.maintainers.{name}")
+    parser.add_argument("parts", nargs="*", type=known, metavar="PART", help=f"of {names}; default: all")
+    parser.add_argument("--write", action="store_true", help="to benchmarks/results/, tables also to docs/")
+    return parser
+
+
+def repeat(call: Callable[[], object]) -> Case:
+    """The case that makes this call."""
+
+    def do(number: int) -> None:
+        for _ in range(number):
+            call()
+
+    return do
+
+
+def best_of(cases: Mapping[K, Callable[[], Figures]], rounds: int, noise: Noise) -> dict[K, Figures]:
+    """Return the least of each figure in several rounds, in which the cases take turns.
 
     What else the machine does can only make an operation slower, so the best round is the nearest to what it costs.
-    number: operations in a round, after as many again, at most a tenth, to warm up.
     """
-    best = dict.fromkeys(cases, float("inf"))
-    for case in cases.values():
-        case(max(1, number // 10))
+    best: dict[K, Figures] = {}
     for _ in range(rounds):
         for name, case in cases.items():
-            if noise is not None:
-                noise.probe()
+            noise.probe()
             gc.collect()
-            begin = time.perf_counter()
-            case(number)
-            best[name] = min(best[name], (time.perf_counter() - begin) / number)
+            best[name] = least(best.get(name, {}), case())
     return best
+
+
+def least(before: Figures, now: Figures) -> Figures:
+    """What was found now, or before if that was less."""
+    return {what: min(value, before.get(what, value)) for what, value in now.items()}
+
+
+def compare(cases: Mapping[K, Case], number: int, rounds: int, noise: Noise) -> dict[K, float]:
+    """Return the seconds that one operation of each case takes, in the best round.
+
+    number: operations in a round, after as many again, at most a tenth, to warm up.
+    """
+
+    def seconds(case: Case) -> Figures:
+        begin = time.perf_counter()
+        case(number)
+        return {"": (time.perf_counter() - begin) / number}
+
+    for case in cases.values():
+        case(max(1, number // 10))
+    best = best_of({name: partial(seconds, case) for name, case in cases.items()}, rounds, noise)
+    return {name: figures[""] for name, figures in best.items()}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> str:
     """A table whose first columns are names, and the others numbers."""
     lines = [head, ["---"] * names + ["---:"] * (len(head) - names), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def report(text: str, packages: Iterable[str], noise: Noise) -> str:
+    """A text with figures, under a warning if the machine was noisy, and above when and where it was measured."""
+    return warning(noise.spread, "**{}**\n\n") + f"{text}\n{conditions(packages)}; {noise}.\n"
 
 
 def put_into(text: str, marker: str, made: str) -> str:
@@ -59,11 +109,12 @@ def put_into(text: str, marker: str, made: str) -> str:
     return result
 
 
-def write(marker: str, made: str) -> None:
-    """Put a table into the page on performance, and into a file of results."""
-    PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(encoding="utf-8"), marker, made), encoding="utf-8")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{marker}.txt").write_text(made, encoding="utf-8")
+def publish(marker: str, made: str, *, write: bool) -> None:
+    """Print what was found, and with `write` put it into the page on performance, and into a file of results."""
+    print(made)
+    if write:
+        PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(encoding="utf-8"), marker, made), encoding="utf-8")
+        (RESULTS / f"{marker}.txt").write_text(made, encoding="utf-8")
 
 
 def brief_bytes(value: float) -> str:

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place
-from session_kit.benchmarks.maintainers.calls import HEADERS, Answer, Browser, Call, decoded
+from session_kit.benchmarks.maintainers.calls import HEADERS, Answer, Browser, Call, answer
 from session_kit.benchmarks.maintainers.peers import call_of, cells, validate
-from session_kit.benchmarks.maintainers.results import ROOT, markdown
+from session_kit.benchmarks.maintainers.results import ROOT, Figures, best_of, markdown
+from session_kit.benchmarks.measure import Noise
 from tests.harness.servers import HOST, Server
 
 FRAMEWORKS = ("Starlette", "Flask")
@@ -55,47 +57,42 @@ class PeerServer(Server):
         begin = time.perf_counter()
         with closing(http.client.HTTPConnection(HOST, self.port, timeout=5)) as connection:
             connection.request(call.method, f"{call.path}?{call.text}", headers={**HEADERS, "cookie": cookie})
-            response = connection.getresponse()
-            cookies = response.headers.get_all("set-cookie", [])
-            return decoded(call, response.status, response.read(), cookies, time.perf_counter() - begin)
+            found = connection.getresponse()
+            return answer(call, time.perf_counter() - begin, found.status, found.getheaders(), found.read())
 
     def close(self) -> None:
         self.stop()
 
+    def rate(self, script: Path) -> float:
+        """How many requests a second it answers."""
+        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(script), f"http://{HOST}:{self.port}"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        rate = re.search(r"Requests/sec:\s*([\d.]+)", said)
+        if rate is None or "Non-2xx" in said or "Socket errors" in said:
+            raise RuntimeError(f"not all requests were answered:\n{said}")
+        return float(rate[1])
 
-def load(server: PeerServer, script: Path) -> float:
-    """Return how many requests a second a server answers."""
-    command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(script), f"http://{HOST}:{server.port}"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rate = re.search(r"Requests/sec:\s*([\d.]+)", said)
-    if rate is None or "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(f"not all requests were answered:\n{said}")
-    return float(rate[1])
 
-
-def rates(peers: list[Peer], place: Place) -> dict[Peer, dict[str, float]]:
-    """Requests a second by kind, the best of a few rounds in which the servers take turns."""
-    best = {peer: dict.fromkeys(KINDS, 0.0) for peer in peers}
+def measure(peers: list[Peer], place: Place) -> dict[Peer, Figures]:
+    """The seconds of a request by kind, the best of a few rounds in which the servers take turns."""
     with ExitStack() as stack:
-        runs = []
-        for number, peer in enumerate(peers):
+
+        def prepare(peer: Peer) -> Callable[[], Figures]:
             server = stack.enter_context(PeerServer(peer, place))
             if peer.sessions != NONE:
                 validate(server, peer)
             visitors = [Browser(server) for _ in range(VISITORS)]
             for visitor in visitors:
                 visitor.ask(call_of("login", peer))
-            cookies = ", ".join(f"[[{visitor.cookie}]]" for visitor in visitors)
+            cookies, scripts = ", ".join(f"[[{visitor.cookie}]]" for visitor in visitors), {}
             for kind in KINDS:
                 call = call_of(kind, peer)
                 url = f"{call.path}?{call.text}" + ("" if kind == "write" else "&turn=")
-                script = place.folder / f"{number}-{kind}.lua"
-                script.write_text(SCRIPT.format(cookies=cookies, method=call.method, url=url))
-                runs.append((peer, server, kind, script))
-        for _ in range(ROUNDS):
-            for peer, server, kind, script in runs:
-                best[peer][kind] = max(best[peer][kind], load(server, script))
-    return best
+                scripts[kind] = server.folder / f"{kind}.lua"
+                scripts[kind].write_text(SCRIPT.format(cookies=cookies, method=call.method, url=url))
+            return lambda: {kind: 1 / server.rate(script) for kind, script in scripts.items()}
+
+        return best_of({peer: prepare(peer) for peer in peers}, ROUNDS, Noise())
 
 
 def report_http(place: Place) -> str:
@@ -107,9 +104,8 @@ def report_http(place: Place) -> str:
         print(f"{framework} under granian ...", file=sys.stderr)
         peers = [peer for peer in PEERS if peer.framework == framework]
         peers = [peer for peer in peers if peer.sessions != "Flask-Session" or peer.store == "Valkey"]
-        rows += [
-            [*cells(peer), *(f"{rate:.0f}" for rate in found.values())] for peer, found in rates(peers, place).items()
-        ]
+        found = measure(peers, place)
+        rows += [[*cells(peer), *(f"{1 / found[peer][kind]:.0f}" for kind in KINDS)] for peer in peers]
     how = f"granian, one worker, wrk with 16 connections and {VISITORS} visitors on the same machine"
     head = ["framework", "sessions", "store", "reads a second", "writes a second"]
-    return f"Requests a second ({how}):\n\n{markdown(head, rows, 3)}"
+    return f"\nRequests a second ({how}):\n\n{markdown(head, rows, 3)}"

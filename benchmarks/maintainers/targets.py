@@ -8,26 +8,25 @@ servers that the run starts itself, on this machine.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import NamedTuple
 
-from session_kit.benchmarks.maintainers.apps import NONE, Place, named
-from session_kit.benchmarks.maintainers.calls import SITES, AsgiSite, Browser
+from session_kit.benchmarks.maintainers import results
+from session_kit.benchmarks.maintainers.apps import NONE, Place, named, open_place
+from session_kit.benchmarks.maintainers.calls import AsgiSite, Browser
 from session_kit.benchmarks.maintainers.growth import Scale, Stock, operations
-from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart, servers
-from session_kit.benchmarks.maintainers.results import ROOT, Case, compare, markdown, write
-from session_kit.benchmarks.measure import Noise, conditions, microseconds, warning
+from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart
+from session_kit.benchmarks.measure import Noise, microseconds
+from session_kit.drivers import open_driver
 
+PACKAGES = ("starlette", "starsessions", "flask", "django", "redis", "diskcache", "boto3")
 VALUE = b"x" * 200
-COOKIE, LOCMEM = "its-own:cookie", "its-own:memory"
+VISITORS = 50  # at once
 
 
 class Result(NamedTuple):
@@ -40,25 +39,14 @@ class Result(NamedTuple):
     limit: float
 
     @property
-    def ratio(self) -> float:
-        return self.ours / self.theirs
+    def cells(self) -> list[str]:
+        """One row of the table."""
+        ratio = self.ours / self.theirs
+        figures = [microseconds(self.ours), microseconds(self.theirs), f"{ratio:.2f}", f"{self.limit:.2f}"]
+        return [self.what, self.against, *figures, "" if ratio <= self.limit else "missed"]
 
 
-Part = Callable[[Place, Noise], Iterator[Result]]
-
-
-def repeat(call: Callable[[], object]) -> Case:
-    """So many calls."""
-
-    def do(number: int) -> None:
-        for _ in range(number):
-            call()
-
-    return do
-
-
-# --- frameworks, in memory ---
-
+COOKIE, LOCMEM = "its-own:cookie", "its-own:memory"
 # Framework, size of a session, what the others are called, which they are, and by kind of request what we may cost.
 IN_MEMORY: list[tuple[str, int, str, str, dict[str, float]]] = [
     ("Starlette", SIZE, "Starlette", COOKIE, {"read": 0.33, "write": 0.20, "untouched": 0.07, "login": 0.35}),
@@ -75,118 +63,95 @@ def frameworks(place: Place, noise: Noise) -> Iterator[Result]:
         both = ["session_kit:memory", theirs]
         # Django's settings allow one beside the bare one.
         turns = [[one] for one in both] if framework == "Django" else [both]
-        found = [costs for turn in turns for costs in _cost(framework, turn, place, size, noise)]
+        found = [costs for turn in turns for costs in overheads(framework, turn, place, size, noise)]
         large = "" if size == SIZE else ", 4 KB"
         for kind, limit in limits.items():
             ours, other = (max(costs[kind], 1e-9) for costs in found)  # never nothing: it is divided by
             yield Result(f"{framework}, memory{large}: {kind}", against, ours, other, limit)
 
 
-def _cost(framework: str, sessions: list[str], place: Place, size: int, noise: Noise) -> list[Costs]:
+def overheads(framework: str, sessions: list[str], place: Place, size: int, noise: Noise) -> list[Costs]:
+    """What these sessions cost, with so many bytes in them."""
     peers = [named(f"{framework}:{one}") for one in (NONE, *sessions)]
-    rows, spread = measure_apart(peers, place, visits=50, rounds=40, size=size)
-    noise.hear(spread)
-    return [row.costs for row in rows[1:]]
-
-
-# --- frameworks, on Valkey ---
+    return list(measure_apart(peers, place, 50, 40, noise, size).values())[1:]
 
 
 def valkey(place: Place, noise: Noise) -> Iterator[Result]:
     """One at a time and fifty at once, beside bare calls of redis-py's clients, and beside starsessions."""
-    import redis
     import redis.asyncio
 
+    get, peer = "redis.asyncio GET", "starsessions"
     with ExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(place.redis))
         client.set("raw", VALUE)
         runner = stack.enter_context(asyncio.Runner())
         aclient = redis.asyncio.Redis.from_url(place.redis)
         stack.callback(lambda: runner.run(aclient.aclose()))
-        together = {
-            kind: {name: _together(stack, f"Starlette:{peer}", place, kind) for name, peer in ASGI.items()}
-            for kind in ("read", "write")
-        }
-        together["read"]["raw"] = _tasks(runner, lambda: aclient.get("raw"), 50)
-        best = compare(together["read"], 20, rounds=11, noise=noise)
-        over = {name: max(1e-9, best[name] - best["bare"]) for name in ASGI}
-        yield Result("ASGI, Valkey: read, 50 at once", "redis.asyncio GET", over["ours"] / 50, best["raw"] / 50, 0.30)
-        yield Result(
-            "ASGI, Valkey: read, 50 at once", "starsessions", over["ours"] / 50, over["starsessions"] / 50, 0.12
-        )
-        best = compare(together["write"], 20, rounds=11, noise=noise)
-        over = {name: max(1e-9, best[name] - best["bare"]) for name in ASGI}
-        yield Result(
-            "ASGI, Valkey: write, 50 at once", "starsessions", over["ours"] / 50, over["starsessions"] / 50, 0.20
-        )
+        for kind, limits in {"read": {get: 0.30, peer: 0.12}, "write": {peer: 0.20}}.items():
+            names = {"bare": NONE, "ours": "session_kit:Valkey", peer: "starsessions:Valkey"}
+            cases = {name: visits(stack, f"Starlette:{one}", place, kind) for name, one in names.items()}
+            if get in limits:
+                cases[get] = tasks(runner, lambda: aclient.get("raw"), VISITORS)
+            shares = {name: best / VISITORS for name, best in results.compare(cases, 20, 11, noise).items()}
+            costs = {name: max(1e-9, shares[name] - shares["bare"]) for name in names} | {get: shares.get(get, 0.0)}
+            for against, limit in limits.items():
+                what = f"ASGI, Valkey: {kind}, {VISITORS} at once"
+                yield Result(what, against, costs["ours"], costs[against], limit)
         raw = {
-            "GET": _tasks(runner, lambda: aclient.get("raw"), 1),
-            "one redis-py call": repeat(lambda: client.get("raw")),
-            "two redis-py calls": repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
+            get: tasks(runner, lambda: aclient.get("raw"), 1),
+            "one redis-py call": results.repeat(lambda: client.get("raw")),
+            "two redis-py calls": results.repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
         }
-        best = compare(raw, 500, rounds=11, noise=noise)
-    (asgi,), (wsgi,) = (_cost(name, ["session_kit:Valkey"], place, SIZE, noise) for name in ("Starlette", "WSGI"))
-    yield Result("ASGI, Valkey: read, one at a time", "redis.asyncio GET", asgi["read"], best["GET"], 1.0)
+        best = results.compare(raw, 500, 11, noise)
+    (asgi,), (wsgi,) = (overheads(name, ["session_kit:Valkey"], place, SIZE, noise) for name in ("Starlette", "WSGI"))
+    yield Result("ASGI, Valkey: read, one at a time", get, asgi["read"], best[get], 1.0)
     for kind, calls in (("read", "one redis-py call"), ("write", "two redis-py calls")):
         yield Result(f"WSGI, Valkey: {kind}", calls, wsgi[kind], best[calls], 1.15)
 
 
-ASGI = {"bare": NONE, "ours": "session_kit:Valkey", "starsessions": "starsessions:Valkey"}
-
-
-def _together(stack: ExitStack, name: str, place: Place, kind: str) -> Case:
-    """Fifty visitors at once, each with a session of their own, so many times."""
+def visits(stack: ExitStack, name: str, place: Place, kind: str) -> results.Case:
+    """Fifty visitors at once, each with a session of their own."""
     peer = named(name)
-    site = stack.enter_context(closing(SITES["asgi"](peer.app(place))))
-    assert isinstance(site, AsgiSite)
-    visitors = [Browser(site) for _ in range(50)]
+    site = stack.enter_context(closing(AsgiSite(peer.app(place))))
+    visitors = [Browser(site) for _ in range(VISITORS)]
     for visitor in visitors:
         visitor.ask(call_of("login", peer))
         visitor.ask(call_of("write", peer))
-    return repeat(lambda: site.together([(call_of(kind, peer), visitor.cookie) for visitor in visitors]))
+    return results.repeat(lambda: site.together([(call_of(kind, peer), visitor.cookie) for visitor in visitors]))
 
 
-def _tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], tasks: int) -> Case:
-    """So many times so many awaited calls at once."""
+def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number: int) -> results.Case:
+    """So many awaited calls at once."""
 
-    async def do(number: int) -> None:
-        for _ in range(number):
-            await asyncio.gather(*[call() for _ in range(tasks)]) if tasks > 1 else await call()
+    async def do(times: int) -> None:
+        for _ in range(times):
+            await asyncio.gather(*[call() for _ in range(number)]) if number > 1 else await call()
 
-    return lambda number: runner.run(do(number))
-
-
-# --- drivers ---
+    return lambda times: runner.run(do(times))
 
 
 def disk(place: Place, noise: Noise) -> Iterator[Result]:
     """The disk and SQLite drivers, beside diskcache as it comes."""
     import diskcache
 
-    from session_kit.drivers.disk import DiskDriver
-    from session_kit.drivers.sqlite import SQLiteDriver
+    names = [f"session-{number}" for number in range(1000)]
 
-    with ExitStack() as stack:
-        cache = stack.enter_context(closing(diskcache.Cache(str(place.folder / "theirs"))))
-        driver = stack.enter_context(closing(DiskDriver(place.folder / "ours")))
-        sqlite = stack.enter_context(closing(SQLiteDriver(place.folder / "ours.db")))
-        names = [f"session-{number}" for number in range(1000)]
+    def case(call: Callable[[str], object]) -> results.Case:
+        return lambda number: [call(name) for name in names[:number]]
 
-        def case(call: Callable[[str], object]) -> Case:
-            return lambda number: [call(name) for name in names[:number]]
-
-        calls = {
-            "set": {
-                "disk": case(lambda name: driver.set(name, VALUE, ttl=3600)),
-                "sqlite": case(lambda name: sqlite.set(name, VALUE, ttl=3600)),
-                "theirs": case(lambda name: cache.set(name, VALUE, expire=3600)),
-            },
-            "get": {"disk": case(driver.get), "sqlite": case(sqlite.get), "theirs": case(cache.get)},
+    with (
+        closing(diskcache.Cache(str(place.folder / "theirs"))) as cache,
+        closing(open_driver(f"disk://{place.folder}/ours")) as disk,
+        closing(open_driver(f"sqlite://{place.folder}/ours.db")) as sqlite,
+    ):
+        sets = {
+            "disk": case(lambda name: disk.set(name, VALUE, ttl=3600)),
+            "sqlite": case(lambda name: sqlite.set(name, VALUE, ttl=3600)),
+            "diskcache": case(lambda name: cache.set(name, VALUE, expire=3600)),
         }
-        for kind, limits in {"set": {"disk": 0.8, "sqlite": 0.6}, "get": {"disk": 1.2, "sqlite": 1.0}}.items():
-            best = compare(calls[kind], len(names), rounds=9, noise=noise)
-            for name, limit in limits.items():
-                yield Result(f"{name}: {kind}", "diskcache", best[name], best["theirs"], limit)
+        gets = {"disk": case(disk.get), "sqlite": case(sqlite.get), "diskcache": case(cache.get)}
+        yield from beside("diskcache", sets, len(names), {"disk: set": 0.8, "sqlite: set": 0.6}, noise)
+        yield from beside("diskcache", gets, len(names), {"disk: get": 1.2, "sqlite: get": 1.0}, noise)
 
 
 def s3(place: Place, noise: Noise) -> Iterator[Result]:
@@ -196,89 +161,79 @@ def s3(place: Place, noise: Noise) -> Iterator[Result]:
     from session_kit.drivers.s3 import S3Driver
     from tests.harness.servers import start_seaweed
 
-    at_once = 32
+    bucket, many = "bench", 32
     with ExitStack() as stack:
         server = stack.enter_context(start_seaweed(place.folder))
-        config = Config(max_pool_connections=at_once)
+        config = Config(max_pool_connections=many)
         raw, own = (stack.enter_context(closing(server.client(config=config))) for _ in range(2))
-        raw.create_bucket(Bucket="benchmark")
-        driver = S3Driver("benchmark", client=own)
+        raw.create_bucket(Bucket=bucket)
+        driver = S3Driver(bucket, client=own)
         driver.prepare()
-        pool = stack.enter_context(ThreadPoolExecutor(at_once))
+        pool = stack.enter_context(ThreadPoolExecutor(many))
 
-        def case(call: Callable[[int], object]) -> Case:
-            return lambda number: list(pool.map(call, [name % at_once for name in range(number)]))
+        def case(call: Callable[[int], object]) -> results.Case:
+            return lambda number: list(pool.map(call, [name % many for name in range(number)]))
 
-        calls = {
-            "set": {
-                "raw": case(lambda name: raw.put_object(Bucket="benchmark", Key=f"raw-{name}", Body=VALUE)),
-                "ours": case(lambda name: driver.set(f"own-{name}", VALUE, ttl=3600)),
-            },
-            "get": {
-                "raw": case(lambda name: raw.get_object(Bucket="benchmark", Key=f"raw-{name}")["Body"].read()),
-                "ours": case(lambda name: driver.get(f"own-{name}")),
-            },
+        sets = {
+            "boto3": case(lambda name: raw.put_object(Bucket=bucket, Key=f"raw-{name}", Body=VALUE)),
+            "S3": case(lambda name: driver.set(f"own-{name}", VALUE, ttl=3600)),
         }
-        for kind, cases in calls.items():
-            best = compare(cases, at_once * 10, rounds=9, noise=noise)
-            yield Result(f"S3: {kind}, 32 at once", "boto3", best["ours"], best["raw"], 1.05)
+        gets = {
+            "boto3": case(lambda name: raw.get_object(Bucket=bucket, Key=f"raw-{name}")["Body"].read()),
+            "S3": case(lambda name: driver.get(f"own-{name}")),
+        }
+        yield from beside("boto3", sets, many * 10, {f"S3: set, {many} at once": 1.05}, noise)
+        yield from beside("boto3", gets, many * 10, {f"S3: get, {many} at once": 1.05}, noise)
+
+
+def beside(
+    theirs: str, cases: dict[str, results.Case], number: int, limits: dict[str, float], noise: Noise
+) -> Iterator[Result]:
+    """Compare cases with one of them; the limits begin with the names of the others."""
+    best = results.compare(cases, number, 9, noise)
+    for what, limit in limits.items():
+        yield Result(what, theirs, best[what.partition(":")[0]], best[theirs], limit)
 
 
 def memory(place: Place, noise: Noise) -> Iterator[Result]:
     """The memory driver with a million sessions, beside one with a thousand: the 99th percentile of each call."""
     few, many = 1_000, 1_000_000
-    best = {}
+    best: dict[int, results.Figures] = {}
     for size in (few, many):
         with Stock(place.folder).store("memory", size) as store:
             best[size] = operations(store.driver, size, Scale(), noise)
-    for kind in ("get", "set"):
-        p99 = {size: found[kind][1] for size, found in best.items()}
-        yield Result(f"memory, a million sessions: {kind}, p99", "a thousand", p99[many], p99[few], 2.0)
+    for call in ("get, p99", "set, p99"):
+        yield Result(f"memory, a million sessions: {call}", "a thousand", best[many][call], best[few][call], 2.0)
 
 
 def imports(place: Place, noise: Noise) -> Iterator[Result]:
     """The first import of the library, beside that of json, each in a new interpreter."""
     program = "import sys, time; sys.path.insert(0, sys.argv[1]); begin = time.perf_counter(); import {}\n"
     program += "print(time.perf_counter() - begin)"
-    best = {"session_kit": float("inf"), "json": float("inf")}
-    for _ in range(25):
-        noise.probe()
-        for name in best:
-            command = [sys.executable, "-I", "-S", "-c", program.format(name), str(ROOT)]
-            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            best[name] = min(best[name], float(printed))
+
+    def first(name: str) -> results.Figures:
+        command = [sys.executable, "-I", "-S", "-c", program.format(name), str(results.ROOT)]
+        return {name: float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)}
+
+    best = results.best_of({"both": lambda: first("session_kit") | first("json")}, 25, noise)["both"]
     yield Result("import session_kit", "import json", best["session_kit"], best["json"], 5.0)
 
 
-PARTS: dict[str, Part] = {part.__name__: part for part in (frameworks, valkey, disk, s3, memory, imports)}
-HEAD = ["what", "against", "ours, µs", "theirs, µs", "ratio", "at most", ""]
-PACKAGES = ("starlette", "starsessions", "flask", "django", "redis", "diskcache", "boto3")
-
-
-def cells(result: Result) -> list[str]:
-    """One row of the table."""
-    figures = [microseconds(result.ours), microseconds(result.theirs), f"{result.ratio:.2f}", f"{result.limit:.2f}"]
-    return [result.what, result.against, *figures, "" if result.ratio <= result.limit else "missed"]
+PARTS: dict[str, Callable[[Place, Noise], Iterator[Result]]] = {
+    part.__name__: part for part in (frameworks, valkey, disk, s3, memory, imports)
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What sessions may cost, as ratios in one run.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--write", action="store_true", help="into the documentation and results/targets.txt")
-    chosen = parser.parse_args()
-    if unknown := [name for name in chosen.parts if name not in PARTS]:
-        parser.error(f"unknown: {unknown[0]}; known are {', '.join(PARTS)}")
-    noise, rows = Noise(), []
-    with servers() as urls, tempfile.TemporaryDirectory() as folder:
+    chosen, noise, rows = results.make_parser("targets", PARTS).parse_args(), Noise(), []
+    with open_place() as place:
         for name in chosen.parts or PARTS:
-            for result in PARTS[name](Place(Path(folder), *urls), noise):
-                rows.append(cells(result))
+            for result in PARTS[name](place, noise):
+                rows.append(result.cells)
                 print(*rows[-1], sep=" | ", file=sys.stderr)
-    made = warning(noise.spread, "**{}**\n\n") + markdown(HEAD, rows, 2)
-    made += f"\n{conditions(PACKAGES)}. {str(noise).capitalize()}.\n"
-    print(made)
-    if chosen.write:
-        write("targets", made)
+    head = ["what", "against", "ours, µs", "theirs, µs", "ratio", "at most", ""]
+    made = results.report(results.markdown(head, rows, 2), PACKAGES, noise)
+    results.publish("targets", made, write=chosen.write)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,18 @@ from session_kit.benchmarks.maintainers import peers as module
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named
 from session_kit.benchmarks.maintainers.calls import Answer, Browser, Call, WsgiSite
 from session_kit.benchmarks.maintainers.peers import (
+    AT_ONCE,
     DATABASE,
     KINDS,
     WHOLE,
-    Row,
     Unfaithful,
     measure_apart,
     open_site,
-    report,
-    table,
+    tables,
     validate,
 )
-from session_kit.benchmarks.maintainers.results import put_into
-from session_kit.benchmarks.maintainers.targets import IN_MEMORY, PARTS, Result, cells
+from session_kit.benchmarks.maintainers.results import put_into, report
+from session_kit.benchmarks.maintainers.targets import IN_MEMORY, PARTS, Result
 from session_kit.benchmarks.measure import Noise
 from tests.harness.postgres import Postgres
 
@@ -45,9 +44,10 @@ def test_every_application_keeps_a_session_as_it_should(peer: Peer, tmp_path: Pa
 # Its settings belong to a process, as they do in the comparison.
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework == "Django"], ids=lambda peer: peer.name)
 def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer, tmp_path: Path) -> None:
-    rows, _ = measure_apart([named(f"Django:{NONE}"), peer], Place(tmp_path, *NO_SERVERS), visits=1, rounds=1)
-    assert [row.peer for row in rows] == [named(f"Django:{NONE}"), peer]
-    assert all(row.costs.keys() == {*KINDS, WHOLE} for row in rows)
+    place = Place(tmp_path, *NO_SERVERS)
+    found = measure_apart([named(f"Django:{NONE}"), peer], place, visits=1, rounds=1, noise=Noise())
+    assert list(found) == [named(f"Django:{NONE}"), peer]
+    assert all(costs.keys() == {*KINDS, WHOLE} for costs in found.values())
 
 
 @pytest.mark.slow  # those without a database are validated in the same way
@@ -57,11 +57,9 @@ def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitor
     peer: Peer, postgres: Postgres, tmp_path: Path
 ) -> None:
     place, bare = Place(tmp_path, NO_SERVERS[0], postgres.url), named(f"{peer.framework}:{NONE}")
-    rows, _ = measure_apart([bare, peer], place, visits=1, rounds=1)  # which validates it
-    assert rows[1].costs[WHOLE] > 0
-    if peer.interface == "wsgi":
-        rows, _ = measure_apart([bare, peer], place, visits=60, rounds=1, together=True)
-        assert rows[1].costs.keys() == {WHOLE}
+    costs = measure_apart([bare, peer], place, visits=1, rounds=1, noise=Noise())[peer]  # which validates it
+    assert costs[WHOLE] > 0
+    assert (AT_ONCE in costs) == (peer.interface == "wsgi")
 
 
 @pytest.mark.parametrize("framework", ["Starlette", "Litestar", "Flask", "WSGI", "aiohttp"])
@@ -156,23 +154,32 @@ def test_the_report_takes_the_place_of_the_one_before_and_of_nothing_else() -> N
 
 def test_the_table_has_a_row_for_each_application_and_noise_is_no_gain() -> None:
     costs = dict.fromkeys([*KINDS, WHOLE], 0.00001) | {"read": -0.000001}
-    head, rule, row = table([Row(named("WSGI:session_kit:memory"), costs)]).splitlines()
+    *_, head, rule, row = tables({named("WSGI:session_kit:memory"): costs}).splitlines()
     assert head.count("|") == rule.count("|") == row.count("|")
     assert row.startswith("| WSGI | **session_kit** | memory | 10.0 | 10.0 | 0.0 |")
 
 
 def test_a_bare_application_has_no_store_and_noise_is_said_before_the_figures() -> None:
-    row = Row(named("WSGI:none"), dict.fromkeys([*KINDS, WHOLE], 0.00001))
-    assert "| WSGI | none | - | 10.0 |" in report([row], 0.3)
-    assert "busy" not in report([row], 0.5)
-    loud = report([row], 0.64)
+    table = tables({named("WSGI:none"): dict.fromkeys([*KINDS, WHOLE], 0.00001)})
+    assert "| WSGI | none | - | 10.0 |" in table
+
+    def reported(spread: float) -> str:
+        noise = Noise()
+        noise.hear(spread)
+        return report(table, ["msgspec"], noise)
+
+    assert "busy" not in reported(0.5)
+    loud = reported(0.64)
     assert loud.startswith("**The machine was busy: a fixed loop took up to 64% longer than at its best.")
     assert loud.index("busy") < loud.index("| WSGI")
 
 
 def test_fifty_visitors_at_once_are_said_to_be_of_wsgi_alone() -> None:
-    row = Row(named("Flask:session_kit:PostgreSQL"), {WHOLE: 0.00001})
-    assert "each in a thread (WSGI alone)" in report([], 0.1, [row])
+    alone = dict.fromkeys([*KINDS, WHOLE], 0.00001)
+    assert "at once" not in tables({named("Starlette:session_kit:PostgreSQL"): alone})
+    made = tables({named("Flask:session_kit:PostgreSQL"): {**alone, AT_ONCE: 0.00002}})
+    assert "each in a thread (WSGI alone)" in made
+    assert made.endswith("| Flask | session_kit | 20.0 |\n")
 
 
 # --- the targets ---
@@ -183,8 +190,8 @@ def test_fifty_visitors_at_once_are_said_to_be_of_wsgi_alone() -> None:
 def test_each_part_of_the_targets_is_measured(
     part: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quick(*arguments: Any, size: int = 200, **_: Any) -> Any:
-        return measure_apart(*arguments, visits=1, rounds=1, size=size)
+    def quick(peers: Any, place: Place, visits: int, rounds: int, noise: Noise, size: int = 200) -> Any:
+        return measure_apart(peers, place, 1, 1, noise, size)
 
     monkeypatch.setattr("session_kit.benchmarks.maintainers.targets.measure_apart", quick)
     redis = request.getfixturevalue("valkey").url if part == "valkey" else NO_SERVERS[0]
@@ -196,8 +203,8 @@ def test_each_part_of_the_targets_is_measured(
 
 
 def test_a_missed_target_says_so() -> None:
-    assert cells(Result("disk: get", "diskcache", 2e-6, 1e-6, 1.2))[-3:] == ["2.00", "1.20", "missed"]
-    assert cells(Result("disk: get", "diskcache", 1e-6, 1e-6, 1.2))[-1] == ""
+    assert Result("disk: get", "diskcache", 2e-6, 1e-6, 1.2).cells[-3:] == ["2.00", "1.20", "missed"]
+    assert Result("disk: get", "diskcache", 1e-6, 1e-6, 1.2).cells[-1] == ""
 
 
 def test_a_profiler_can_be_put_in_front(
@@ -206,4 +213,4 @@ def test_a_profiler_can_be_put_in_front(
     where = ["--redis", NO_SERVERS[0], "--postgres", NO_SERVERS[1], "--visits", "1", "--rounds", "1"]
     monkeypatch.setattr(sys, "argv", ["peers", *where, "--measure", "Starlette:session_kit:memory"])
     module.main()
-    assert json.loads(capsys.readouterr().out)["costs"]["Starlette:session_kit:memory"].keys() == {*KINDS, WHOLE}
+    assert json.loads(capsys.readouterr().out)["Starlette:session_kit:memory"].keys() == {*KINDS, WHOLE}
