@@ -23,6 +23,7 @@ from session_kit import ConfigError, SessionManager, UnstorageSessionStore, open
 from session_kit.drivers import Capabilities, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.fsspec import FsspecDriver
 from session_kit.testing import DriverConformance, ManualClock
+from tests.harness.sessions import SECRET
 
 
 class TestMemory(DriverConformance):
@@ -142,7 +143,7 @@ def test_what_it_cannot_promise_is_refused_and_the_session_layer_falls_back() ->
     assert not driver.capabilities.swap
     with pytest.raises(Unsupported):
         driver.set("key", b"value", expect="version")
-    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    manager = SessionManager(UnstorageSessionStore(driver), secret=SECRET)
     session = manager.open()
     session["user"] = "ada"
     cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]

@@ -21,6 +21,7 @@ from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUn
 from session_kit.drivers.s3 import S3Driver
 from session_kit.testing import DriverConformance, ManualClock
 from tests.harness.servers import S3Server, silent_server, wrong_server
+from tests.harness.sessions import SECRET
 
 BUCKET = "sessions"
 
@@ -220,7 +221,7 @@ def test_a_server_that_ignores_conditions_is_found_out_before_anything_is_writte
 def test_sessions_fall_back_to_the_last_write_there(proxy: Proxy) -> None:
     proxy.strip_conditions = True
     driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=proxy.url)
-    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    manager = SessionManager(UnstorageSessionStore(driver), secret=SECRET)
     session = manager.open()
     session["user"] = "ada"
     cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
@@ -236,7 +237,7 @@ def test_without_the_right_to_list_the_bucket_the_probe_says_so_before_anybody_i
 ) -> None:
     proxy.hides_what_is_missing = True
     driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=proxy.url)
-    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    manager = SessionManager(UnstorageSessionStore(driver), secret=SECRET)
     session = manager.open()
     session["user"] = "ada"
     for call in (driver.prepare, lambda: driver.set("key", b"x", expect=ABSENT), lambda: manager.commit(session)):

@@ -10,6 +10,8 @@ from session_kit.drivers import Capabilities
 from session_kit.testing import FaultyDriver, Visitor, WrappedDriver
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
+OLD_SECRET = "Old-not-for-production-but-long-enough-0123"
+"""The one before it, where secrets are replaced."""
 PLAIN_HTTP = CookieOptions(secure=False)
 
 
@@ -33,7 +35,14 @@ def take_down(driver: FaultyDriver) -> None:
         driver.fail(method)
 
 
-def read(visitor: Visitor) -> dict[str, Any]:
-    """All that is in the session of a visitor."""
+def log_in(visitor: Visitor, **data: Any) -> Visitor:
+    """Begin a session that says who the visitor is, with more data if any."""
     with visitor.request() as session:
+        session.update(user="ada", **data)
+    return visitor
+
+
+def read(visitor: Visitor, cookie: str | None = None) -> dict[str, Any]:
+    """All that is in the session of a visitor, or in that of another cookie."""
+    with visitor.request(cookie) as session:
         return dict(session)

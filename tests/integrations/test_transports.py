@@ -31,9 +31,9 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.integrations import aiohttp, litestar, quart
 from session_kit.integrations.fastapi import Session, SessionHeader
 from session_kit.testing import session_headers
+from tests.harness.sessions import SECRET
 from tests.harness.web_servers import FRAMEWORKS, ApiClient, SiteInProcess, WebServer
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OWN = {"STORE": "memory://", "TRANSPORT": "both", "HEADER": "X-Session"}
 SITES = [(name, "in process" in FRAMEWORKS[name].ways) for name in FRAMEWORKS]
 

@@ -13,7 +13,7 @@ import jinja2
 import pytest
 
 from session_kit import SessionManager
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 PAGE = Path(__file__).parents[2] / "docs" / "flash.md"
 VISIT = """

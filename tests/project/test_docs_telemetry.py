@@ -13,7 +13,7 @@ import pytest
 
 from session_kit.policy import EventName
 from session_kit.telemetry import FAILURES, OPERATIONS
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET
 
 PAGE = Path(__file__).parents[2] / "docs" / "telemetry.md"
 TEXT = PAGE.read_text(encoding="utf-8")

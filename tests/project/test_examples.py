@@ -20,8 +20,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import SECRET
 from tests.harness.servers import HOST, Server, Valkey
+from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -22,8 +22,7 @@ from session_kit.integrations.flask import SessionKit
 from session_kit.integrations.flask.sessions import FlaskSession
 from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import CountingDriver, Schedule, SteppedDriver, Visitor, explore
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET
 
 
 def texts(session: Session[Any], *categories: str) -> list[Any]:

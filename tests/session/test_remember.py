@@ -18,7 +18,7 @@ from session_kit import ConfigError, CookieOptions, SessionError, SessionManager
 from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.drivers import Entry, open_driver
 from session_kit.testing import CountingDriver, ManualClock, Visitor, WrappedDriver
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET, log_in
 
 DAY = 86400
 Make = Callable[..., SessionManager]
@@ -56,12 +56,9 @@ def set_cookie(visitor: Visitor) -> str:
 
 
 @pytest.fixture
-def ada(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
-    """Logged in, on a store whose sessions live for 1000 seconds."""
-    visitor = Visitor(make_manager(remember="30d"), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+def visitor(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
+    """On a store whose sessions live for 1000 seconds."""
+    return Visitor(make_manager(remember="30d"), runner)
 
 
 # --- remember ---
@@ -250,9 +247,7 @@ def test_a_renewal_is_not_left_to_polling(ada: Visitor, clock: ManualClock) -> N
 
 
 def test_too_late_is_said(clock: ManualClock) -> None:
-    ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager("memory://", SECRET, clock=clock)))
     with ada.request() as session, pytest.raises(SessionError, match="touch=False comes too late"):
         session.load(touch=False)
 
@@ -280,9 +275,7 @@ def test_polling_over_asgi_needs_that_nothing_is_loaded_before() -> None:
 
 def test_polling_costs_a_read(clock: ManualClock) -> None:
     driver = CountingDriver(open_driver("memory://", clock=clock))
-    ada = Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, clock=clock)))
     clock.advance(1000)
     driver.reset()
     read(ada, touch=False)
@@ -291,9 +284,7 @@ def test_polling_costs_a_read(clock: ManualClock) -> None:
 
 def test_what_polling_writes_ends_also_if_the_driver_cannot_tell_when(clock: ManualClock) -> None:
     memory = open_driver("memory://", clock=clock)
-    ada = Visitor(SessionManager(UnstorageSessionStore(Blind(memory), ttl=1000), SECRET, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(UnstorageSessionStore(Blind(memory), ttl=1000), SECRET, clock=clock)))
     session = ada.manager.open(ada.cookie or "").load(touch=False)
     session["polls"] = 1
     ada.manager.commit(session)

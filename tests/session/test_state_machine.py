@@ -30,8 +30,8 @@ from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.testing import FaultyDriver, ManualClock
 from session_kit.testing.face import Face
+from tests.harness.sessions import SECRET
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 TTL, SLACK, GRACE, EVERY, LIMIT, REMEMBER = 1000.0, 100.0, 10.0, 50.0, 1500.0, 5000.0
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},

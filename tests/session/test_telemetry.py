@@ -29,8 +29,8 @@ from session_kit.journal import AGAIN_AFTER, QUIET
 from session_kit.policy import Event, EventName
 from session_kit.telemetry import Call, watch
 from session_kit.testing import FaultyDriver, ManualClock, Visitor
-from tests.conftest import SECRET
 from tests.harness.servers import start_valkey
+from tests.harness.sessions import SECRET
 
 Line = tuple[str, str]
 ENCRYPTION_KEY = "3f1c9a0b7d2e4856a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60719"
@@ -42,12 +42,9 @@ def faulty(clock: ManualClock) -> FaultyDriver:
 
 
 @pytest.fixture
-def ada(faulty: FaultyDriver, clock: ManualClock, runner: asyncio.Runner | None) -> Visitor:
-    """A visitor with a session, of an application that does not listen to events."""
-    visitor = Visitor(SessionManager(UnstorageSessionStore(faulty, ttl=10**6), SECRET, clock=clock), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+def visitor(faulty: FaultyDriver, clock: ManualClock, runner: asyncio.Runner | None) -> Visitor:
+    """Of an application that does not listen to events."""
+    return Visitor(SessionManager(UnstorageSessionStore(faulty, ttl=10**6), SECRET, clock=clock), runner)
 
 
 @pytest.fixture

@@ -18,9 +18,7 @@ from session_kit.drivers.memory import MemoryDriver
 from session_kit.manager import Headers
 from session_kit.testing import CountingDriver, ManualClock, session_cookies, session_headers
 from session_kit.transport import UNUSABLE, TokenHeader
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-OLDER = "Old-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import OLD_SECRET, SECRET
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -124,10 +122,10 @@ def test_a_renewal_tells_nothing_that_the_client_has(manager: SessionManager) ->
 
 
 def test_what_an_old_secret_signed_is_signed_anew() -> None:
-    old = make(secret=OLDER)
+    old = make(secret=OLD_SECRET)
     client = Client(old)
     client.request(login)
-    client.manager = make(store=old.store, secret=[SECRET, OLDER], clock=clock_of(old))
+    client.manager = make(store=old.store, secret=[SECRET, OLD_SECRET], clock=clock_of(old))
     assert client.request() == {"user": "ada"}
     assert [token.partition(".")[0] for token in client.said] == [client.said[0].partition(".")[0]] * 2
     client.manager = make(store=old.store, secret=SECRET, clock=clock_of(old))
