@@ -32,7 +32,8 @@ from session_kit.integrations import aiohttp, litestar, quart
 from session_kit.integrations.fastapi import Session, SessionHeader
 from session_kit.testing import session_headers
 from tests.harness.sessions import SECRET
-from tests.harness.web_servers import FRAMEWORKS, ApiClient, SiteInProcess, WebServer
+from tests.harness.visitors import ApiClient
+from tests.harness.web_servers import FRAMEWORKS, SiteInProcess, WebServer
 
 OWN = {"STORE": "memory://", "TRANSPORT": "both", "HEADER": "X-Session"}
 SITES = [(name, "in process" in FRAMEWORKS[name].ways) for name in FRAMEWORKS]
