@@ -93,10 +93,8 @@ class ASGIInProcess(httpx.BaseTransport):
 
 
 def serve(app: Any) -> Site:
-    """Start an application under a real server, on a free port."""
-    if is_asgi(app):
-        return UnderUvicorn(app)
-    return UnderWsgiref(app) if callable(app) else UnderAiohttp(app)
+    """Start an ASGI or WSGI application under a real server, on a free port."""
+    return UnderUvicorn(app) if is_asgi(app) else UnderWsgiref(app)
 
 
 def is_asgi(app: Any) -> bool:
