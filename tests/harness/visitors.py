@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from .gate import Gate
 from .servers import HOST, wait_until
 from .sites import Site
 
@@ -146,12 +147,13 @@ def together(*calls: Callable[[], T]) -> list[T]:
 @contextlib.contextmanager
 def slow_write(browser: Browser, folder: Path, key: str, value: str) -> Iterator[Future[httpx.Response]]:
     """Inside, a request is under way that has read the session and will write. Gives its response to come."""
-    gate = folder / f"gate-{secrets.token_hex(4)}"
+    path = folder / f"gate-{secrets.token_hex(4)}"
+    gate = Gate(path)
     with ThreadPoolExecutor(1) as pool:
-        response = pool.submit(browser.post, "/slow", key=key, value=value, gate=str(gate))
+        response = pool.submit(browser.post, "/slow", key=key, value=value, gate=str(path))
         try:
-            wait_until(lambda: gate.with_suffix(".in").exists() or response.done(), "the slow request")
+            wait_until(lambda: gate.is_reached() or response.done(), "the slow request")
             yield response
         finally:
-            gate.with_suffix(".out").touch()
+            gate.open()
     response.result()

@@ -1,7 +1,7 @@
 """The application that every framework has, in this process or under the real server of the framework.
 
 The server that a framework brings is run by
-`python -m tests.harness.web_servers aiohttp tests.harness.apps.aiohttp_app:create_app 8000`.
+`APP=aiohttp_app python -m tests.harness.web_servers aiohttp 8000`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import httpx
 
 from session_kit import SessionManager
 from session_kit.drivers.errors import DISTRIBUTION
-from tests.harness.apps.settings import options_from
+from tests.harness.apps.settings import create_app, options_from
 from tests.harness.servers import HOST, Server
 from tests.harness.sites import ASGIInProcess, Site
 
@@ -36,7 +36,7 @@ class Framework:
     """A framework, its test application, and the real server to run it under."""
 
     label: str
-    app: str  # module:function, under tests.harness.apps; the module has make_app too
+    app: str  # its module in tests.harness.apps
     kind: Literal["asgi", "wsgi", "own"]  # "own": not to be called in this process
     server: str
     distribution: str  # that the version is told of
@@ -56,32 +56,29 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "asgi": Framework("bare ASGI", "asgi_app:create_app", "asgi", "granian", DISTRIBUTION, "asgi"),
-    "starlette": Framework(
-        "Starlette", "starlette_app:create_app", "asgi", "uvicorn", "starlette", "integrations.starlette"
-    ),
-    "fastapi": Framework("FastAPI", "fastapi_app:create_app", "asgi", "uvicorn", "fastapi", "integrations.fastapi"),
-    "litestar": Framework(
-        "Litestar", "litestar_app:create_app", "asgi", "hypercorn", "litestar", "integrations.litestar"
-    ),
-    "flask": Framework("Flask", "flask_app:create_app", "wsgi", "gunicorn", "flask", "integrations.flask"),
-    "quart": Framework("Quart", "quart_app:create_app", "asgi", "hypercorn", "quart", "integrations.quart"),
+    "asgi": Framework("bare ASGI", "asgi_app", "asgi", "granian", DISTRIBUTION, "asgi"),
+    "starlette": Framework("Starlette", "starlette_app", "asgi", "uvicorn", "starlette", "integrations.starlette"),
+    "fastapi": Framework("FastAPI", "fastapi_app", "asgi", "uvicorn", "fastapi", "integrations.fastapi"),
+    "litestar": Framework("Litestar", "litestar_app", "asgi", "hypercorn", "litestar", "integrations.litestar"),
+    "flask": Framework("Flask", "flask_app", "wsgi", "gunicorn", "flask", "integrations.flask"),
+    "quart": Framework("Quart", "quart_app", "asgi", "hypercorn", "quart", "integrations.quart"),
     # Its settings belong to the process: one application in each.
-    "django": Framework("Django", "django_app:create_app", "own", "gunicorn", "django", "integrations.django"),
-    "aiohttp": Framework("aiohttp", "aiohttp_app:create_app", "own", "aiohttp", "aiohttp", "integrations.aiohttp"),
-    "pyramid": Framework("Pyramid", "pyramid_app:create_app", "wsgi", "gunicorn", "pyramid", "integrations.pyramid"),
-    "falcon": Framework("Falcon", "falcon_app:create_app", "wsgi", "gunicorn", "falcon", "wsgi"),
-    "bottle": Framework("Bottle", "bottle_app:create_app", "wsgi", "gunicorn", "bottle", "wsgi"),
-    "tornado": Framework("Tornado", "tornado_app:create_app", "own", "tornado", "tornado", "manager"),
+    "django": Framework("Django", "django_app", "own", "gunicorn", "django", "integrations.django"),
+    "aiohttp": Framework("aiohttp", "aiohttp_app", "own", "aiohttp", "aiohttp", "integrations.aiohttp"),
+    "pyramid": Framework("Pyramid", "pyramid_app", "wsgi", "gunicorn", "pyramid", "integrations.pyramid"),
+    "falcon": Framework("Falcon", "falcon_app", "wsgi", "gunicorn", "falcon", "wsgi"),
+    "bottle": Framework("Bottle", "bottle_app", "wsgi", "gunicorn", "bottle", "wsgi"),
+    "tornado": Framework("Tornado", "tornado_app", "own", "tornado", "tornado", "manager"),
 }
 
+CREATE_APP = "tests.harness.apps.settings:create_app"
 COMMANDS = {
     "uvicorn": "-m uvicorn --factory {app} --host {host} --port {port} --no-access-log",
     "granian": "-m granian --factory {app} --interface asgi --host {host} --port {port} --no-ws",
     "hypercorn": "-m hypercorn {app}() --workers 0 --bind {host}:{port}",
     "gunicorn": "-m gunicorn {app}() --bind {host}:{port} --worker-class gthread --threads 16 --no-control-socket",
-    "aiohttp": "-m tests.harness.web_servers aiohttp {app} {port}",
-    "tornado": "-m tests.harness.web_servers tornado {app} {port}",
+    "aiohttp": "-m tests.harness.web_servers aiohttp {port}",
+    "tornado": "-m tests.harness.web_servers tornado {port}",
 }
 
 
@@ -92,7 +89,7 @@ class AppSite(Site):
         self.framework = framework
         self._clock = folder / "clock"
         self._clock.write_text("0")
-        self._environment_of_app = {**environment, "CLOCK": str(self._clock)}
+        self._environment_of_app = {**environment, "APP": framework.app, "CLOCK": str(self._clock)}
 
     def advance(self, seconds: float) -> None:
         """Put the clock of the application forward."""
@@ -116,9 +113,9 @@ class WebServer(Server, AppSite):
         self.transport = httpx.HTTPTransport(limits=httpx.Limits(max_connections=50))
 
     def _command(self) -> list[str]:
-        app = f"tests.harness.apps.{self.framework.app}"
         words = COMMANDS[self.framework.server].split()
-        return [sys.executable, *(word.format(app=app, host=HOST, port=self.port) for word in words)]
+        places = {"app": CREATE_APP, "host": HOST, "port": self.port}
+        return [sys.executable, *(word.format_map(places) for word in words)]
 
     def _environment(self) -> dict[str, str]:
         return {**self._environment_of_app, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -143,7 +140,7 @@ class SiteInProcess(AppSite):
         self._handler = _Recorder(self._lines)
         logging.getLogger().addHandler(self._handler)
         self._manager = SessionManager(**options_from(self._environment_of_app))
-        module = importlib.import_module(f"tests.harness.apps.{framework.app.partition(':')[0]}")
+        module = importlib.import_module(f"tests.harness.apps.{framework.app}")
         app = module.make_app(manager=self._manager)
         if framework.kind == "asgi":
             self.transport = ASGIInProcess(self._logged_asgi(app), raises=False)
@@ -219,9 +216,8 @@ class _InThread(httpx.WSGITransport):
 # --- the servers that frameworks bring ---
 
 
-def _main(server: str, app: str, port: int) -> None:
-    module, _, function = app.partition(":")
-    application = getattr(importlib.import_module(module), function)()
+def _main(server: str, port: int) -> None:
+    application = create_app()
     if server == "aiohttp":
         from aiohttp import web
 
@@ -238,4 +234,4 @@ async def _serve_tornado(application: Any, port: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _main(sys.argv[1], int(sys.argv[2]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from session_kit.integrations.aiohttp import get_session, setup
+from tests.harness.gate import Gate
 
 
 async def untouched(request: web.Request) -> web.Response:
@@ -64,9 +63,7 @@ async def flashed(request: web.Request) -> web.Response:
 async def slow(request: web.Request) -> web.Response:
     session = await get_session(request)
     session.get(request.query["key"])
-    Path(request.query["gate"] + ".in").touch()
-    while not Path(request.query["gate"] + ".out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(request.query["gate"]).ahold()
     session[request.query["key"]] = request.query["value"]
     return web.json_response({"ok": True})
 
@@ -112,9 +109,3 @@ def make_app(**options: Any) -> web.Application:
         app.router.add_post(f"/{view.__name__}", view)
     setup(app, **options)
     return app
-
-
-def create_app() -> web.Application:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())
