@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from session_kit import CookieOptions
@@ -27,6 +28,11 @@ class SlowDriver(WrappedDriver):
         result = await super().acall(name, *args, **kwargs)
         await asyncio.sleep(0)
         return result
+
+
+def cookie_of(headers: Iterable[tuple[str, str]]) -> str:
+    """The cookie that a response sets, as the next request sends it."""
+    return dict(headers)["Set-Cookie"].partition(";")[0]
 
 
 def take_down(driver: FaultyDriver) -> None:

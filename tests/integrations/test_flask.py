@@ -26,7 +26,7 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.flask import SessionKit, session
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
-from tests.harness.sessions import OLD_SECRET, SECRET, take_down
+from tests.harness.sessions import OLD_SECRET, SECRET, cookie_of, take_down
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_cookie_signed_with_a_fallback_is_signed_again(driver: CountingDriver)
     before = SessionManager(store, OLD_SECRET)
     opened = before.open()
     opened["user"] = "ada"
-    cookie = dict(before.commit(opened))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(before.commit(opened))
     app = Flask("test")
     app.config.update(SECRET_KEY=SECRET, SECRET_KEY_FALLBACKS=["Older" + OLD_SECRET, OLD_SECRET])
     SessionKit(app, store)

@@ -10,7 +10,7 @@ import pytest
 from session_kit import Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers import DriverUnavailable
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
-from tests.harness.sessions import SECRET, log_in
+from tests.harness.sessions import SECRET, cookie_of, log_in
 
 
 def rotate(visitor: Visitor, **options: bool) -> str:
@@ -525,7 +525,7 @@ def test_a_save_that_ran_out_of_time_can_be_repeated_at_the_end(
         manager = make_manager(store=UnstorageSessionStore(driver))
         session = await manager.open(asynchronous=True).aload()
         session["cart"] = [1]
-        cookie = dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+        cookie = cookie_of(await manager.acommit(session))
         session = await manager.open(cookie, asynchronous=True).aload()
         session["user"] = "ada"
         driver.seconds = 0.05
