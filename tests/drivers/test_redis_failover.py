@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from session_kit.drivers import Driver, DriverUnavailable, open_driver
-from tests.harness.servers import Cluster, Sentinel, wait_until
+from tests.harness.servers import Cluster, Sentinel, Valkey, wait_until
 
 
 class Load:
@@ -102,30 +102,26 @@ def opened(url: str) -> Driver:
     return open_driver(url + ("&" if "?" in url else "?") + "timeout=1s")
 
 
-def test_a_primary_that_dies_is_replaced_by_sentinel(valkey_sentinel: Sentinel) -> None:
-    driver = opened(valkey_sentinel.url)
+def kill_under_load(servers: Sentinel | Cluster, primary: Valkey) -> None:
+    """Kill one of the servers while others write, and see that nothing is lost and that writing goes on."""
+    driver = opened(servers.url)
     try:
         with Load(driver) as load:
             killed = time.monotonic()
-            valkey_sentinel.primary.kill()
+            primary.kill()
             recovery = load.recovered(killed)
         check(load, driver, recovery)
     finally:
-        valkey_sentinel.heal()
+        servers.heal()
         driver.close()
+
+
+def test_a_primary_that_dies_is_replaced_by_sentinel(valkey_sentinel: Sentinel) -> None:
+    kill_under_load(valkey_sentinel, valkey_sentinel.primary)
 
 
 def test_a_cluster_primary_that_dies_is_replaced(valkey_cluster: Cluster) -> None:
-    driver = opened(valkey_cluster.url)
-    try:
-        with Load(driver) as load:
-            killed = time.monotonic()
-            valkey_cluster.owner("key").kill()
-            recovery = load.recovered(killed)
-        check(load, driver, recovery)
-    finally:
-        valkey_cluster.heal()
-        driver.close()
+    kill_under_load(valkey_cluster, valkey_cluster.owner("key"))
 
 
 def test_a_slot_that_moves_fails_nobody(valkey_cluster: Cluster) -> None:

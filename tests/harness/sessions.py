@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from session_kit import CookieOptions
@@ -33,6 +33,27 @@ class SlowDriver(WrappedDriver):
 def cookie_of(headers: Iterable[tuple[str, str]]) -> str:
     """The cookie that a response sets, as the next request sends it."""
     return dict(headers)["Set-Cookie"].partition(";")[0]
+
+
+class PlainStore:
+    """A store that an application brings: the four methods that are asked for, on a dict."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, dict[str, Any]] = {}
+
+    def __repr__(self) -> str:
+        return "<PlainStore>"
+
+    def get(self, sid: str) -> dict[str, Any] | None:
+        return self.sessions.get(sid)
+
+    def set(self, sid: str, data: Mapping[str, Any]) -> None:
+        self.sessions[sid] = dict(data)
+
+    def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> None: ...
+
+    def destroy(self, sid: str) -> None:
+        self.sessions.pop(sid, None)
 
 
 def take_down(driver: FaultyDriver) -> None:

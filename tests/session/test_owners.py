@@ -37,7 +37,7 @@ from session_kit.testing import (
     explore,
 )
 from session_kit.testing.face import Face
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, PlainStore
 
 TTL = 1000
 
@@ -374,14 +374,8 @@ def test_a_limit_that_cannot_work_is_refused_at_start(limit: Any) -> None:
 
 
 def test_a_store_of_four_methods_says_that_it_has_no_owners() -> None:
-    class Four:
-        def get(self, sid: str) -> None: ...
-        def set(self, sid: str, data: Any) -> None: ...
-        def touch(self, sid: str, data: Any = None) -> None: ...
-        def destroy(self, sid: str) -> None: ...
-
     with pytest.raises(Unsupported, match="UnstorageSessionStore"):
-        SessionManager(Four(), SECRET).open().bind("ada")
+        SessionManager(PlainStore(), SECRET).open().bind("ada")
 
 
 def test_plain_ids_have_owners_too() -> None:
