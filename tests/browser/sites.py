@@ -40,7 +40,7 @@ def make_certificate(folder: Path) -> Certificate:
     return Certificate(file, folder / "server-key.pem", b64encode(digest).decode())
 
 
-class Site(Stoppable):
+class PageSite(Stoppable):
     """A site that knows its visitors by their session, and shows the pages that a test puts on it.
 
     /who says who the visitor is, /login?user=ada logs in with a new id, /rotate gives a new id, /logout destroys,

@@ -79,7 +79,7 @@ class Browser:
 
     def do(self, path: str, **query: str) -> Any:
         """POST, which must succeed; returns the answer."""
-        return _answer(self.post(path, **query))
+        return _answer(self.client.post(path, params=query))
 
     def write(self, key: str, value: str) -> httpx.Response:
         response = self.post("/write", key=key, value=value)

@@ -297,13 +297,13 @@ def test_what_a_client_costs_that_takes_no_cookie(clock: ManualClock) -> None:
     ada = ada_on(driver, clock)
     old = turn(ada, clock)
     driver.reset()
-    told = 0
+    sent = 0
     for _ in range(60):
         clock.advance(1)
         assert read(ada, old) == {"user": "ada"}
-        told += len(ada.headers) > 1
-    assert told == 6
-    assert len(driver.calls) == 60 + told
+        sent += len(ada.headers) > 1
+    assert sent == 6
+    assert len(driver.calls) == 60 + sent
 
 
 def test_it_is_refused_where_it_cannot_be_kept() -> None:
