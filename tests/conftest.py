@@ -49,7 +49,7 @@ from tests.harness.servers import (
     start_sentinel,
     start_valkey,
 )
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, log_in
 
 BUCKET = "behaviour"
 LINKED = (Path(__file__).parents[1] / "session_kit" / "drivers").is_dir()
@@ -163,10 +163,8 @@ def visitor(make_manager: Callable[..., SessionManager], runner: asyncio.Runner 
 
 @pytest.fixture
 def ada(visitor: Visitor) -> Visitor:
-    """A visitor who is logged in."""
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+    """A visitor who is logged in; a module that wants another manager has a `visitor` of its own."""
+    return log_in(visitor)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
-from tests.browser.sites import Certificate, Site, make_certificate
+from tests.browser.sites import Certificate, PageSite, make_certificate
 from tests.harness.sessions import SECRET
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -82,20 +82,20 @@ def guarded_browser(launch: Callable[..., Browser]) -> Browser:
 
 
 @pytest.fixture
-def make_site(certificate: Certificate) -> Iterator[Callable[..., Site]]:
+def make_site(certificate: Certificate) -> Iterator[Callable[..., PageSite]]:
     """Start a site over https, or over http if tls is False; the options are those of the middleware."""
     with ExitStack() as stack:
 
-        def make(*, tls: bool = True, **options: Any) -> Site:
+        def make(*, tls: bool = True, **options: Any) -> PageSite:
             settings = {"store": "memory://", "secret": SECRET}
-            site = Site(certificate if tls else None, **(settings | options))
+            site = PageSite(certificate if tls else None, **(settings | options))
             return stack.enter_context(site)
 
         yield make
 
 
 @pytest.fixture
-def new_visitor(browser: Browser, make_site: Callable[..., Site]) -> Iterator[Callable[..., BrowserContext]]:
+def new_visitor(browser: Browser, make_site: Callable[..., PageSite]) -> Iterator[Callable[..., BrowserContext]]:
     """Return a browser that has never been anywhere; the options are those of Playwright's `new_context`."""
     # It asks for make_site in order to be gone before the sites are, with all its connections.
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def page(visitor: BrowserContext) -> Page:
     return visitor.new_page()
 
 
-def who(page: Page, site: Site, host: str = "shop.test", path: str = "/who") -> str:
+def who(page: Page, site: PageSite, host: str = "shop.test", path: str = "/who") -> str:
     """Type in the address that says who the visitor is, and return what it says."""
     page.goto(site.url(path, host))
     return page.inner_text("#who")

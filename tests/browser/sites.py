@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.applications import Starlette
@@ -22,7 +18,8 @@ from starlette.websockets import WebSocket
 
 from session_kit import use_session
 from session_kit.asgi import SessionMiddleware
-from tests.harness.servers import HOST, _make_certificates, wait_until
+from tests.harness.servers import Stoppable, make_certificates
+from tests.harness.sites import UnderUvicorn
 
 NOBODY = "nobody"
 
@@ -36,14 +33,14 @@ class Certificate(NamedTuple):
 
 
 def make_certificate(folder: Path) -> Certificate:
-    _make_certificates(folder)
+    make_certificates(folder)
     file = folder / "server.pem"
     key = x509.load_pem_x509_certificate(file.read_bytes()).public_key()
     digest = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
     return Certificate(file, folder / "server-key.pem", b64encode(digest).decode())
 
 
-class Site:
+class PageSite(Stoppable):
     """A site that knows its visitors by their session, and shows the pages that a test puts on it.
 
     /who says who the visitor is, /login?user=ada logs in with a new id, /rotate gives a new id, /logout destroys,
@@ -64,10 +61,11 @@ class Site:
         app = Starlette(
             routes=[*routes, Mount("/app", routes=routes), Route("/{page:path}", self._page)], middleware=[inside]
         )
-        self._server = Served(app, certificate)
+        self._server = serve(app, certificate)
+        self._scheme = "http" if certificate is None else "https"
 
     def url(self, path: str = "/", host: str = "shop.test") -> str:
-        return self._server.url(path, host)
+        return f"{self._scheme}://{host}:{self._server.port}{path}"
 
     def publish(self, html: str, *, host: str = "shop.test") -> str:
         """Put a page on the site and return its address."""
@@ -75,12 +73,8 @@ class Site:
         self.pages[path] = html
         return self.url(path, host)
 
-    def __enter__(self) -> Self:
-        self._server.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
+    def stop(self) -> None:
+        self._server.stop()
 
     async def _page(self, request: Request) -> Response:
         html = self.pages.get(request.url.path)
@@ -116,30 +110,7 @@ class Site:
         return HTMLResponse(f'<p id="who">{user}</p>')
 
 
-class Served:
-    """An ASGI application behind uvicorn, in a thread, on a free port; over https if there is a certificate."""
-
-    def __init__(self, app: Any, certificate: Certificate | None = None) -> None:
-        tls = {} if certificate is None else {"ssl_certfile": certificate.file, "ssl_keyfile": certificate.key_file}
-        config = uvicorn.Config(app, log_level="critical", ws="websockets-sansio", timeout_graceful_shutdown=1, **tls)
-        self._scheme = "http" if certificate is None else "https"
-        self._server = uvicorn.Server(config)
-        self._listener = socket.create_server((HOST, 0))
-        self._thread = threading.Thread(target=asyncio.run, args=[self._serve()], daemon=True)
-
-    def url(self, path: str = "/", host: str = "localhost") -> str:
-        return f"{self._scheme}://{host}:{self._listener.getsockname()[1]}{path}"
-
-    async def _serve(self) -> None:
-        await self._server.serve([self._listener])
-        await asyncio.sleep(0.01)  # the transports close in later turns of the loop
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        wait_until(lambda: self._server.started, "uvicorn")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._listener.close()
+def serve(app: Any, certificate: Certificate | None = None) -> UnderUvicorn:
+    """Start an ASGI application; over https if there is a certificate."""
+    tls = {} if certificate is None else {"ssl_certfile": certificate.file, "ssl_keyfile": certificate.key_file}
+    return UnderUvicorn(app, log_level="critical", ws="websockets-sansio", **tls)

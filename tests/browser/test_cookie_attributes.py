@@ -9,9 +9,9 @@ from playwright.sync_api import BrowserContext, Page
 
 from session_kit import CookieOptions
 from tests.browser.conftest import who
-from tests.browser.sites import Site
+from tests.browser.sites import PageSite
 
-MakeSite = Callable[..., Site]
+MakeSite = Callable[..., PageSite]
 
 
 # --- HttpOnly ---

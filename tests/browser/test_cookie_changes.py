@@ -12,9 +12,9 @@ from session_kit import CookieOptions, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import ManualClock
 from tests.browser.conftest import who
-from tests.browser.sites import Site
+from tests.browser.sites import PageSite
 
-MakeSite = Callable[..., Site]
+MakeSite = Callable[..., PageSite]
 
 KINDS: dict[str, dict[str, Any]] = {
     "default": {},

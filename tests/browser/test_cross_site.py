@@ -10,48 +10,48 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from session_kit import CookieOptions
 from tests.browser.conftest import who
-from tests.browser.sites import Site
+from tests.browser.sites import PageSite
 
-MakeSite = Callable[..., Site]
+MakeSite = Callable[..., PageSite]
 
 STRICT, LAX, NONE = (CookieOptions(samesite=word) for word in ("strict", "lax", "none"))
 
 
-def follow_link(page: Page, site: Site, host: str) -> str:
+def follow_link(page: Page, site: PageSite, host: str) -> str:
     page.goto(site.publish(f'<a href="{site.url("/who")}">a link</a>', host=host))
     page.click("a")
     return page.inner_text("#who")
 
 
-def post_form(page: Page, site: Site, host: str) -> str:
+def post_form(page: Page, site: PageSite, host: str) -> str:
     page.goto(site.publish(f'<form method="post" action="{site.url("/who")}"><button>send</button></form>', host=host))
     page.click("button")
     return page.inner_text("#who")
 
 
-def show_frame(page: Page, site: Site, host: str) -> str:
+def show_frame(page: Page, site: PageSite, host: str) -> str:
     page.goto(site.publish(f'<iframe src="{site.url("/who")}"></iframe>', host=host))
     return page.frame_locator("iframe").locator("#who").inner_text()
 
 
-def load_image(page: Page, site: Site, host: str) -> str:
+def load_image(page: Page, site: PageSite, host: str) -> str:
     # Which is no image, but the request has been made when the page has loaded.
     page.goto(site.publish(f'<img src="{site.url("/who")}">', host=host))
     return site.visits[-1]
 
 
-def fetch(page: Page, site: Site, host: str) -> str:
+def fetch(page: Page, site: PageSite, host: str) -> str:
     page.goto(site.publish("", host=host))
     page.evaluate("url => fetch(url, {mode: 'no-cors', credentials: 'include'}).then(() => null)", site.url("/who"))
     return site.visits[-1]
 
 
-def open_websocket(page: Page, site: Site, host: str) -> str:
+def open_websocket(page: Page, site: PageSite, host: str) -> str:
     page.goto(site.publish("", host=host))
     return greeted(page, site)
 
 
-def greeted(page: Page, site: Site) -> Any:
+def greeted(page: Page, site: PageSite) -> Any:
     answer = "url => new Promise(done => { new WebSocket(url).onmessage = event => done(event.data) })"
     return page.evaluate(answer, site.url("/greet").replace("http", "ws", 1))
 
@@ -109,7 +109,7 @@ def test_a_picture_on_another_site_logs_nobody_in(
 # --- Partitioned: a jar for each site that the frame is shown on ---
 
 
-def frame(page: Page, site: Site, path: str, host: str) -> str:
+def frame(page: Page, site: PageSite, path: str, host: str) -> str:
     """Show a page of widget.test in a frame on another site, and return what the frame says."""
     page.goto(site.publish(f'<iframe src="{site.url(path, "widget.test")}"></iframe>', host=host))
     return page.frame_locator("iframe").locator("body").inner_text()

@@ -10,16 +10,17 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from session_kit.demo.app import make_app
 from session_kit.demo.check import LAPTOP, PHONE
-from tests.browser.sites import Served
+from tests.browser.sites import serve
 from tests.harness.sessions import SECRET
 
 SIZES = {"desk": (1280, 800), "phone": (390, 844), "small phone": (320, 568)}
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Served]:
-    with Served(make_app(f"disk://{tmp_path}/sessions", SECRET)) as demo:
-        yield demo
+def demo(tmp_path: Path) -> Iterator[str]:
+    """Where the demo is."""
+    with serve(make_app(f"disk://{tmp_path}/sessions", SECRET)) as site:
+        yield f"http://localhost:{site.port}/"
 
 
 def log_in(page: Page, name: str) -> None:
@@ -33,8 +34,8 @@ def put(page: Page, item: str) -> None:
     expect(page.get_by_label(f"One more: {item}")).to_be_visible()
 
 
-def test_the_demo_works_from_login_to_logout(demo: Served, page: Page, visitor: BrowserContext) -> None:
-    page.goto(demo.url())
+def test_the_demo_works_from_login_to_logout(demo: str, page: Page, visitor: BrowserContext) -> None:
+    page.goto(demo)
     expect(page.locator("#nothing")).to_be_visible()
     assert visitor.cookies() == []
     page.get_by_role("button", name="Count one more").click()
@@ -60,11 +61,11 @@ def test_the_demo_works_from_login_to_logout(demo: Served, page: Page, visitor: 
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
 
 
-def test_two_tabs_at_once_keep_both_their_items(demo: Served, visitor: BrowserContext) -> None:
+def test_two_tabs_at_once_keep_both_their_items(demo: str, visitor: BrowserContext) -> None:
     slow, fast = visitor.new_page(), visitor.new_page()
-    slow.goto(demo.url())
+    slow.goto(demo)
     log_in(slow, "Ada")
-    fast.goto(demo.url())
+    fast.goto(demo)
     slow.get_by_label("Item").fill("Tortoise")
     with slow.expect_request("**/cart/add"):
         slow.get_by_role("button", name="Add slowly").click(no_wait_after=True)
@@ -74,11 +75,11 @@ def test_two_tabs_at_once_keep_both_their_items(demo: Served, visitor: BrowserCo
 
 
 def test_one_browser_ends_the_other_which_is_out_at_its_next_click(
-    demo: Served, new_visitor: Callable[..., BrowserContext]
+    demo: str, new_visitor: Callable[..., BrowserContext]
 ) -> None:
     laptop, phone = new_visitor(user_agent=LAPTOP).new_page(), new_visitor(user_agent=PHONE).new_page()
     for page in (laptop, phone):
-        page.goto(demo.url())
+        page.goto(demo)
         log_in(page, "Ada")
     laptop.reload()
     expect(laptop.locator("#this-device")).to_have_text("Firefox on Linux")
@@ -99,8 +100,8 @@ def test_one_browser_ends_the_other_which_is_out_at_its_next_click(
     expect(laptop.locator("#who")).to_have_text("stranger")
 
 
-def test_a_slow_button_shows_that_it_is_at_work(demo: Served, page: Page) -> None:
-    page.goto(demo.url())
+def test_a_slow_button_shows_that_it_is_at_work(demo: str, page: Page) -> None:
+    page.goto(demo)
     page.get_by_label("Item").fill("Tortoise")
     # Playwright does not look into a page that is being left: the page looks for itself.
     page.evaluate(
@@ -114,10 +115,10 @@ def test_a_slow_button_shows_that_it_is_at_work(demo: Served, page: Page) -> Non
     expect(page.locator("[aria-busy]")).to_have_count(0)
 
 
-def test_a_page_stays_where_it_is_after_an_action(demo: Served, new_visitor: Callable[..., BrowserContext]) -> None:
+def test_a_page_stays_where_it_is_after_an_action(demo: str, new_visitor: Callable[..., BrowserContext]) -> None:
     width, height = SIZES["small phone"]
     page = new_visitor(viewport={"width": width, "height": height}).new_page()
-    page.goto(demo.url())
+    page.goto(demo)
     put(page, "Apples")
     more, count = page.get_by_label("One more: Apples"), page.locator("li.item b")
     more.scroll_into_view_if_needed()
@@ -135,15 +136,15 @@ def test_a_page_stays_where_it_is_after_an_action(demo: Served, new_visitor: Cal
     expect(more).to_be_focused()
 
 
-def test_the_page_works_without_scripts(demo: Served, new_visitor: Callable[..., BrowserContext]) -> None:
+def test_the_page_works_without_scripts(demo: str, new_visitor: Callable[..., BrowserContext]) -> None:
     page = new_visitor(java_script_enabled=False).new_page()
-    page.goto(demo.url())
+    page.goto(demo)
     log_in(page, "Ada")
     put(page, "Apples")
 
 
-def test_log_out_is_not_the_loudest_button(demo: Served, page: Page) -> None:
-    page.goto(demo.url())
+def test_log_out_is_not_the_loudest_button(demo: str, page: Page) -> None:
+    page.goto(demo)
     log_in(page, "Ada")
     painted = "button => getComputedStyle(button).backgroundColor"
     assert page.get_by_role("button", name="Log out").evaluate(painted) == "rgba(0, 0, 0, 0)"
@@ -153,17 +154,17 @@ def test_log_out_is_not_the_loudest_button(demo: Served, page: Page) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_fits(
-    demo: Served, new_visitor: Callable[..., BrowserContext], size: str, dark: bool, tmp_path: Path
+    demo: str, new_visitor: Callable[..., BrowserContext], size: str, dark: bool, tmp_path: Path
 ) -> None:
     width, height = SIZES[size]
     viewport = {"width": width, "height": height}
     page = new_visitor(viewport=viewport, color_scheme="dark" if dark else "light").new_page()
-    page.goto(demo.url())
+    page.goto(demo)
     log_in(page, "Ada Lovelace, Countess of a long name")
     for item in ("Apples", "Bread", "Coffee"):
         put(page, item)
     with_another = new_visitor(user_agent=PHONE).new_page()
-    with_another.goto(demo.url())
+    with_another.goto(demo)
     log_in(with_another, "Ada Lovelace, Countess of a long name")
     page.reload()
     expect(page.locator(".other-device")).to_be_visible()

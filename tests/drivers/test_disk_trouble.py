@@ -25,7 +25,7 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.drivers import DriverUnavailable
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.support import sqlite_pool
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, cookie_of
 
 
 def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_session_that_is_touched_while_the_new_file_is_locked_does_not_stop_th
     before = SessionManager("memory://", SECRET)
     session = before.open()
     session["user"] = "ada"
-    cookie = dict(before.commit(session))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(before.commit(session))
     statuses: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -353,7 +353,7 @@ def test_a_planted_pickle_is_a_fresh_session_and_is_deleted(tmp_path: Path) -> N
     manager = SessionManager(f"disk://{tmp_path}/store", SECRET)
     session = manager.open()
     session["user"] = "ada"
-    cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(manager.commit(session))
     with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cache.db")) as database, database:
         database.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps({"user": "eve"}),))
     for _ in range(2):

@@ -23,6 +23,7 @@ from session_kit import ConfigError, SessionManager, UnstorageSessionStore, open
 from session_kit.drivers import Capabilities, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.fsspec import FsspecDriver
 from session_kit.testing import DriverConformance, ManualClock
+from tests.harness.sessions import SECRET, cookie_of
 
 
 class TestMemory(DriverConformance):
@@ -142,10 +143,10 @@ def test_what_it_cannot_promise_is_refused_and_the_session_layer_falls_back() ->
     assert not driver.capabilities.swap
     with pytest.raises(Unsupported):
         driver.set("key", b"value", expect="version")
-    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    manager = SessionManager(UnstorageSessionStore(driver), secret=SECRET)
     session = manager.open()
     session["user"] = "ada"
-    cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(manager.commit(session))
     one, other = manager.open(cookie), manager.open(cookie)
     one["a"] = 1
     other["b"] = 2

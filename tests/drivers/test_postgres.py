@@ -24,6 +24,7 @@ from session_kit.drivers.postgres.driver import WRITES_PER_PRUNE
 from session_kit.drivers.postgres.statements import PRUNE_BATCH
 from session_kit.testing import DriverConformance, ManualClock
 from session_kit.testing.conformance import in_threads
+from tests.harness.drivers import both, call, cancel_every_third, numbered
 from tests.harness.postgres import PgBouncer, Postgres, Tap, TlsPostgres
 from tests.harness.servers import HOST, wait_until
 
@@ -79,15 +80,6 @@ def fresh(postgres: Postgres) -> Iterator[str]:
     postgres.ask("CREATE DATABASE fresh")
     yield postgres.url.replace("/postgres", "/fresh").replace("fresh@", "postgres@")
     postgres.ask("DROP DATABASE fresh WITH (FORCE)")
-
-
-def call(driver: Driver, colour: str, method: str, *args: Any, **kwargs: Any) -> Any:
-    if colour == "blocking":
-        return getattr(driver, method)(*args, **kwargs)
-    return asyncio.run(getattr(driver, f"a{method}")(*args, **kwargs))
-
-
-both = pytest.mark.parametrize("colour", ["blocking", "async"])
 
 
 # --- what a call costs ---
@@ -156,13 +148,13 @@ def test_no_more_connections_are_opened_than_allowed(postgres: Postgres) -> None
 
 
 @both
-def test_a_call_that_finds_all_connections_in_use_does_not_wait_for_ever(postgres: Postgres, colour: str) -> None:
+def test_a_call_that_finds_all_connections_in_use_does_not_wait_for_ever(postgres: Postgres, mode: str) -> None:
     driver = PostgresDriver(postgres.url, max_connections=1, timeout=0.3)
     driver.set("key", b"value")
 
     async def main() -> None:
         async def read() -> object:
-            return await driver.aread("key") if colour == "async" else await asyncio.to_thread(driver.read, "key")
+            return await driver.aread("key") if mode == "async" else await asyncio.to_thread(driver.read, "key")
 
         with postgres.connect(autocommit=False) as other:
             other.execute("LOCK TABLE session_kit")
@@ -207,10 +199,10 @@ def test_eight_processes_that_make_the_table_at_once_all_succeed(fresh: str) -> 
 
 
 @both
-def test_names_are_quoted_and_what_is_missing_is_made(fresh: str, colour: str) -> None:
+def test_names_are_quoted_and_what_is_missing_is_made(fresh: str, mode: str) -> None:
     table, schema = 'se"ss; DROP TABLE x --', "Sché ma"
     driver = PostgresDriver(fresh, table=table, schema=schema, unlogged=True)
-    call(driver, colour, "set", "key", b"value", ttl=5)
+    call(driver, mode, "set", "key", b"value", ttl=5)
     driver.close()
     with psycopg.connect(fresh) as client:
         found = client.execute(
@@ -258,13 +250,13 @@ def test_a_table_of_another_program_is_named_and_left_alone(fresh: str) -> None:
 
 
 @both
-def test_a_table_that_is_dropped_is_made_anew(fresh: str, colour: str) -> None:
+def test_a_table_that_is_dropped_is_made_anew(fresh: str, mode: str) -> None:
     driver = PostgresDriver(fresh)
-    call(driver, colour, "set", "key", b"value")
+    call(driver, mode, "set", "key", b"value")
     with psycopg.connect(fresh, autocommit=True) as client:
         client.execute("DROP TABLE session_kit")
-    assert call(driver, colour, "get", "key") is None
-    call(driver, colour, "set", "key", b"value")
+    assert call(driver, mode, "get", "key") is None
+    call(driver, mode, "set", "key", b"value")
     driver.close()
 
 
@@ -272,7 +264,7 @@ def test_a_table_that_is_dropped_is_made_anew(fresh: str, colour: str) -> None:
 
 
 @both
-def test_under_a_stricter_isolation_nothing_fails_and_no_count_is_lost(postgres: Postgres, colour: str) -> None:
+def test_under_a_stricter_isolation_nothing_fails_and_no_count_is_lost(postgres: Postgres, mode: str) -> None:
     postgres.empty()
     driver = open_driver(f"{postgres.url}?options=-c%20default_transaction_isolation%3Dserializable")
     driver.set("counter", b"0")
@@ -280,11 +272,11 @@ def test_under_a_stricter_isolation_nothing_fails_and_no_count_is_lost(postgres:
     async def count() -> None:
         for _ in range(10):
             while True:
-                entry = await driver.aread("counter") if colour == "async" else driver.read("counter")
+                entry = await driver.aread("counter") if mode == "async" else driver.read("counter")
                 assert entry is not None
                 value = b"%d" % (int(entry.value) + 1)
                 try:
-                    if colour == "async":
+                    if mode == "async":
                         await driver.aset("counter", value, expect=entry.version)
                     else:
                         driver.set("counter", value, expect=entry.version)
@@ -299,7 +291,7 @@ def test_under_a_stricter_isolation_nothing_fails_and_no_count_is_lost(postgres:
 
 
 @both
-def test_a_write_that_has_waited_too_long_is_not_done_afterwards(postgres: Postgres, colour: str) -> None:
+def test_a_write_that_has_waited_too_long_is_not_done_afterwards(postgres: Postgres, mode: str) -> None:
     postgres.empty()
     driver = PostgresDriver(postgres.url, timeout=0.3)
     driver.set("key", b"old")
@@ -307,10 +299,10 @@ def test_a_write_that_has_waited_too_long_is_not_done_afterwards(postgres: Postg
         other.execute("SELECT FROM session_kit FOR UPDATE")
         begin = time.monotonic()
         with pytest.raises(DriverUnavailable, match="no answer within the timeout"):
-            call(driver, colour, "set", "key", b"new")
+            call(driver, mode, "set", "key", b"new")
         assert time.monotonic() - begin < 2
         other.rollback()
-    assert call(driver, colour, "get", "key") == b"old"
+    assert call(driver, mode, "get", "key") == b"old"
     assert not postgres.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     driver.close()
 
@@ -349,14 +341,14 @@ def test_pruning_waits_for_nobody_and_leaves_what_another_removes(
 
 @both
 def test_what_has_expired_is_removed_by_those_who_write(
-    postgres: Postgres, driver: PostgresDriver, clock: ManualClock, colour: str
+    postgres: Postgres, driver: PostgresDriver, clock: ManualClock, mode: str
 ) -> None:
     driver.set_many({f"old-{number}": b"value" for number in range(100)}, ttl=10)
     clock.advance(10)
 
     async def write() -> None:
         for _ in range(WRITES_PER_PRUNE):
-            await driver.aset("key", b"value") if colour == "async" else driver.set("key", b"value")
+            await driver.aset("key", b"value") if mode == "async" else driver.set("key", b"value")
         await driver.aclose()
 
     asyncio.run(write())
@@ -403,17 +395,9 @@ def test_a_driver_that_is_forgotten_leaves_no_connection(postgres: Postgres) -> 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5])
 def test_cancelled_calls_disturb_no_neighbour_and_lose_no_connection(driver: PostgresDriver, turns: int) -> None:
     async def main() -> None:
-        await driver.aset_many({f"key-{number}": b"%d" % number for number in range(40)})
+        await driver.aset_many(numbered(40))
         for _ in range(3):
-            tasks = [asyncio.create_task(driver.aget(f"key-{number}")) for number in range(40)]
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            for task in tasks[::3]:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            for number, result in enumerate(results):
-                if number % 3:
-                    assert result == b"%d" % number
+            await cancel_every_third(driver, 40, turns)
         await driver.aclose()
 
     asyncio.run(main())
@@ -437,7 +421,7 @@ def test_a_unix_socket_and_the_options_of_libpq(postgres: Postgres) -> None:
 @both
 @pytest.mark.parametrize("client_certificates", [False, True])
 def test_tls_checks_the_server_and_shows_a_certificate(
-    postgres: Postgres, tmp_path: Path, colour: str, client_certificates: bool
+    postgres: Postgres, tmp_path: Path, mode: str, client_certificates: bool
 ) -> None:
     ours, others = tmp_path / "ours", tmp_path / "others"
     ours.mkdir()
@@ -456,8 +440,8 @@ def test_tls_checks_the_server_and_shows_a_certificate(
             )
 
         driver = opened()
-        call(driver, colour, "set", "key", b"secret")
-        assert call(driver, colour, "get", "key") == b"secret"
+        call(driver, mode, "set", "key", b"secret")
+        assert call(driver, mode, "get", "key") == b"secret"
         driver.close()
         opened("db.example.com", sslmode="verify-ca").get("key")
         refused = [
@@ -472,7 +456,7 @@ def test_tls_checks_the_server_and_shows_a_certificate(
             refused.append((opened(sslcert=other.cert_file, sslkey=other.key_file), "SSL error|closed the connection"))
         for stranger, message in refused:
             with pytest.raises(DriverUnavailable, match=message) as caught:
-                call(stranger, colour, "get", "key")
+                call(stranger, mode, "get", "key")
             assert "\n" not in str(caught.value)
             assert "hunter2" not in str(caught.value)
 
@@ -480,7 +464,7 @@ def test_tls_checks_the_server_and_shows_a_certificate(
 @pytest.mark.slow  # PgBouncer has no wheel
 @both
 def test_pgbouncer_hands_out_fewer_connections_than_it_takes(
-    postgres: Postgres, pgbouncer: PgBouncer, colour: str
+    postgres: Postgres, pgbouncer: PgBouncer, mode: str
 ) -> None:
     postgres.empty()
     driver = PostgresDriver(pgbouncer.url, max_connections=20)
@@ -494,7 +478,7 @@ def test_pgbouncer_hands_out_fewer_connections_than_it_takes(
         await asyncio.gather(*[work(f"task-{number}") for number in range(50)])
         await driver.aclose()
 
-    if colour == "async":
+    if mode == "async":
         asyncio.run(main())
     else:
         in_threads([lambda: [driver.set(f"key-{number}", b"2", ttl=100) for number in range(50)] and None] * 20)
@@ -540,7 +524,7 @@ def test_a_password_in_a_url_is_never_shown(user: str, password: str) -> None:
 
 
 @both
-def test_a_refused_user_is_told_so_without_the_password(tmp_path: Path, colour: str) -> None:
+def test_a_refused_user_is_told_so_without_the_password(tmp_path: Path, mode: str) -> None:
     with Postgres(tmp_path, {"fsync": "off"}) as server:
         server.ask("CREATE ROLE app LOGIN PASSWORD 'r1ght-passw0rd'")
         server.demand_passwords()
@@ -548,7 +532,7 @@ def test_a_refused_user_is_told_so_without_the_password(tmp_path: Path, colour: 
         for user in ("app:wr0ng-passw0rd", "app", "nobody:r1ght-passw0rd"):
             driver = open_driver(f"postgresql://{user}@{url}")
             with pytest.raises(DriverUnavailable, match="password") as caught:
-                call(driver, colour, "set", "key", b"value")
+                call(driver, mode, "set", "key", b"value")
             error: BaseException | None = caught.value
             while error is not None:
                 assert "passw0rd" not in f"{error}{error!r}{error.__dict__}"

@@ -18,7 +18,7 @@ import pytest
 from session_kit import DriverUnavailable
 from session_kit.drivers.postgres import PostgresDriver
 from session_kit.testing.conformance import in_threads
-from tests.drivers.test_postgres import both, call
+from tests.harness.drivers import both, call
 from tests.harness.postgres import Postgres, Tap, start_postgres
 from tests.harness.servers import HOST, silent_server, wait_until, wrong_server
 
@@ -33,10 +33,10 @@ def own(tmp_path: Path) -> Iterator[Postgres]:
 class Writer:
     """Writes one key after the other until it is told to stop, and notes which were acknowledged."""
 
-    def __init__(self, driver: PostgresDriver, colour: str) -> None:
+    def __init__(self, driver: PostgresDriver, mode: str) -> None:
         self.acknowledged: list[str] = []
         self.refused = 0
-        self._driver, self._colour = driver, colour
+        self._driver, self._mode = driver, mode
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self._thread = threading.Thread(target=self._work)
@@ -52,7 +52,7 @@ class Writer:
 
     def _work(self) -> None:
         try:
-            if self._colour == "blocking":
+            if self._mode == "blocking":
                 in_threads([lambda number=number: self._write(str(number)) for number in range(4)])  # type: ignore[misc]
             else:
                 asyncio.run(self._awrite_all())
@@ -98,10 +98,10 @@ def is_lost(driver: PostgresDriver, names: list[str]) -> set[str]:
 
 @both
 def test_a_server_that_is_killed_in_the_middle_of_writes_loses_none_that_was_acknowledged(
-    own: Postgres, colour: str
+    own: Postgres, mode: str
 ) -> None:
     driver = PostgresDriver(own.url, timeout=2)
-    with Writer(driver, colour) as writer:
+    with Writer(driver, mode) as writer:
         for _ in range(2):
             writer.wait_for(200)
             own.kill()
@@ -115,12 +115,12 @@ def test_a_server_that_is_killed_in_the_middle_of_writes_loses_none_that_was_ack
 
 
 @both
-def test_after_a_restart_no_call_fails_by_a_connection_of_before(own: Postgres, colour: str) -> None:
+def test_after_a_restart_no_call_fails_by_a_connection_of_before(own: Postgres, mode: str) -> None:
     driver = PostgresDriver(own.url)
 
     async def main() -> None:
         for number in range(3):
-            if colour == "async":
+            if mode == "async":
                 await asyncio.gather(*[driver.aset(f"{number}-{each}", b"value") for each in range(8)])
             else:
                 in_threads([lambda each=each: driver.set(f"{number}-{each}", b"v") for each in range(8)])  # type: ignore[misc]  # noqa: B023
@@ -133,13 +133,13 @@ def test_after_a_restart_no_call_fails_by_a_connection_of_before(own: Postgres, 
 
 
 @both
-def test_a_read_that_is_cut_off_is_tried_once_more_and_a_write_is_not(own: Postgres, colour: str) -> None:
+def test_a_read_that_is_cut_off_is_tried_once_more_and_a_write_is_not(own: Postgres, mode: str) -> None:
     driver = PostgresDriver(own.url)
     driver.set("key", b"value")
 
     async def main() -> None:
         async def use(method: str, *args: object) -> object:
-            if colour == "async":
+            if mode == "async":
                 return await getattr(driver, f"a{method}")(*args)
             return await asyncio.to_thread(getattr(driver, method), *args)
 
@@ -164,12 +164,12 @@ def test_a_read_that_is_cut_off_is_tried_once_more_and_a_write_is_not(own: Postg
 
 
 @both
-def test_a_paused_server_is_an_outage_and_then_answers_again(own: Postgres, colour: str) -> None:
+def test_a_paused_server_is_an_outage_and_then_answers_again(own: Postgres, mode: str) -> None:
     driver = PostgresDriver(own.url, timeout=0.3)
 
     async def main() -> None:
         async def get() -> bytes | None:
-            return await driver.aget("key") if colour == "async" else await asyncio.to_thread(driver.get, "key")
+            return await driver.aget("key") if mode == "async" else await asyncio.to_thread(driver.get, "key")
 
         await driver.aset("key", b"value")
         assert await get() == b"value"
@@ -187,54 +187,54 @@ def test_a_paused_server_is_an_outage_and_then_answers_again(own: Postgres, colo
 
 
 @both
-def test_a_server_that_never_answers_is_an_outage_within_the_timeout(colour: str) -> None:
+def test_a_server_that_never_answers_is_an_outage_within_the_timeout(mode: str) -> None:
     with silent_server() as port:
         driver = PostgresDriver(f"postgresql://user:hunter2@{HOST}:{port}/db", timeout=0.3)
         begin = time.monotonic()
         with pytest.raises(DriverUnavailable, match=rf"^postgresql://{HOST}:{port}/db: .*timeout") as caught:
-            call(driver, colour, "get", "key")
+            call(driver, mode, "get", "key")
         assert time.monotonic() - begin < 4
         assert "hunter2" not in str(caught.value)
 
 
 @both
-def test_nobody_there_or_another_kind_of_server_is_an_outage_at_once(colour: str) -> None:
+def test_nobody_there_or_another_kind_of_server_is_an_outage_at_once(mode: str) -> None:
     with socket.socket() as listener, wrong_server() as wrong:
         listener.bind((HOST, 0))
         for port, reason in (listener.getsockname()[1], "Connection refused"), (wrong, "received invalid response"):
             driver = PostgresDriver(f"postgresql://{HOST}:{port}/db")
             begin = time.monotonic()
             with pytest.raises(DriverUnavailable, match=rf"^postgresql://{HOST}:{port}/db: {reason}"):
-                call(driver, colour, "set", "key", b"value")
+                call(driver, mode, "set", "key", b"value")
             assert time.monotonic() - begin < 4  # and so not by the timeout
 
 
 @both
-def test_a_primary_that_becomes_read_only_is_an_outage_until_there_is_another(postgres: Postgres, colour: str) -> None:
+def test_a_primary_that_becomes_read_only_is_an_outage_until_there_is_another(postgres: Postgres, mode: str) -> None:
     postgres.empty()
     driver = PostgresDriver(postgres.url)
-    call(driver, colour, "set", "key", b"value")
+    call(driver, mode, "set", "key", b"value")
     postgres.configure("default_transaction_read_only", "on")
     try:
         with pytest.raises(DriverUnavailable, match="read-only replica"):
-            call(driver, colour, "set", "key", b"other")
-        assert call(driver, colour, "get", "key") == b"value"
+            call(driver, mode, "set", "key", b"other")
+        assert call(driver, mode, "get", "key") == b"value"
     finally:
         postgres.configure("default_transaction_read_only", "off")
-    call(driver, colour, "set", "key", b"other")
+    call(driver, mode, "set", "key", b"other")
     driver.close()
 
 
 @both
 def test_behind_one_address_the_new_primary_is_found_by_the_next_call(
-    own: Postgres, postgres: Postgres, colour: str
+    own: Postgres, postgres: Postgres, mode: str
 ) -> None:
     postgres.empty()
     with Tap(own) as address:
         driver = PostgresDriver(address.url)
 
         async def main() -> None:
-            if colour == "async":
+            if mode == "async":
                 await asyncio.gather(*[driver.aset(f"key-{number}", b"old") for number in range(8)])
             else:
                 in_threads([lambda number=number: driver.set(f"key-{number}", b"old") for number in range(8)])  # type: ignore[misc]
@@ -242,7 +242,7 @@ def test_behind_one_address_the_new_primary_is_found_by_the_next_call(
             address.server = postgres
             # Of the connections that are open, all lead to the server of before.
             for number in range(8):
-                if colour == "async":
+                if mode == "async":
                     await driver.aset(f"key-{number}", b"new")
                 else:
                     driver.set(f"key-{number}", b"new")
@@ -254,7 +254,7 @@ def test_behind_one_address_the_new_primary_is_found_by_the_next_call(
 
 
 @both
-def test_a_failover_to_the_standby_loses_no_acknowledged_write(tmp_path: Path, colour: str) -> None:
+def test_a_failover_to_the_standby_loses_no_acknowledged_write(tmp_path: Path, mode: str) -> None:
     with (
         start_postgres(tmp_path) as primary,
         Postgres(tmp_path, primary=primary) as standby,
@@ -265,7 +265,7 @@ def test_a_failover_to_the_standby_loses_no_acknowledged_write(tmp_path: Path, c
         # From now on each write is at the standby before it is acknowledged.
         primary.configure("synchronous_standby_names", "*")
         wait_until(lambda: primary.ask("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"), "the standby")
-        with Writer(driver, colour) as writer:
+        with Writer(driver, mode) as writer:
             writer.wait_for(200)
             primary.kill()
             standby.promote()

@@ -29,6 +29,7 @@ from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUn
 from session_kit.drivers.redis import RedisDriver
 from session_kit.drivers.redis.settings import Settings
 from session_kit.testing import DriverConformance, ManualClock
+from tests.harness.drivers import both, call, cancel_every_third, numbered
 from tests.harness.servers import (
     Cluster,
     Sentinel,
@@ -37,6 +38,7 @@ from tests.harness.servers import (
     silent_server,
     start_tls,
     start_valkey,
+    wait_until,
     wrong_server,
 )
 
@@ -153,9 +155,9 @@ def test_each_call_is_one_round_trip(driver: RedisDriver, stats: Callable[[], di
         (lambda: driver.get_many(["key", "new"]), {"get": 2}),
         (lambda: driver.delete("new"), {"unlink": 1}),
     ]
-    for call, commands in calls:
+    for use, commands in calls:
         before = stats()
-        call()
+        use()
         assert difference(before, stats()) == {**commands, "reads": 3}
 
 
@@ -172,9 +174,9 @@ def test_fifty_concurrent_reads_are_one_write_and_one_read(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
+@both
 def test_a_server_that_does_not_know_ifeq_or_has_forgotten_the_script_compares_nevertheless(
-    redis62: Valkey, colour: str
+    redis62: Valkey, mode: str
 ) -> None:
     driver = RedisDriver(redis62.url)
     with redis.Redis.from_url(redis62.url) as client:
@@ -188,7 +190,7 @@ def test_a_server_that_does_not_know_ifeq_or_has_forgotten_the_script_compares_n
             }
 
         def swap(value: bytes, expect: bytes) -> Callable[[], object]:
-            return lambda: call(driver, colour, "set", "key", value, ttl=100, expect=expect)
+            return lambda: call(driver, mode, "set", "key", value, ttl=100, expect=expect)
 
         driver.set("key", b"1")
         client.script_flush()
@@ -197,12 +199,12 @@ def test_a_server_that_does_not_know_ifeq_or_has_forgotten_the_script_compares_n
         with pytest.raises(Conflict):
             swap(b"4", b"2")()
         client.script_flush()
-        assert call(driver, colour, "delete", "key", expect=b"3")
+        assert call(driver, mode, "delete", "key", expect=b"3")
     driver.close()
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_an_answer_too_many_is_never_taken_for_the_next_callers(colour: str) -> None:
+@both
+def test_an_answer_too_many_is_never_taken_for_the_next_callers(mode: str) -> None:
     class Talkative(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while self.request.recv(4096):
@@ -221,7 +223,7 @@ def test_an_answer_too_many_is_never_taken_for_the_next_callers(colour: str) -> 
             await driver.aclose()
             return answers
 
-        if colour == "async":
+        if mode == "async":
             answers: list[object] = asyncio.run(ask())
         else:
             answers = [driver.get(f"key{number}") for number in range(3)]
@@ -289,16 +291,8 @@ def test_a_failing_call_does_not_disturb_its_neighbours(driver: RedisDriver, val
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_cancelled_call_does_not_disturb_its_neighbours(driver: RedisDriver, turns: int) -> None:
     async def main() -> None:
-        await driver.aset_many({f"key-{number}": b"%d" % number for number in range(30)})
-        tasks = [asyncio.create_task(driver.aget(f"key-{number}")) for number in range(30)]
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        for task in tasks[::3]:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for number, result in enumerate(results):
-            if number % 3:
-                assert result == b"%d" % number
+        await driver.aset_many(numbered(30))
+        await cancel_every_third(driver, 30, turns)
         assert await driver.aget("key-7") == b"7"
         await driver.aclose()
 
@@ -391,10 +385,10 @@ def test_loops_that_are_closed_with_nothing_told_leave_no_connection_and_no_task
         loop.run_until_complete(driver.aset("key", b"%d" % number))
         loop.close()
     assert [task for task in existing(asyncio.Task) if not task.done()] == []
-    wait_until(lambda: connections() <= before + 1)
+    wait_until(lambda: connections() <= before + 1, "the end of the connections")
     assert open_sockets() <= sockets + 1
     driver.close()
-    wait_until(lambda: connections() == before)
+    wait_until(lambda: connections() == before, "the end of the last")
     assert open_sockets() == sockets
     assert caplog.records == []
     assert asyncio.run(driver.aget("key")) == b"49"
@@ -452,8 +446,8 @@ def own(tmp_path: Path) -> Iterator[Valkey]:
     server.stop()
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_a_restart_of_the_server_loses_no_acknowledged_write(own: Valkey, colour: str) -> None:
+@both
+def test_a_restart_of_the_server_loses_no_acknowledged_write(own: Valkey, mode: str) -> None:
     driver = RedisDriver(own.url, timeout=2)
     written: list[int] = []
     errors: list[BaseException] = []
@@ -496,31 +490,24 @@ def test_a_restart_of_the_server_loses_no_acknowledged_write(own: Valkey, colour
 
     def work() -> None:
         try:
-            write() if colour == "blocking" else asyncio.run(awrite())
+            write() if mode == "blocking" else asyncio.run(awrite())
         except BaseException as failure:
             failures.append(failure)
 
     thread = threading.Thread(target=work)
     thread.start()
-    wait_until(lambda: len(written) > 100)
+    wait_until(lambda: len(written) > 100, "the first writes")
     own.kill()
-    wait_until(lambda: len(errors) > 5)
+    wait_until(lambda: len(errors) > 5, "the errors")
     own.restart()
     before = len(written)
-    wait_until(lambda: len(written) > before + 100)
+    wait_until(lambda: len(written) > before + 100, "the writes after the restart")
     stop.set()
     thread.join(10)
     assert not failures
     kept = driver.get_many([f"key-{number}" for number in written])
     assert len(kept) == len(written)
     driver.close()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_an_idle_connection_that_the_server_closed_fails_nobody(own: Valkey) -> None:
@@ -540,24 +527,24 @@ def test_an_idle_connection_that_the_server_closed_fails_nobody(own: Valkey) -> 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_a_server_that_falls_silent_is_an_outage_within_the_timeout(colour: str) -> None:
+@both
+def test_a_server_that_falls_silent_is_an_outage_within_the_timeout(mode: str) -> None:
     with silent_server() as port:
         driver = RedisDriver(f"redis://127.0.0.1:{port}", timeout=0.3)
         begin = time.monotonic()
         with pytest.raises(DriverUnavailable, match="no answer within the timeout"):
-            call(driver, colour, "get", "key")
+            call(driver, mode, "get", "key")
         assert time.monotonic() - begin < 1.5
         driver.close()
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_a_paused_server_is_an_outage_and_then_answers_again(own: Valkey, colour: str) -> None:
+@both
+def test_a_paused_server_is_an_outage_and_then_answers_again(own: Valkey, mode: str) -> None:
     driver = RedisDriver(own.url, timeout=0.3)
 
     async def main() -> None:
         async def get() -> bytes | None:
-            return await driver.aget("key") if colour == "async" else driver.get("key")
+            return await driver.aget("key") if mode == "async" else driver.get("key")
 
         await driver.aset("key", b"value")
         with redis.Redis.from_url(own.url) as client:
@@ -571,38 +558,25 @@ def test_a_paused_server_is_an_outage_and_then_answers_again(own: Valkey, colour
     asyncio.run(main())
 
 
-def call(driver: Driver, colour: str, method: str, *args: Any, **kwargs: Any) -> Any:
-    if colour == "blocking":
-        return getattr(driver, method)(*args, **kwargs)
-
-    async def main() -> Any:
-        try:
-            return await getattr(driver, "a" + method)(*args, **kwargs)
-        finally:
-            await driver.aclose()
-
-    return asyncio.run(main())
-
-
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_what_does_not_speak_redis_is_named(colour: str) -> None:
+@both
+def test_what_does_not_speak_redis_is_named(mode: str) -> None:
     with wrong_server() as port:
         driver = RedisDriver(f"redis://127.0.0.1:{port}", timeout=1)
         with pytest.raises(DriverUnavailable, match=rf"redis://127.0.0.1:{port}: .*(protocol|closed)"):
-            call(driver, colour, "get", "key")
+            call(driver, mode, "get", "key")
         driver.close()
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
+@both
 @pytest.mark.parametrize(
     ("user", "reason"), [("default:wr0ng-passw0rd", "user name or password"), ("reader:pa55word-r", "ACL")]
 )
-def test_a_refused_user_is_named_without_the_password(tmp_path: Path, colour: str, user: str, reason: str) -> None:
+def test_a_refused_user_is_named_without_the_password(tmp_path: Path, mode: str, user: str, reason: str) -> None:
     server = start_valkey(tmp_path, password="r1ght-passw0rd", users=["reader on >pa55word-r ~* +@read +@connection"])
     try:
         driver = open_driver(f"redis://{user}@{server.host}:{server.port}")
         with pytest.raises(DriverUnavailable, match=reason) as caught:
-            call(driver, colour, "set", "key", b"value")
+            call(driver, mode, "set", "key", b"value")
         assert "passw0rd" not in str(caught.value) + repr(driver)
         assert "pa55" not in str(caught.value) + repr(driver)
         driver.close()
@@ -626,14 +600,14 @@ def test_a_full_server_refuses_and_keeps_what_was_there(tmp_path: Path) -> None:
         server.stop()
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_nobody_listening_is_an_outage(colour: str) -> None:
+@both
+def test_nobody_listening_is_an_outage(mode: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     driver = RedisDriver(f"redis://127.0.0.1:{port}", timeout=1)
     with pytest.raises(DriverUnavailable, match=rf"redis://127.0.0.1:{port}: Connection refused"):
-        call(driver, colour, "get", "key")
+        call(driver, mode, "get", "key")
     driver.close()
 
 
@@ -642,10 +616,10 @@ def test_nobody_listening_is_an_outage(colour: str) -> None:
 
 # asyncio takes its time to close a connection whose TLS handshake failed, and complains if the loop ends before.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("colour", ["blocking", "async"])
+@both
 @pytest.mark.parametrize("client_certificates", [False, True])
 def test_tls_checks_the_server_and_shows_a_certificate(
-    valkey: Valkey, tmp_path: Path, colour: str, client_certificates: bool
+    valkey: Valkey, tmp_path: Path, mode: str, client_certificates: bool
 ) -> None:
     tls = start_tls(valkey.port, tmp_path, client_certificates=client_certificates)
     try:
@@ -653,17 +627,17 @@ def test_tls_checks_the_server_and_shows_a_certificate(
         if client_certificates:
             url += f"&ssl_certfile={tls.cert_file}&ssl_keyfile={tls.key_file}"
         driver = open_driver(url)
-        call(driver, colour, "set", "key", b"secret")
-        assert call(driver, colour, "get", "key") == b"secret"
+        call(driver, mode, "set", "key", b"secret")
+        assert call(driver, mode, "get", "key") == b"secret"
         stranger = open_driver(f"rediss://127.0.0.1:{tls.port}/0?timeout=2s")
         with pytest.raises(DriverUnavailable, match=r"(?i)certificate"):
-            call(stranger, colour, "get", "key")
+            call(stranger, mode, "get", "key")
         plain = open_driver(f"redis://127.0.0.1:{tls.port}/0?timeout=0.3s")
         with pytest.raises(DriverUnavailable):
-            call(plain, colour, "get", "key")
+            call(plain, mode, "get", "key")
         wrong = open_driver(f"rediss://127.0.0.1:{valkey.port}/0?timeout=0.3s")
         with pytest.raises(DriverUnavailable):
-            call(wrong, colour, "get", "key")
+            call(wrong, mode, "get", "key")
         for one in (driver, stranger, plain, wrong):
             one.close()
     finally:
@@ -676,9 +650,9 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     server = start_valkey(tmp_path, config=["--unixsocket", str(path)])
     driver = open_driver(f"unix://{path}?db=3")
     try:
-        for colour in ("blocking", "async"):
-            call(driver, colour, "set", "key", b"value")
-            assert call(driver, colour, "get", "key") == b"value"
+        for mode in ("blocking", "async"):
+            call(driver, mode, "set", "key", b"value")
+            assert call(driver, mode, "get", "key") == b"value"
         with redis.Redis(port=server.port, db=3) as client:
             assert client.get("key") == b"value"
     finally:
@@ -713,7 +687,7 @@ def test_a_given_asyncio_client_works_in_its_loop_alone(valkey: Valkey) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Call to '__init__':DeprecationWarning:redis")  # redis-py 6.0 by itself
-def test_given_cluster_clients_work_in_both_colours(valkey_cluster: Cluster) -> None:
+def test_given_cluster_clients_work_in_both_modes(valkey_cluster: Cluster) -> None:
     async def main() -> None:
         async with redis.asyncio.RedisCluster(*valkey_cluster.nodes[0].address) as client:
             driver = RedisDriver(client=client)
@@ -732,12 +706,12 @@ def test_given_cluster_clients_work_in_both_colours(valkey_cluster: Cluster) -> 
         assert sorted(driver.keys()) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_a_given_client_whose_server_refuses_or_is_gone_says_why_and_no_secret(own: Valkey, colour: str) -> None:
+@both
+def test_a_given_client_whose_server_refuses_or_is_gone_says_why_and_no_secret(own: Valkey, mode: str) -> None:
     def ask() -> Any:
         # redis-py by itself tries for seven seconds.
         options: dict[str, Any] = {"username": "ada", "password": "wr0ng-passw0rd"}
-        if colour == "blocking":
+        if mode == "blocking":
             with own.client(**options, retry=Retry(NoBackoff(), 0)) as client:
                 return RedisDriver(client=client).get("key")
 
@@ -802,8 +776,8 @@ def test_a_password_in_a_url_is_never_shown(user: str, password: str) -> None:
     assert store.driver._transport._settings.options["password"] == password  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("colour", ["blocking", "async"])
-def test_sentinels_and_what_they_watch_are_each_told_their_own_password(valkey_sentinel: Sentinel, colour: str) -> None:
+@both
+def test_sentinels_and_what_they_watch_are_each_told_their_own_password(valkey_sentinel: Sentinel, mode: str) -> None:
     watcher, primary = valkey_sentinel.watcher, valkey_sentinel.primary
     primary.ask("ACL SETUSER", "app", "on", ">app-secret", "~mine", "+@all")
     watcher.ask("ACL SETUSER", "reader", "on", ">reader-secret", "+@all")
@@ -811,12 +785,12 @@ def test_sentinels_and_what_they_watch_are_each_told_their_own_password(valkey_s
     right = open_driver(f"{url}&sentinel_password=reader-secret")
     wrong = open_driver(f"{url}&sentinel_password=app-secret")
     try:
-        call(right, colour, "set", "mine", b"value")
-        assert call(right, colour, "get", "mine") == b"value"
+        call(right, mode, "set", "mine", b"value")
+        assert call(right, mode, "get", "mine") == b"value"
         with pytest.raises(DriverUnavailable, match="the user may not do this"):
-            call(right, colour, "get", "another's")
+            call(right, mode, "get", "another's")
         with pytest.raises(DriverUnavailable, match="No master found for 'service'") as caught:
-            call(wrong, colour, "get", "mine")
+            call(wrong, mode, "get", "mine")
         assert "secret" not in str(caught.value)
     finally:
         right.close()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from session_kit.drivers import Driver, DriverUnavailable, open_driver
-from tests.harness.servers import Cluster, Sentinel, wait_until
+from tests.harness.servers import Cluster, Sentinel, Valkey, wait_until
 
 
 class Load:
@@ -38,7 +38,7 @@ class Load:
             thread.join(30)
 
     def recovered(self, since: float) -> float:
-        """Wait until both colours write again; the seconds from the last error on either, counted from `since`."""
+        """Wait until both modes write again; the seconds from the last error on either, counted from `since`."""
         wait_until(lambda: self.errors, "an error")
         wait_until(
             lambda: min(self.successes.values()) > max(self.errors) and time.monotonic() - max(self.errors) > 0.5,
@@ -53,14 +53,14 @@ class Load:
         except BaseException as failure:
             self.failures.append(failure)
 
-    def _note(self, colour: str, key: str, result: object) -> None:
+    def _note(self, mode: str, key: str, result: object) -> None:
         if isinstance(result, DriverUnavailable):
             self.errors.append(time.monotonic())
         elif isinstance(result, BaseException):
             self.failures.append(result)
         else:
             self.acknowledged[key] = key.encode()
-            self.successes[colour] = time.monotonic()
+            self.successes[mode] = time.monotonic()
 
     def _block(self) -> None:
         number = 0
@@ -102,30 +102,26 @@ def opened(url: str) -> Driver:
     return open_driver(url + ("&" if "?" in url else "?") + "timeout=1s")
 
 
-def test_a_primary_that_dies_is_replaced_by_sentinel(valkey_sentinel: Sentinel) -> None:
-    driver = opened(valkey_sentinel.url)
+def kill_under_load(servers: Sentinel | Cluster, primary: Valkey) -> None:
+    """Kill one of the servers while others write, and see that nothing is lost and that writing goes on."""
+    driver = opened(servers.url)
     try:
         with Load(driver) as load:
             killed = time.monotonic()
-            valkey_sentinel.primary.kill()
+            primary.kill()
             recovery = load.recovered(killed)
         check(load, driver, recovery)
     finally:
-        valkey_sentinel.heal()
+        servers.heal()
         driver.close()
+
+
+def test_a_primary_that_dies_is_replaced_by_sentinel(valkey_sentinel: Sentinel) -> None:
+    kill_under_load(valkey_sentinel, valkey_sentinel.primary)
 
 
 def test_a_cluster_primary_that_dies_is_replaced(valkey_cluster: Cluster) -> None:
-    driver = opened(valkey_cluster.url)
-    try:
-        with Load(driver) as load:
-            killed = time.monotonic()
-            valkey_cluster.owner("key").kill()
-            recovery = load.recovered(killed)
-        check(load, driver, recovery)
-    finally:
-        valkey_cluster.heal()
-        driver.close()
+    kill_under_load(valkey_cluster, valkey_cluster.owner("key"))
 
 
 def test_a_slot_that_moves_fails_nobody(valkey_cluster: Cluster) -> None:
@@ -143,8 +139,8 @@ def test_a_slot_that_moves_fails_nobody(valkey_cluster: Cluster) -> None:
 def test_nodes_that_send_a_call_to_and_fro_while_a_slot_moves_fail_nobody(valkey_cluster: Cluster) -> None:
     driver = opened(valkey_cluster.url)
     try:
-        for colour in ("blocking", "async"):
-            key = f"to and fro {colour}"
+        for mode in ("blocking", "async"):
+            key = f"to and fro {mode}"
             driver.get(key)
             source = valkey_cluster.owner(key)
             target = next(node for node in valkey_cluster.running if node is not source and node.slots())
@@ -153,7 +149,7 @@ def test_nodes_that_send_a_call_to_and_fro_while_a_slot_moves_fail_nobody(valkey
             source.ask(*moved)  # and to the target the slot is still the source's
             late = threading.Timer(0.2, target.ask, moved)
             late.start()
-            assert (driver.get(key) if colour == "blocking" else asyncio.run(aget(driver, key))) is None
+            assert (driver.get(key) if mode == "blocking" else asyncio.run(aget(driver, key))) is None
             late.join()
             valkey_cluster.wait_ok()
     finally:

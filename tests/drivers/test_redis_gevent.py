@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.harness.servers import HOST, Server, Valkey
-from tests.harness.web_servers import ROOT
+from tests.harness.web_servers import CREATE_APP, ROOT
 
 TOGETHER = 100
 
@@ -26,10 +26,10 @@ class Gunicorn(Server):
 
     def _command(self) -> list[str]:
         ours = ["--bind", f"{HOST}:{self.port}", "--worker-class", "gevent", "--no-control-socket"]
-        return [sys.executable, "-m", "gunicorn", "tests.harness.apps.bottle_app:create_app()", *ours, *self._words]
+        return [sys.executable, "-m", "gunicorn", f"{CREATE_APP}()", *ours, *self._words]
 
     def _environment(self) -> dict[str, str]:
-        return {"STORE": self._store, "PYTHONPATH": str(ROOT)}
+        return {"APP": "bottle_app", "STORE": self._store, "PYTHONPATH": str(ROOT)}
 
     def _ready(self) -> bool:
         return "Booting worker" in self.log()

@@ -21,6 +21,7 @@ from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUn
 from session_kit.drivers.s3 import S3Driver
 from session_kit.testing import DriverConformance, ManualClock
 from tests.harness.servers import S3Server, silent_server, wrong_server
+from tests.harness.sessions import SECRET, cookie_of
 
 BUCKET = "sessions"
 
@@ -34,7 +35,7 @@ class S3Conformance(DriverConformance):
     def bucket(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("session_kit.drivers.s3.PAGE", 30)
         self.server: S3Server = request.getfixturevalue(self.kind)
-        log_in(self.server, monkeypatch)
+        give_credentials(self.server, monkeypatch)
         self.folder = secrets.token_hex(8)
 
     def open_driver(self, clock: ManualClock, tmp_path: Path) -> Driver:
@@ -64,7 +65,7 @@ class TestMoto(S3Conformance):
     test_a_value_that_is_not_bytes_is_refused = None
 
 
-def log_in(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def give_credentials(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the server's credentials where boto3's chain looks, and make the bucket."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
@@ -150,7 +151,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    log_in(moto, monkeypatch)
+    give_credentials(moto, monkeypatch)
     proxy = Proxy(moto)
     yield proxy
     proxy.stop()
@@ -220,10 +221,10 @@ def test_a_server_that_ignores_conditions_is_found_out_before_anything_is_writte
 def test_sessions_fall_back_to_the_last_write_there(proxy: Proxy) -> None:
     proxy.strip_conditions = True
     driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=proxy.url)
-    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    manager = SessionManager(UnstorageSessionStore(driver), secret=SECRET)
     session = manager.open()
     session["user"] = "ada"
-    cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(manager.commit(session))
     session = manager.open(cookie)
     session["visits"] = 1
     manager.commit(session)
@@ -236,7 +237,7 @@ def test_without_the_right_to_list_the_bucket_the_probe_says_so_before_anybody_i
 ) -> None:
     proxy.hides_what_is_missing = True
     driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=proxy.url)
-    manager = SessionManager(UnstorageSessionStore(driver), secret="N3w-secret-of-at-least-32-characters!")
+    manager = SessionManager(UnstorageSessionStore(driver), secret=SECRET)
     session = manager.open()
     session["user"] = "ada"
     for call in (driver.prepare, lambda: driver.set("key", b"x", expect=ABSENT), lambda: manager.commit(session)):
@@ -331,7 +332,7 @@ def test_a_touch_downloads_nothing(driver: S3Driver, proxy: Proxy) -> None:
 
 
 def test_a_missing_bucket_is_an_outage_not_a_missing_key(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    log_in(moto, monkeypatch)
+    give_credentials(moto, monkeypatch)
     driver = S3Driver("no-such-bucket", endpoint_url=moto.endpoint_url)
     for call in (
         lambda: driver.get("key"),
@@ -347,7 +348,7 @@ def test_a_missing_bucket_is_an_outage_not_a_missing_key(moto: S3Server, monkeyp
 
 
 def test_wrong_credentials_are_named_without_showing_them(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    log_in(seaweed, monkeypatch)
+    give_credentials(seaweed, monkeypatch)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wr0ng-s3cr3t")
     driver = S3Driver(BUCKET, endpoint_url=seaweed.endpoint_url)
     for call in (lambda: driver.get("key"), lambda: driver.has("key"), lambda: driver.set("key", b"x")):
@@ -371,7 +372,7 @@ def test_no_credentials_are_an_outage_that_says_where_to_put_them(
 
 
 def test_a_silent_server_is_an_outage_within_the_timeout(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    log_in(moto, monkeypatch)
+    give_credentials(moto, monkeypatch)
     with silent_server() as port:
         driver = S3Driver(BUCKET, endpoint_url=f"http://127.0.0.1:{port}", timeout=0.6)  # type: ignore[arg-type]
         begin = time.monotonic()
@@ -382,7 +383,7 @@ def test_a_silent_server_is_an_outage_within_the_timeout(moto: S3Server, monkeyp
 
 
 def test_what_does_not_speak_s3_is_named(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    log_in(moto, monkeypatch)
+    give_credentials(moto, monkeypatch)
     with wrong_server() as port:
         driver = S3Driver(BUCKET, endpoint_url=f"http://127.0.0.1:{port}", timeout=1)  # type: ignore[arg-type]
         with pytest.raises(DriverUnavailable):
@@ -391,7 +392,7 @@ def test_what_does_not_speak_s3_is_named(moto: S3Server, monkeypatch: pytest.Mon
 
 
 def test_nobody_listening_is_an_outage(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    log_in(moto, monkeypatch)
+    give_credentials(moto, monkeypatch)
     with silent_server() as port:
         pass
     driver = S3Driver(BUCKET, endpoint_url=f"http://127.0.0.1:{port}", timeout=1)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.drivers.support import sqlite_pool
 from session_kit.drivers.support.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, cookie_of
 
 
 class TestSQLite(DriverConformance):
@@ -90,7 +90,7 @@ def test_a_value_that_is_no_blob_is_corrupt_and_is_deleted_as_that_version(path:
     manager = SessionManager(f"sqlite://{path}", SECRET)
     session = manager.open()
     session["user"] = "ada"
-    cookie = dict(manager.commit(session))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(manager.commit(session))
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("ALTER TABLE entries RENAME TO strict_entries")
         database.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value, version, expires_at)")

@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from harness.servers import Valkey, start_valkey
+from harness.sites import InProcess, serve
 from provider import Provider, serve_provider
-from servers import Valkey, start_valkey
-from visitor import (
-    STORES,
-    ASGIInProcess,
-    Visit,
-    Visitor,
-    asgi_server,
-    is_asgi,
-    wsgi_server,
-)
+from visitor import STORES, Visit, visits
 
 OWN = "own"
 IN_PROCESS, OVER_HTTP = WAYS = ["in process", "over HTTP"]
@@ -55,22 +46,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, valkey: Valkey) -> str
 @pytest.fixture(params=WAYS)
 def visit(request: pytest.FixtureRequest) -> Iterator[Visit]:
     """Brings a new visitor to an application, which is started for the first one."""
-    places: dict[int, tuple[str, httpx.BaseTransport]] = {}
-    with ExitStack() as stack:
-
-        def start(app: Any) -> tuple[str, httpx.BaseTransport]:
-            if request.param == OVER_HTTP:
-                serve = asgi_server if is_asgi(app) else wsgi_server
-                return stack.enter_context(serve(app)), httpx.HTTPTransport()
-            transport = ASGIInProcess(app) if is_asgi(app) else httpx.WSGITransport(app)
-            stack.callback(transport.close)
-            return "http://testserver", transport
-
-        def visit(app: Any) -> Visitor:
-            if id(app) not in places:
-                places[id(app)] = start(app)
-            return Visitor(*places[id(app)])
-
+    with visits(InProcess if request.param == IN_PROCESS else serve) as visit:
         yield visit
 
 

@@ -3,10 +3,12 @@
 python nicegui_app.py own|beside|shared URL PORT
 
 own: NiceGUI's own sessions. beside: they, and ours for the application around it. shared: ours for both.
+The environment has the SECRET.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -18,8 +20,8 @@ from nicegui.storage import RequestTrackingMiddleware
 
 from session_kit.asgi import SessionMiddleware
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 way, store, port = sys.argv[1:]
+secret = os.environ["SECRET"]
 app = FastAPI()
 
 
@@ -46,7 +48,7 @@ async def outside(request: Request) -> Any:
 
 if way == "shared":
     gui.add_middleware(RequestTrackingMiddleware)  # which its own sessions bring along
-ui.run_with(app, mount_path="/gui", storage_secret=None if way == "shared" else SECRET)
+ui.run_with(app, mount_path="/gui", storage_secret=None if way == "shared" else secret)
 if way != "own":
-    app.add_middleware(SessionMiddleware, store=store, secret=SECRET, name="sid")
+    app.add_middleware(SessionMiddleware, store=store, secret=secret, name="sid")
 uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from servers import HOST
+from harness.servers import HOST
 
 CLIENT_ID = "shop"
 CLIENT_SECRET = "of-the-shop-at-the-provider-0123456789"

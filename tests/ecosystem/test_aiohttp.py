@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import aiohttp_flashbag
 import aiohttp_security
 import aiohttp_session
-import httpx
 import pytest
 from aiohttp import web
-from sessions import SECRET
-from visitor import Visit, Visitor, aiohttp_server
+from harness.sessions import SECRET
+from harness.sites import UnderAiohttp
+from visitor import Visit, visits
 
 from session_kit.integrations import aiohttp as integration
 
@@ -22,14 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture
 def visit() -> Iterator[Visit]:
-    places: dict[int, str] = {}
-    with ExitStack() as stack:
-
-        def visit(app: Any) -> Visitor:
-            if id(app) not in places:
-                places[id(app)] = stack.enter_context(aiohttp_server(app))
-            return Visitor(places[id(app)], httpx.HTTPTransport())
-
+    """By HTTP: it cannot be called in this process."""
+    with visits(UnderAiohttp) as visit:
         yield visit
 
 

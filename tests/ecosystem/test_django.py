@@ -16,8 +16,8 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 from django.test import override_settings
+from harness.servers import Valkey
 from provider import CLIENT_ID, CLIENT_SECRET, Provider
-from servers import Valkey
 from visitor import STORES, Form, Visit, Visitor
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -202,7 +202,7 @@ def test_channels(make_app: MakeApp, visit: Visit) -> None:
     app = make_app(of=project.make_asgi_app)
     ada = visit(app)
     log_in(ada)
-    cookie = f"{settings.SESSION_COOKIE_NAME}={ada.cookie(settings.SESSION_COOKIE_NAME)}"
+    cookie = f"{settings.SESSION_COOKIE_NAME}={ada.cookie_named(settings.SESSION_COOKIE_NAME)}"
     url = str(ada.client.base_url)
 
     async def talk() -> Any:

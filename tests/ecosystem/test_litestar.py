@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.sessions import SECRET
 from litestar import Litestar, Request, get
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.security.session_auth import SessionAuth
-from sessions import SECRET
 from visitor import Visit
 
 from session_kit.integrations.litestar import SessionKit

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from harness.sessions import SECRET
 from pyramid.authentication import SessionAuthenticationHelper, SessionAuthenticationPolicy
 from pyramid.authorization import ACLAuthorizationPolicy
 from pyramid.config import Configurator
@@ -13,7 +14,6 @@ from pyramid.csrf import get_csrf_token
 from pyramid.response import Response
 from pyramid.security import forget, remember
 from pyramid.session import SignedCookieSessionFactory
-from sessions import SECRET
 from visitor import Visit
 
 from session_kit.integrations.pyramid import session_factory

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from harness.sessions import SECRET
 from quart import Quart, flash, get_flashed_messages, render_template_string
-from sessions import SECRET
 from visitor import Visit
 
 from session_kit.integrations.quart import SessionKit

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from fastapi import FastAPI
+from harness.servers import Server
+from harness.sessions import SECRET
+from harness.sites import InProcess, RunningSite
 from provider import CLIENT_ID, CLIENT_SECRET, Provider
-from servers import Server
-from sessions import SECRET
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from visitor import STORES, ASGIInProcess, Form, Visit, Visitor
+from visitor import STORES, Form, Visit, Visitor
 
 from session_kit import ConfigError
 from session_kit.asgi import SessionMiddleware
@@ -146,11 +146,9 @@ def test_sqladmins_own_sessions_beside_ours(store: str, visit: Visit, engine: An
 def test_sqladmins_own_sessions_under_our_cookies_name_are_one_clear_error(engine: Any) -> None:
     app = Starlette(middleware=[sessions("memory://")])
     add_sqladmin(app, engine, None)
-    transport = ASGIInProcess(app)
-    ada = Visitor("http://testserver", transport)
-    with pytest.raises(ConfigError, match=r"inside this one sets the same cookie 'session'; give this one another"):
-        ada.post("/admin/login", data={"username": "ada", "password": "pw"})
-    transport.close()
+    match = r"inside this one sets the same cookie 'session'; give this one another"
+    with InProcess(app) as site, pytest.raises(ConfigError, match=match):
+        Visitor(site).post("/admin/login", data={"username": "ada", "password": "pw"})
 
 
 # --- others ---
@@ -424,7 +422,7 @@ class NiceGUI(Server):
         return [sys.executable, script, self.way, self.store, str(self.port)]
 
     def _environment(self) -> dict[str, str]:
-        return {"NICEGUI_STORAGE_PATH": str(self.folder)}
+        return {"NICEGUI_STORAGE_PATH": str(self.folder), "SECRET": SECRET}
 
     def _ready(self) -> bool:
         connection = HTTPConnection(self.host, self.port, timeout=5)
@@ -436,8 +434,8 @@ class NiceGUI(Server):
 @pytest.mark.package("nicegui", "fastapi")
 @pytest.mark.parametrize("way", ["shared", "beside"])
 def test_nicegui(store: str | None, way: str, tmp_path: Path) -> None:
-    with NiceGUI(tmp_path, "own" if store is None else way, store or "") as server:
-        ada = Visitor(server.url, httpx.HTTPTransport())
+    with NiceGUI(tmp_path, "own" if store is None else way, store or "") as server, RunningSite(server.url) as site:
+        ada = Visitor(site)
         assert "user: nobody, nobody." in ada.text("/gui/me")
         ada.text("/gui/login")
         assert "user: ada, ada." in ada.text("/gui/me")

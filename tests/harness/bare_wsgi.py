@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Server:
+class BareServer:
     """What a WSGI server does with one request, in the order in which it happens."""
 
     def __init__(self, app: Any) -> None:

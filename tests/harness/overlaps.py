@@ -336,7 +336,7 @@ async def reload(session: Session[Any], request: Request) -> None:
 
 
 @dataclass(slots=True)
-class Browser:
+class ScheduledBrowser:
     """Keeps the cookie of one site, as the responses come in, and remembers each that it ever had."""
 
     cookie: str = ""
@@ -388,7 +388,7 @@ class World:
             wrap(SteppedDriver(self.log, self.schedule, swaps=swaps, network=network)), ttl=TTL
         )
         self.manager = SessionManager(self.store, SECRET, clock=self.clock, **options)
-        self.browser = Browser()
+        self.browser = ScheduledBrowser()
         self.requests: list[Request] = []
         self.home = ""  # the name in the id of the session that was there at first
         self.home_key = ""

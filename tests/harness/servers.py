@@ -26,15 +26,16 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from session_kit.testing import ManualClock
 
+from .loops import LoopThread  # relative: see sites.py
+
 HOST = "127.0.0.1"
 DEADLINE = 20.0  # seconds
-T = TypeVar("T")
 
 
 class ServerError(RuntimeError):
@@ -609,14 +610,9 @@ class Listener(Stoppable):
 
     def __init__(self, answer: Answer, tls: Any = None) -> None:
         self._answer = answer
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, HOST, 0, ssl=tls))
+        self._loop = LoopThread()
+        self._server = self._loop.run(asyncio.start_server(self._serve, HOST, 0, ssl=tls))
         self.host, self.port = HOST, int(self._server.sockets[0].getsockname()[1])
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -628,10 +624,8 @@ class Listener(Stoppable):
 
     def stop(self) -> None:
         """Close the port and all connections."""
-        if not self._loop.is_closed():
-            self._run(self._close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        if not self._loop.closed:
+            self._loop.run(self._close())
             self._loop.close()
 
     async def _close(self) -> None:
@@ -672,7 +666,7 @@ class TlsServer(Listener):
         self, target_port: int, folder: Path, client_certificates: bool = False, agree: Answer | None = None
     ) -> None:
         self.ca_file, self.cert_file, self.key_file = (str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem"))
-        _make_certificates(folder)
+        make_certificates(folder)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca_file)
         context.load_cert_chain(folder / "server.pem", folder / "server-key.pem")
         context.verify_mode = ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE
@@ -710,7 +704,8 @@ def start_tls(target_port: int, folder: Path, *, client_certificates: bool = Fal
     return TlsServer(target_port, folder, client_certificates)
 
 
-def _make_certificates(folder: Path) -> None:
+def make_certificates(folder: Path) -> None:
+    """Write an authority (ca.pem), a server's certificate (server.pem) and a client's (cert.pem), with their keys."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

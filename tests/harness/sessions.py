@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from session_kit import CookieOptions
@@ -10,6 +11,8 @@ from session_kit.drivers import Capabilities
 from session_kit.testing import FaultyDriver, Visitor, WrappedDriver
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
+OLD_SECRET = "Old-not-for-production-but-long-enough-0123"
+"""The one before it, where secrets are replaced."""
 PLAIN_HTTP = CookieOptions(secure=False)
 
 
@@ -27,13 +30,46 @@ class SlowDriver(WrappedDriver):
         return result
 
 
+def cookie_of(headers: Iterable[tuple[str, str]]) -> str:
+    """The cookie that a response sets, as the next request sends it."""
+    return dict(headers)["Set-Cookie"].partition(";")[0]
+
+
+class PlainStore:
+    """A store that an application brings: the four methods that are asked for, on a dict."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, dict[str, Any]] = {}
+
+    def __repr__(self) -> str:
+        return "<PlainStore>"
+
+    def get(self, sid: str) -> dict[str, Any] | None:
+        return self.sessions.get(sid)
+
+    def set(self, sid: str, data: Mapping[str, Any]) -> None:
+        self.sessions[sid] = dict(data)
+
+    def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> None: ...
+
+    def destroy(self, sid: str) -> None:
+        self.sessions.pop(sid, None)
+
+
 def take_down(driver: FaultyDriver) -> None:
     """Let it fail as a store does that is down, until `heal`."""
     for method in ("read", "renew", "set", "delete"):
         driver.fail(method)
 
 
-def read(visitor: Visitor) -> dict[str, Any]:
-    """All that is in the session of a visitor."""
+def log_in(visitor: Visitor, **data: Any) -> Visitor:
+    """Begin a session that says who the visitor is, with more data if any."""
     with visitor.request() as session:
+        session.update(user="ada", **data)
+    return visitor
+
+
+def read(visitor: Visitor, cookie: str | None = None) -> dict[str, Any]:
+    """All that is in the session of a visitor, or in that of another cookie."""
+    with visitor.request(cookie) as session:
         return dict(session)

@@ -73,8 +73,8 @@ def logout_in_a_thread(session: CartSession) -> None:
     session.destroy()
 
 
-@router.post("/wrong-colour")
-async def wrong_colour(session: CartSession) -> None:
+@router.post("/blocking-call")
+async def blocking_call(session: CartSession) -> None:
     session.save()
 
 
@@ -179,7 +179,7 @@ def test_a_blocking_handler_uses_the_blocking_methods(client: TestClient) -> Non
 
 def test_the_blocking_methods_in_async_code_name_the_right_one() -> None:
     with TestClient(make_app()) as client, pytest.raises(SessionError, match=r"await session\.asave"):
-        client.post("/wrong-colour")
+        client.post("/blocking-call")
 
 
 def test_a_dependency_with_an_exit_writes_before_and_after(client: TestClient) -> None:

@@ -26,9 +26,7 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.flask import SessionKit, session
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
-from tests.harness.sessions import SECRET, take_down
-
-OLD = "Old-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import OLD_SECRET, SECRET, cookie_of, take_down
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def test_settings_of_flask_are_read(driver: CountingDriver) -> None:
     app = Flask("test")
     app.config.update(
         SECRET_KEY=SECRET,
-        SECRET_KEY_FALLBACKS=[OLD],
+        SECRET_KEY_FALLBACKS=[OLD_SECRET],
         SESSION_KIT_STORE="memory://",
         SESSION_COOKIE_NAME="shop",
         SESSION_COOKIE_PATH="/shop",
@@ -166,12 +164,12 @@ def test_a_ttl_in_the_url_wins_over_flasks_lifetime() -> None:
 
 def test_a_cookie_signed_with_a_fallback_is_signed_again(driver: CountingDriver) -> None:
     store = UnstorageSessionStore(driver)
-    before = SessionManager(store, OLD)
+    before = SessionManager(store, OLD_SECRET)
     opened = before.open()
     opened["user"] = "ada"
-    cookie = dict(before.commit(opened))["Set-Cookie"].split(";")[0]
+    cookie = cookie_of(before.commit(opened))
     app = Flask("test")
-    app.config.update(SECRET_KEY=SECRET, SECRET_KEY_FALLBACKS=["Older" + OLD, OLD])
+    app.config.update(SECRET_KEY=SECRET, SECRET_KEY_FALLBACKS=["Older" + OLD_SECRET, OLD_SECRET])
     SessionKit(app, store)
     app.add_url_rule("/read", "its read", lambda: {"value": session.get("user")})
     response = app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
@@ -397,7 +395,7 @@ def test_impossible_settings_are_refused_at_start() -> None:
 def test_one_kit_keeps_several_applications_apart() -> None:
     kit = SessionKit()
     apps = [Flask("one"), Flask("two")]
-    for app, secret in zip(apps, (SECRET, OLD), strict=True):
+    for app, secret in zip(apps, (SECRET, OLD_SECRET), strict=True):
         app.config.update(SECRET_KEY=secret, SESSION_KIT_STORE="memory://", SESSION_COOKIE_NAME=app.name)
         kit.init_app(app)
         app.add_url_rule("/write", "its write", lambda: session.update(user="ada") and "ok")

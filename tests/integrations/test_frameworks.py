@@ -17,17 +17,8 @@ import pytest
 
 from tests.harness.relay import Relay, wanted
 from tests.harness.servers import Valkey, wait_until
-from tests.harness.web_servers import (
-    COOKIE,
-    FRAMEWORKS,
-    ApiClient,
-    Browser,
-    Site,
-    SiteInProcess,
-    WebServer,
-    slow_write,
-    together,
-)
+from tests.harness.visitors import COOKIE, ApiClient, Browser, slow_write, together
+from tests.harness.web_servers import FRAMEWORKS, AppSite, SiteInProcess, WebServer
 
 STORES = ("memory", "disk", "valkey")
 SITES = [(name, way, store) for name in FRAMEWORKS for way in FRAMEWORKS[name].ways for store in STORES]
@@ -47,7 +38,7 @@ header = pytest.mark.feature("header")
 
 @pytest.fixture(scope="module")
 def start(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    def start(which: tuple[str, str, str], **environment: str) -> Site:
+    def start(which: tuple[str, str, str], **environment: str) -> AppSite:
         name, way, store = which
         folder = tmp_path_factory.mktemp(name)
         url = {"memory": "memory://", "disk": f"disk://{folder}/store", "valkey": valkey.url}[store]
@@ -64,7 +55,7 @@ def servers(request: pytest.FixtureRequest, start: Callable[[Any], WebServer]) -
 
 
 @pytest.fixture(scope="module", params=SITES, ids="-".join)
-def site(request: pytest.FixtureRequest, servers: Relay, start: Callable[[Any], Site]) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, servers: Relay, start: Callable[[Any], AppSite]) -> Iterator[AppSite]:
     which = request.param
     with start(which) if which[1] == "in process" else servers.server(which) as site:
         yield site
@@ -79,8 +70,8 @@ def servers_with_both(request: pytest.FixtureRequest, start: Callable[..., Any])
 
 @pytest.fixture(scope="module", params=SITES_WITH_BOTH, ids="-".join)
 def site_with_both(
-    request: pytest.FixtureRequest, servers_with_both: Relay, start: Callable[..., Site]
-) -> Iterator[Site]:
+    request: pytest.FixtureRequest, servers_with_both: Relay, start: Callable[..., AppSite]
+) -> Iterator[AppSite]:
     """One with cookies and with the header `Authorization`."""
     which = request.param
     in_process = which[1] == "in process"
@@ -89,12 +80,12 @@ def site_with_both(
 
 
 @pytest.fixture
-def client(site_with_both: Site) -> ApiClient:
+def client(site_with_both: AppSite) -> ApiClient:
     return ApiClient(site_with_both)
 
 
 @pytest.fixture
-def browser(site: Site) -> Browser:
+def browser(site: AppSite) -> Browser:
     return Browser(site)
 
 
@@ -123,7 +114,7 @@ def test_reading_gives_nobody_a_cookie(browser: Browser) -> None:
 
 
 @cookie
-def test_the_first_write_sets_one_safe_cookie(browser: Browser, site: Site) -> None:
+def test_the_first_write_sets_one_safe_cookie(browser: Browser, site: AppSite) -> None:
     [header] = browser.write("user", "ada").headers.get_list("set-cookie")
     assert header.startswith(f"{COOKIE}=")
     found = attributes(header)
@@ -156,7 +147,7 @@ def test_the_cookie_is_not_sent_again_and_again(browser: Browser) -> None:
 
 
 @cookie
-def test_a_made_up_cookie_is_ignored_and_never_adopted(browser: Browser, site: Site) -> None:
+def test_a_made_up_cookie_is_ignored_and_never_adopted(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     assert browser.cookie is not None
     sid, _, signature = browser.cookie.rpartition(".")
@@ -198,7 +189,7 @@ def test_what_was_written_is_read_back(browser: Browser) -> None:
 
 
 @data
-def test_two_visitors_do_not_see_each_other(site: Site) -> None:
+def test_two_visitors_do_not_see_each_other(site: AppSite) -> None:
     ada, eve = Browser(site), Browser(site)
     ada.write("user", "ada")
     eve.write("user", "eve")
@@ -246,7 +237,7 @@ def test_a_slow_request_does_not_undo_what_a_fast_one_wrote(browser: Browser, tm
 
 
 @overlap
-def test_a_slow_request_neither_revives_a_session_nor_fails(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_a_slow_request_neither_revives_a_session_nor_fails(browser: Browser, site: AppSite, tmp_path: Path) -> None:
     browser.write("user", "ada")
     before = browser.cookie
     with slow_write(Browser(site, before), tmp_path, "late", "value") as response:
@@ -258,7 +249,7 @@ def test_a_slow_request_neither_revives_a_session_nor_fails(browser: Browser, si
 
 
 @overlap
-def test_a_request_that_overlaps_a_rotation_keeps_its_write(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_a_request_that_overlaps_a_rotation_keeps_its_write(browser: Browser, site: AppSite, tmp_path: Path) -> None:
     browser.write("user", "ada")
     with slow_write(Browser(site, browser.cookie), tmp_path, "late", "value") as response:
         browser.do("/rotate")
@@ -281,7 +272,7 @@ def test_a_rotation_gives_a_new_cookie_and_keeps_the_data(browser: Browser) -> N
 
 
 @rotation
-def test_an_old_cookie_sees_nothing_and_does_not_replace_the_new_one(browser: Browser, site: Site) -> None:
+def test_an_old_cookie_sees_nothing_and_does_not_replace_the_new_one(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     late = Browser(site, browser.cookie)
     browser.do("/rotate")
@@ -294,7 +285,7 @@ def test_an_old_cookie_sees_nothing_and_does_not_replace_the_new_one(browser: Br
 
 
 @rotation
-def test_time_gives_a_new_cookie_and_a_response_that_was_lost_logs_nobody_out(browser: Browser, site: Site) -> None:
+def test_time_gives_a_new_cookie_and_a_response_that_was_lost_logs_nobody_out(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     before = browser.cookie
     site.advance(3601)
@@ -311,7 +302,7 @@ def test_time_gives_a_new_cookie_and_a_response_that_was_lost_logs_nobody_out(br
 
 
 @rotation
-def test_a_login_gives_a_new_cookie_by_itself(browser: Browser, site: Site) -> None:
+def test_a_login_gives_a_new_cookie_by_itself(browser: Browser, site: AppSite) -> None:
     browser.write("theme", "dark")
     planted = Browser(site, browser.cookie)
     assert len(browser.write("user", "ada").headers.get_list("set-cookie")) == 1
@@ -340,7 +331,7 @@ def test_a_logout_deletes_the_cookie_as_it_was_set(browser: Browser) -> None:
 
 
 @logout
-def test_after_a_logout_the_old_cookie_is_dead(browser: Browser, site: Site) -> None:
+def test_after_a_logout_the_old_cookie_is_dead(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     thief = Browser(site, browser.cookie)
     assert thief.read("user") == "ada"
@@ -350,7 +341,7 @@ def test_after_a_logout_the_old_cookie_is_dead(browser: Browser, site: Site) -> 
 
 
 @logout
-def test_a_logout_right_after_a_rotation_leaves_no_way_in(browser: Browser, site: Site) -> None:
+def test_a_logout_right_after_a_rotation_leaves_no_way_in(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     old = Browser(site, browser.cookie)
     browser.do("/rotate")
@@ -367,7 +358,7 @@ def test_a_logout_of_nobody_is_no_error(browser: Browser) -> None:
 
 
 @logout
-def test_clear_is_a_logout(browser: Browser, site: Site) -> None:
+def test_clear_is_a_logout(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     thief = Browser(site, browser.cookie)
     response = browser.post("/clear")
@@ -395,7 +386,7 @@ def test_a_failing_handler_changes_nothing(browser: Browser) -> None:
 
 
 @failure
-def test_a_failure_after_a_rotation_logs_nobody_out(browser: Browser, site: Site) -> None:
+def test_a_failure_after_a_rotation_logs_nobody_out(browser: Browser, site: AppSite) -> None:
     browser.write("user", "ada")
     browser.do("/rotate")
     assert browser.provoke("POST", "/fail", key="user", value="eve").status_code == 500
@@ -404,7 +395,7 @@ def test_a_failure_after_a_rotation_logs_nobody_out(browser: Browser, site: Site
 
 
 @failure
-def test_an_answer_of_5xx_changes_nothing(browser: Browser, site: Site) -> None:
+def test_an_answer_of_5xx_changes_nothing(browser: Browser, site: AppSite) -> None:
     assert "set-cookie" not in Browser(site).provoke("POST", "/sorry", key="user", value="eve").headers
     browser.write("user", "ada")
     assert browser.provoke("POST", "/sorry", key="user", value="eve").status_code == 503
@@ -422,7 +413,7 @@ def test_a_flashed_message_is_shown_once(browser: Browser) -> None:
 
 
 @flash
-def test_flashed_messages_keep_their_order_and_are_private(browser: Browser, site: Site) -> None:
+def test_flashed_messages_keep_their_order_and_are_private(browser: Browser, site: AppSite) -> None:
     for message in ("one", "two", "three"):
         browser.do("/flash", message=message)
     assert Browser(site).get("/flashed").json() == {"messages": []}
@@ -430,7 +421,7 @@ def test_flashed_messages_keep_their_order_and_are_private(browser: Browser, sit
 
 
 @flash
-def test_messages_that_are_flashed_at_once_are_all_shown(browser: Browser, site: Site) -> None:
+def test_messages_that_are_flashed_at_once_are_all_shown(browser: Browser, site: AppSite) -> None:
     browser.write("theme", "dark")
     messages = [f"message {number}" for number in range(5)]
     together(*[partial(browser.do, "/flash", message=message) for message in messages])
@@ -456,7 +447,7 @@ def test_what_is_written_while_a_response_streams_is_stored(browser: Browser) ->
 
 
 @streaming
-def test_a_late_write_that_cannot_be_kept_is_not_lost_in_silence(browser: Browser, site: Site) -> None:
+def test_a_late_write_that_cannot_be_kept_is_not_lost_in_silence(browser: Browser, site: AppSite) -> None:
     # The client has no cookie, and the response has begun: it can be given none.
     before = len(site.log())
     with contextlib.suppress(httpx.TransportError):  # some servers break the connection
@@ -497,7 +488,7 @@ def test_no_cache_keeps_a_token_and_a_token_is_told_once(client: ApiClient) -> N
 
 
 @header
-def test_an_old_token_sees_nothing_and_does_not_replace_the_new_one(client: ApiClient, site_with_both: Site) -> None:
+def test_an_old_token_sees_nothing_and_does_not_replace_the_new_one(client: ApiClient, site_with_both: AppSite) -> None:
     client.do("/write", key="theme", value="dark")
     late = ApiClient(site_with_both, client.token)
     client.do("/write", key="user", value="ada")  # a login
@@ -511,7 +502,7 @@ def test_an_old_token_sees_nothing_and_does_not_replace_the_new_one(client: ApiC
 
 
 @header
-def test_after_a_logout_the_old_token_is_dead(client: ApiClient, site_with_both: Site) -> None:
+def test_after_a_logout_the_old_token_is_dead(client: ApiClient, site_with_both: AppSite) -> None:
     client.do("/write", key="user", value="ada")
     thief = ApiClient(site_with_both, client.token)
     client.do("/logout")
@@ -519,7 +510,7 @@ def test_after_a_logout_the_old_token_is_dead(client: ApiClient, site_with_both:
 
 
 @header
-def test_a_cookie_beside_the_header_is_left_alone(client: ApiClient, site_with_both: Site) -> None:
+def test_a_cookie_beside_the_header_is_left_alone(client: ApiClient, site_with_both: AppSite) -> None:
     browser = Browser(site_with_both)
     browser.write("user", "ada")
     held = {"cookie": f"{COOKIE}={browser.cookie}"}
@@ -536,7 +527,7 @@ def test_a_cookie_beside_the_header_is_left_alone(client: ApiClient, site_with_b
 
 @header
 @pytest.mark.parametrize("scheme", ["Basic YWRhOnNlY3JldA==", "Bearer abc.def.ghi", "Sessions x", ""])
-def test_other_authentication_leaves_the_cookie_alone(client: ApiClient, site_with_both: Site, scheme: str) -> None:
+def test_other_authentication_leaves_the_cookie_alone(client: ApiClient, site_with_both: AppSite, scheme: str) -> None:
     browser = Browser(site_with_both)
     browser.write("user", "ada")
     headers = {"authorization": scheme, "cookie": f"{COOKIE}={browser.cookie}"}

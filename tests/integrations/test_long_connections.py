@@ -11,6 +11,7 @@ from session_kit import DriverUnavailable, SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
+from tests.harness.sessions import log_in
 
 
 @pytest.fixture
@@ -73,9 +74,7 @@ def test_asking_is_one_read_and_no_use(visitor: Visitor, driver: CountingDriver)
 
 def test_an_outage_is_no_logout(make_manager: Callable[..., SessionManager], runner: asyncio.Runner) -> None:
     driver: Driver = FaultyDriver(MemoryDriver())
-    visitor = Visitor(make_manager(store=UnstorageSessionStore(driver)), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
+    visitor = log_in(Visitor(make_manager(store=UnstorageSessionStore(driver)), runner))
     with visitor.request() as socket:
         driver.fail("read", times=1)  # type: ignore[attr-defined]
         with pytest.raises(DriverUnavailable):

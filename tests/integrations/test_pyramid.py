@@ -17,7 +17,7 @@ from session_kit import ConfigError, SessionError, SessionManager, UnstorageSess
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations.pyramid import PyramidSession, includeme, session_factory
 from session_kit.testing import CountingDriver, FaultyDriver
-from tests.harness.bare_wsgi import Server, cookie_of
+from tests.harness.bare_wsgi import BareServer, cookie_of
 from tests.harness.sessions import SECRET, take_down
 
 
@@ -99,7 +99,7 @@ def download(request: Any) -> Response:
 VIEWS = (untouched, read, write, redirect, fail, fail_early, logout, stream, flash, flashed, token, download)
 
 
-class Site:
+class PyramidSite:
     """An application under a WSGI server, and a visitor who keeps the cookie."""
 
     def __init__(self, driver: Any, error_page: Any = None, **options: Any) -> None:
@@ -110,7 +110,7 @@ class Site:
                 config.add_view(view, route_name=view.__name__)
             if error_page:
                 config.add_exception_view(error_page, context=RuntimeError)
-            self.server = Server(config.make_wsgi_app())
+            self.server = BareServer(config.make_wsgi_app())
         self.cookie = ""
 
     def get(self, name: str, cookie: str | None = None, method: str = "GET") -> tuple[str, dict[str, str], str]:
@@ -136,7 +136,7 @@ def test_it_is_an_isession() -> None:
 
 
 def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver) -> None:
-    site = Site(driver)
+    site = PyramidSite(driver)
     for name, calls in (("read", 0), ("write", 1), ("untouched", 0), ("read", 1), ("flash", 2), ("logout", 2)):
         driver.reset()
         status, headers, _ = site.get(name)
@@ -147,7 +147,7 @@ def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver)
 
 
 def test_flashed_messages_are_shown_once_and_the_token_stays(driver: CountingDriver) -> None:
-    site = Site(driver)
+    site = PyramidSite(driver)
     assert site.get("flash")[2] == "hello"
     assert site.get("flashed")[2] == "hello|careful"
     assert site.get("flashed")[2] == ""
@@ -156,7 +156,7 @@ def test_flashed_messages_are_shown_once_and_the_token_stays(driver: CountingDri
 
 @pytest.mark.parametrize("error_page", [False, True])
 def test_a_redirect_is_an_answer_and_an_error_is_none(driver: CountingDriver, error_page: bool) -> None:
-    site = Site(driver, error_page and (lambda error, request: Response("sorry", status=500)))
+    site = PyramidSite(driver, error_page and (lambda error, request: Response("sorry", status=500)))
     assert site.get("redirect")[0] == "302"
     if error_page:
         assert site.get("fail")[0] == "500"
@@ -167,7 +167,7 @@ def test_a_redirect_is_an_answer_and_an_error_is_none(driver: CountingDriver, er
 
 
 def test_a_change_in_a_stream_is_stored_if_the_client_has_the_id(driver: CountingDriver) -> None:
-    site = Site(driver)
+    site = PyramidSite(driver)
     site.get("write")
     assert site.get("stream")[2] == "onetwo"
     assert site.get("read")[2] == "late"
@@ -176,14 +176,14 @@ def test_a_change_in_a_stream_is_stored_if_the_client_has_the_id(driver: Countin
 
 
 def test_a_stream_that_nobody_reads_is_closed(driver: CountingDriver) -> None:
-    assert Site(driver).get("download", method="HEAD")[2] == ""
+    assert PyramidSite(driver).get("download", method="HEAD")[2] == ""
     assert File.closed
 
 
 @pytest.mark.parametrize("on_error", ["raise", "anonymous"])
 def test_an_outage(on_error: Any) -> None:
     faulty = FaultyDriver(MemoryDriver())
-    site = Site(faulty, on_error=on_error)
+    site = PyramidSite(faulty, on_error=on_error)
     site.get("write")
     take_down(faulty)
     assert site.get("untouched")[0] == "200"
@@ -206,7 +206,7 @@ def test_settings_switch_it_on(tmp_path: Any) -> None:
         config.add_route("write", "/")
         config.add_view(write, route_name="write")
     environ = {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
-    cookie = Server(config.make_wsgi_app()).get(**environ)[1]["Set-Cookie"]
+    cookie = BareServer(config.make_wsgi_app()).get(**environ)[1]["Set-Cookie"]
     assert cookie.startswith("shop=")
     assert "Secure" not in cookie
 
@@ -276,7 +276,7 @@ def test_what_an_exception_view_changes_counts_by_its_status(driver: CountingDri
         request.session.flash("that did not work")
         return Response("sorry", status=status)
 
-    site = Site(driver, explain)
+    site = PyramidSite(driver, explain)
     site.get("write")
     assert site.get("fail")[0] == str(status)
     assert site.get("read")[2] == "ada"
@@ -287,13 +287,13 @@ def test_a_late_first_look_in_an_exception_view_is_no_error(driver: CountingDriv
     def explain(error: Exception, request: Any) -> Response:
         return Response(str(request.session.get("user")))
 
-    site = Site(driver, explain)
+    site = PyramidSite(driver, explain)
     site.get("write")
     assert site.get("fail_early")[2] == "ada"
 
 
 def test_webtest_keeps_its_session(driver: CountingDriver) -> None:
-    site = Site(driver)
+    site = PyramidSite(driver)
     environ = {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "PATH_INFO": "/write"}
     assert "Secure" in site.server.get(**environ)[1]["Set-Cookie"]
     testing: dict[str, Any] = {**environ, "paste.testing": True}  # as WebTest's TestApp says

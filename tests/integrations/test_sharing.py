@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness.servers import Valkey
-from tests.harness.web_servers import FRAMEWORKS, Browser, Site, WebServer, together
+from tests.harness.sites import Site
+from tests.harness.visitors import Browser, together
+from tests.harness.web_servers import FRAMEWORKS, WebServer
 
 NAMES = ("flask", "fastapi", "django", "aiohttp", "litestar")
 

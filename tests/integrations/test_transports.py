@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,9 +28,11 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.integrations import aiohttp, litestar, quart
 from session_kit.integrations.fastapi import Session, SessionHeader
 from session_kit.testing import session_headers
-from tests.harness.web_servers import FRAMEWORKS, ApiClient, SiteInProcess, WebServer
+from tests.harness.scripts import run_code
+from tests.harness.sessions import SECRET
+from tests.harness.visitors import ApiClient
+from tests.harness.web_servers import FRAMEWORKS, SiteInProcess, WebServer
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 OWN = {"STORE": "memory://", "TRANSPORT": "both", "HEADER": "X-Session"}
 SITES = [(name, "in process" in FRAMEWORKS[name].ways) for name in FRAMEWORKS]
 
@@ -306,11 +305,4 @@ assert client.get("/read").content == b"ada"
 )
 def test_django_reads_the_header_by_our_middleware_alone(middleware: str, play: str) -> None:
     code = DJANGO.replace("MIDDLEWARE=[MIDDLEWARE]", f"MIDDLEWARE=[{middleware!r}]") + play
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    run_code(code)

@@ -11,7 +11,7 @@ from session_kit import ConfigError, SessionError, SessionManager, UnstorageSess
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver
 from session_kit.wsgi import SessionMiddleware, get_session
-from tests.harness.bare_wsgi import Server, cookie_of
+from tests.harness.bare_wsgi import BareServer, cookie_of
 from tests.harness.sessions import SECRET, take_down
 
 
@@ -38,8 +38,8 @@ def manager(counted: CountingDriver) -> SessionManager:
     return SessionManager(UnstorageSessionStore(counted), secret=SECRET)
 
 
-def wrap(app: Any, manager: SessionManager) -> Server:
-    return Server(SessionMiddleware(app, manager=manager))
+def wrap(app: Any, manager: SessionManager) -> BareServer:
+    return BareServer(SessionMiddleware(app, manager=manager))
 
 
 def test_each_kind_of_request_costs_what_the_budget_says(manager: SessionManager, counted: CountingDriver) -> None:
@@ -208,7 +208,7 @@ def test_a_missing_or_doubled_middleware_says_what_to_do(manager: SessionManager
         get_session({})
     twice = SessionMiddleware(SessionMiddleware(application(put), manager=manager), manager=manager)
     with pytest.raises(ConfigError, match="installed twice"):
-        Server(twice).get()
+        BareServer(twice).get()
     with pytest.raises(ConfigError, match="needs store"):
         SessionMiddleware(application(put))
     with pytest.raises(ConfigError, match="in their place"):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +10,8 @@ import jinja2
 import pytest
 
 from session_kit import SessionManager
-from tests.conftest import SECRET
+from tests.harness.scripts import run_code
+from tests.harness.sessions import SECRET
 
 PAGE = Path(__file__).parents[2] / "docs" / "flash.md"
 VISIT = """
@@ -29,16 +27,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run(*arguments: str | Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": ".", "SESSION_SECRET": SECRET}
-    command = [sys.executable, *arguments]
-    result = subprocess.run(command, env=environment, cwd=PAGE.parents[1], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 @pytest.mark.parametrize("code", blocks("python"), ids=["an application", "a typed session"])
 def test_each_example_runs(code: str) -> None:
-    run("-c", code + (VISIT if "FastAPI" in code else ""))
+    run_code(code + (VISIT if "FastAPI" in code else ""))
 
 
 def test_the_template_shows_messages_and_escapes_them() -> None:

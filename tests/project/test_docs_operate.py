@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +10,8 @@ from pathlib import Path
 from session_kit import open_store
 from session_kit.integrations.command_line import make_group
 from session_kit.record import hash_id
+from tests.harness.scripts import run, run_code
 from tests.harness.servers import Valkey
-from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
@@ -21,12 +19,6 @@ PAGE = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def run(*words: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SESSION_SECRET": SECRET}
-    result = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_each_command_runs(tmp_path: Path, valkey: Valkey) -> None:
@@ -50,7 +42,7 @@ def test_each_command_runs(tmp_path: Path, valkey: Valkey) -> None:
 
 def test_each_example_runs(tmp_path: Path) -> None:
     for code in blocks("python"):
-        run(sys.executable, "-c", code.replace("/var/lib/shop", str(tmp_path)))
+        run_code(code.replace("/var/lib/shop", str(tmp_path)))
 
 
 def test_each_command_of_a_framework_is_told() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +10,7 @@ import pytest
 
 from session_kit.policy import EventName
 from session_kit.telemetry import FAILURES, OPERATIONS
-from tests.conftest import SECRET
+from tests.harness.scripts import run_code
 
 PAGE = Path(__file__).parents[2] / "docs" / "telemetry.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -57,17 +54,10 @@ assert '"session.events"' in reader.get_metrics_data().to_json()
 }
 
 
-def run(*arguments: str | Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": ".", "SESSION_SECRET": SECRET}
-    command = [sys.executable, *arguments]
-    result = subprocess.run(command, env=environment, cwd=PAGE.parents[1], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 @pytest.mark.parametrize("library", VISITS)
 def test_each_example_measures_what_it_says(library: str) -> None:
     (code,) = [each for each in EXAMPLES if library in each]
-    run("-c", code + VISITS[library])
+    run_code(code + VISITS[library])
 
 
 def test_the_tables_leave_out_no_event_no_operation_and_no_outcome() -> None:

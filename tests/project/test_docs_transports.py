@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.harness.scripts import run_code
 
 PAGE = Path(__file__).parents[2] / "docs" / "transports.md"
 SERVER, CLIENT, FASTAPI, LITESTAR, DJANGO, TESTS = re.findall(
@@ -82,30 +81,18 @@ assert client.post("/pay", headers={"X-CSRFToken": "a" * 32}).content == b"ada"
 """
 
 
-def run(*arguments: str | Path) -> None:
-    result = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": ".", "SESSION_SECRET": "Kx7-not-for-production-but-long-enough-0123"},
-        cwd=PAGE.parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 def test_the_client_logs_in_and_out_over_http() -> None:
-    run("-c", f"{SERVER}\nCLIENT = {CLIENT!r}\n{SERVE}")
+    run_code(f"{SERVER}\nCLIENT = {CLIENT!r}\n{SERVE}")
 
 
 def test_fastapi_and_litestar_show_a_lock() -> None:
-    run("-c", f"{FASTAPI}\nSCHEMA = '/openapi.json'\n{SHOW_A_LOCK}")
-    run("-c", f"{LITESTAR}\nSCHEMA = '/schema/openapi.json'\n{SHOW_A_LOCK}")
+    run_code(f"{FASTAPI}\nSCHEMA = '/openapi.json'\n{SHOW_A_LOCK}")
+    run_code(f"{LITESTAR}\nSCHEMA = '/schema/openapi.json'\n{SHOW_A_LOCK}")
 
 
 def test_django_asks_for_a_csrf_token_where_a_cookie_carries_the_session() -> None:
-    run("-c", f"{DJANGO}\n{FORGE}")
+    run_code(f"{DJANGO}\n{FORGE}")
 
 
 def test_the_lines_for_tests_run() -> None:
-    run("-c", TESTS)
+    run_code(TESTS)

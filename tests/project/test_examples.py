@@ -20,8 +20,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import SECRET
 from tests.harness.servers import HOST, Server, Valkey
+from tests.harness.sessions import SECRET
+from tests.harness.sites import RunningSite, Site
+from tests.harness.visitors import Browser
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -64,19 +66,21 @@ class Shop(Server):
         return [f"http://{HOST}:{self.port + number}" for number in range(self._shops)]
 
 
-class Browser:
-    """Keeps cookies as browsers do: one jar for all ports of a host."""
+class Customer(Browser):
+    """A browser in the three shops, which follows redirects."""
 
-    def __init__(self, shops: Shops, user_agent: str = LAPTOP) -> None:
+    def __init__(self, shops: Shops, site: Site, user_agent: str) -> None:
+        super().__init__(site)
         self.shops = shops
-        self.client = httpx.Client(headers={"User-Agent": user_agent}, follow_redirects=True, trust_env=False)
+        self.client.headers["User-Agent"] = user_agent
+        self.client.follow_redirects = True
 
     def look(self, shop: str) -> Page:
         response = self.client.get(f"{self.shops[shop]}/")
         assert response.status_code == 200, response.text
         return Page(response.text)
 
-    def send(self, shop: str, path: str, **fields: str) -> Page:
+    def submit(self, shop: str, path: str, **fields: str) -> Page:
         """Send a form of a shop's page, and return the page that it leads to."""
         response = self.answer(shop, path, **fields)
         assert response.status_code == 200, response.text
@@ -87,9 +91,6 @@ class Browser:
         if token is not None:
             fields["csrfmiddlewaretoken"] = token[1]
         return self.client.post(f"{self.shops[shop]}{path}", data=fields)
-
-    def close(self) -> None:
-        self.client.close()
 
 
 class Page:
@@ -141,72 +142,66 @@ def shops(
 
 
 @pytest.fixture
-def new_browser(shops: Shops) -> Iterator[Callable[..., Browser]]:
-    with ExitStack() as stack:
-
-        def make(user_agent: str = LAPTOP) -> Browser:
-            browser = Browser(shops, user_agent)
-            stack.callback(browser.close)
-            return browser
-
-        yield make
+def new_browser(shops: Shops) -> Iterator[Callable[..., Customer]]:
+    with RunningSite(f"http://{HOST}") as site:
+        yield lambda user_agent=LAPTOP: Customer(shops, site, user_agent)
 
 
 @pytest.fixture
-def browser(new_browser: Callable[..., Browser]) -> Browser:
+def browser(new_browser: Callable[..., Customer]) -> Customer:
     return new_browser()
 
 
 @pytest.mark.parametrize("turn", range(3), ids=["FastAPI-first", "Flask-first", "Django-first"])
 def test_a_login_a_cart_and_a_logout_are_those_of_all_three_shops(
-    browser: Browser, new_browser: Callable[..., Browser], turn: int
+    browser: Customer, new_browser: Callable[..., Customer], turn: int
 ) -> None:
     first, second, third = (*NAMES, *NAMES)[turn : turn + 3]
-    assert browser.send(first, "/login", name="Ada").user == "Ada"
-    assert browser.send(second, "/cart", item="Apples").cart == {"Apples": 1}
+    assert browser.submit(first, "/login", name="Ada").user == "Ada"
+    assert browser.submit(second, "/cart", item="Apples").cart == {"Apples": 1}
     seen = browser.look(third)
     assert (seen.user, seen.cart) == ("Ada", {"Apples": 1})
-    assert browser.send(third, "/cart", item="Apples").cart == {"Apples": 2}
+    assert browser.submit(third, "/cart", item="Apples").cart == {"Apples": 2}
 
     thief = new_browser()
     thief.client.cookies.update(browser.client.cookies)
     assert thief.look(first).user == "Ada"
-    browser.send(second, "/logout")
+    browser.submit(second, "/logout")
     for name in NAMES:
         for visitor in (browser, thief):
             assert (visitor.look(name).user, visitor.look(name).cart) == (None, {}), name
 
 
-def test_your_devices_are_listed_and_ended_from_each_other(new_browser: Callable[..., Browser]) -> None:
+def test_your_devices_are_listed_and_ended_from_each_other(new_browser: Callable[..., Customer]) -> None:
     laptop, phone, eve = new_browser(LAPTOP), new_browser(PHONE), new_browser()
-    laptop.send("FastAPI", "/login", name="Grace")
-    phone.send("Django", "/login", name="Grace")
-    eve.send("Flask", "/login", name="Eve")
+    laptop.submit("FastAPI", "/login", name="Grace")
+    phone.submit("Django", "/login", name="Grace")
+    eve.submit("Flask", "/login", name="Eve")
     page = laptop.look("Flask")
     listed = ["Firefox, logged in at the FastAPI shop", "Safari, logged in at the Django shop"]
     assert sorted(page.devices) == listed
     [handle] = page.handles  # of the other: this one has no button
-    eve.send("Flask", "/devices/end", handle=handle)
+    eve.submit("Flask", "/devices/end", handle=handle)
     assert phone.look("Django").user == "Grace"
-    assert laptop.send("Flask", "/devices/end", handle=handle).devices == listed[:1]
+    assert laptop.submit("Flask", "/devices/end", handle=handle).devices == listed[:1]
     assert [phone.look(name).user for name in NAMES] == [None] * 3
 
-    phone.send("Flask", "/login", name="Grace")
-    phone.send("Flask", "/devices/end-others")
+    phone.submit("Flask", "/login", name="Grace")
+    phone.submit("Flask", "/devices/end-others")
     assert [laptop.look(name).user for name in NAMES] == [None] * 3
     assert [phone.look(name).user for name in NAMES] == ["Grace"] * 3
     assert eve.look("Django").user == "Eve"
 
 
-def test_clicks_in_all_shops_at_the_same_time_are_all_counted(browser: Browser) -> None:
-    browser.send("Django", "/login", name="Ada")
+def test_clicks_in_all_shops_at_the_same_time_are_all_counted(browser: Customer) -> None:
+    browser.submit("Django", "/login", name="Ada")
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda name: browser.answer(name, "/cart", item="Bread"), NAMES * 6))
     assert browser.look("FastAPI").cart == {"Bread": 18}
     assert browser.client.get(f"{browser.shops['FastAPI']}/api/cart").json() == {"Bread": 18}
 
 
-def test_a_typed_shop_leaves_the_messages_of_the_others_alone(browser: Browser) -> None:
+def test_a_typed_shop_leaves_the_messages_of_the_others_alone(browser: Customer) -> None:
     browser.client.follow_redirects = False
     for name in ("Flask", "Django"):
         assert browser.answer(name, "/cart", item="Coffee").is_redirect  # its page with the message is not asked for
@@ -218,35 +213,35 @@ def test_a_typed_shop_leaves_the_messages_of_the_others_alone(browser: Browser) 
         assert browser.look(name).messages == [], name
 
 
-def test_a_checkout_needs_a_login_at_any_shop(browser: Browser) -> None:
-    browser.send("FastAPI", "/cart", item="Bread")
-    page = browser.send("Django", "/checkout")
+def test_a_checkout_needs_a_login_at_any_shop(browser: Customer) -> None:
+    browser.submit("FastAPI", "/cart", item="Bread")
+    page = browser.submit("Django", "/checkout")
     assert page.messages == ["Log in first, at any of the shops."]
     assert page.cart == {"Bread": 1}
-    browser.send("FastAPI", "/login", name="Ada")
-    page = browser.send("Django", "/checkout")
+    browser.submit("FastAPI", "/login", name="Ada")
+    page = browser.submit("Django", "/checkout")
     assert page.messages == ["Thank you, Ada: 1 on the way."]
     assert [browser.look(name).cart for name in NAMES] == [{}] * 3
 
 
-def test_what_visitors_type_is_escaped_and_what_is_not_sold_is_refused(browser: Browser) -> None:
+def test_what_visitors_type_is_escaped_and_what_is_not_sold_is_refused(browser: Customer) -> None:
     nasty = "<script>alert(1)</script>\"'"
     for name in NAMES:
-        page = browser.send(name, "/login", name=nasty)
+        page = browser.submit(name, "/login", name=nasty)
         assert page.user == nasty, name
         assert "<script" not in page.text, name
         assert browser.answer(name, "/cart", item="<b>").status_code == 404, name
     assert browser.client.post(f"{browser.shops['FastAPI']}/api/cart/Pears").status_code == 404
 
 
-def test_a_django_form_without_its_token_is_refused(browser: Browser) -> None:
-    browser.send("Django", "/login", name="Ada")
+def test_a_django_form_without_its_token_is_refused(browser: Customer) -> None:
+    browser.submit("Django", "/login", name="Ada")
     for path in ("/login", "/logout", "/cart", "/checkout"):
         assert browser.client.post(f"{browser.shops['Django']}{path}").status_code == 403
     assert browser.look("Django").user == "Ada"
 
 
-def test_the_shops_lead_to_each_other_by_the_host_that_was_asked_for(browser: Browser) -> None:
+def test_the_shops_lead_to_each_other_by_the_host_that_was_asked_for(browser: Customer) -> None:
     for name in NAMES:
         links = re.findall(r'<a href="(.*?)"', browser.look(name).text)
         assert [link.rpartition(":")[0] for link in links] == [f"http://{HOST}"] * 3

@@ -6,7 +6,6 @@ import datetime
 import decimal
 import json
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from session_kit.errors import SessionError
 from session_kit.manager import make_manager
 from session_kit.store import chooses_codec
 from session_kit.testing import Visitor
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, PlainStore
 
 CODEC = JSONCodec()
 LENIENT = LenientJSONCodec()
@@ -327,30 +326,12 @@ def test_two_requests_that_change_tagged_values_lose_nothing() -> None:
         assert session["cart"] == {"at": AT, "size": [1, 2], "kinds": [(1,), (3, ID), (2, b"x")]}
 
 
-class Plain:
-    """The four methods."""
-
-    def __init__(self) -> None:
-        self.data: dict[str, Any] = {}
-
-    def get(self, sid: str) -> dict[str, Any] | None:
-        return self.data.get(sid)
-
-    def set(self, sid: str, data: Mapping[str, Any]) -> None:
-        self.data[sid] = dict(data)
-
-    def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> None: ...
-
-    def destroy(self, sid: str) -> None:
-        self.data.pop(sid, None)
-
-
 def test_a_codec_is_chosen_by_url_by_the_store_by_the_manager_and_last_by_the_integration() -> None:
     def kind(store: Any, **options: Any) -> type[Codec]:
         return type(make_manager(store, SECRET, **options).policy.codec)
 
     strict, lenient = open_store("memory://"), UnstorageSessionStore("memory://", codec="json-lenient")
-    plain: SessionStore = Plain()
+    plain: SessionStore = PlainStore()
     assert kind("memory://") is kind(strict) is kind(plain) is JSONCodec
     assert (
         kind("memory://?codec=json-lenient") is kind(lenient) is kind(strict, codec="json-lenient") is LenientJSONCodec

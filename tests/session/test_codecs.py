@@ -41,7 +41,7 @@ from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.policy import Event
 from session_kit.testing import Face, ManualClock, Visitor
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, PlainStore
 from tests.session.test_codec import TEXT, VALUES, nested
 
 MESSAGE_PACK = MessagePackCodec()
@@ -665,21 +665,7 @@ def test_a_store_of_your_own_is_told_that_it_encrypts_nothing() -> None:
 
 
 def test_message_pack_keeps_its_types_in_a_store_of_your_own() -> None:
-    kept: dict[str, Any] = {}
-
-    class Own:
-        def get(self, sid: str) -> Any:
-            return kept.get(sid)
-
-        def set(self, sid: str, data: Any) -> None:
-            kept[sid] = dict(data)
-
-        def touch(self, sid: str, data: Any = None) -> None: ...
-
-        def destroy(self, sid: str) -> None:
-            kept.pop(sid, None)
-
-    visitor = Visitor(SessionManager(Own(), SECRET, codec="msgpack"))
+    visitor = Visitor(SessionManager(PlainStore(), SECRET, codec="msgpack"))
     with visitor.request() as session:
         session["icon"] = b"PNG"
     with visitor.request() as session:

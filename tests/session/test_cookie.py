@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from session_kit import ConfigError, CookieOptions, SessionManager
 from session_kit.cookie import MAX_AGE_LIMIT, Cookie, Signer, check_id
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, cookie_of
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_of_several_cookies_of_our_name_the_first_that_verifies_counts() -> None
     for user in ("ada", "eve"):
         session = manager.open()
         session["user"] = user
-        made.append(dict(manager.commit(session))["Set-Cookie"].split(";")[0])
+        made.append(cookie_of(manager.commit(session)))
     assert manager.open(f"session=forged.signature; {made[0]}; {made[1]}")["user"] == "ada"
     assert manager.open([made[1].encode(), made[0].encode()])["user"] == "eve"
 

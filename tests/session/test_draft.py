@@ -16,7 +16,7 @@ from session_kit import SessionError, SessionManager
 from session_kit.codec import JSONCodec
 from session_kit.draft import Apply, Default, Draft, Drop, Edit, Put, Replace, merge
 from session_kit.testing import Visitor
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, log_in
 
 CODEC = JSONCodec()
 
@@ -275,9 +275,7 @@ def test_an_updater_whose_result_cannot_be_stored_changes_nothing() -> None:
 
 
 def test_two_requests_that_begin_the_same_list_both_fill_it() -> None:
-    visitor = Visitor(SessionManager("memory://", SECRET))
-    with visitor.request() as session:
-        session["user"] = "ada"
+    visitor = log_in(Visitor(SessionManager("memory://", SECRET)))
     with visitor.request() as slow:
         slow.setdefault("cart", []).append(1)
         with visitor.request() as fast:

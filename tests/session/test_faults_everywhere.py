@@ -16,7 +16,18 @@ import pytest
 from session_kit import Session
 from session_kit.drivers import ANY, Conflict, CorruptEntry, Driver, DriverUnavailable
 from session_kit.testing import WrappedDriver
-from tests.harness.overlaps import HANDLERS, Browser, Data, Handler, Request, World, acting, commit, name_of, put
+from tests.harness.overlaps import (
+    HANDLERS,
+    Data,
+    Handler,
+    Request,
+    ScheduledBrowser,
+    World,
+    acting,
+    commit,
+    name_of,
+    put,
+)
 
 KINDS = ["nothing done", "done but unanswered", "cancelled before", "cancelled after", "conflict", "corrupt"]
 MOST_CALLS = 40
@@ -428,7 +439,7 @@ def test_the_sweep_meets_every_call_and_finds_a_logout_that_a_fault_undoes() -> 
 
 
 def test_a_browser_forgets_a_cookie_that_is_deleted() -> None:
-    browser, request = Browser(), Request("A", HANDLERS["reads"], "")
+    browser, request = ScheduledBrowser(), Request("A", HANDLERS["reads"], "")
     browser.receive([("Set-Cookie", "session=a~b.c; Path=/")], request)
     assert (browser.cookie, request.cookie) == ("session=a~b.c", "session=a~b.c")
     browser.receive([("Set-Cookie", "session=; Max-Age=0; Path=/")], request)

@@ -22,8 +22,7 @@ from session_kit.integrations.flask import SessionKit
 from session_kit.integrations.flask.sessions import FlaskSession
 from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import CountingDriver, Schedule, SteppedDriver, Visitor, explore
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import SECRET, cookie_of
 
 
 def texts(session: Session[Any], *categories: str) -> list[Any]:
@@ -425,7 +424,7 @@ def scenario(group: tuple[Handler, ...], **options: Any) -> Callable[[Schedule],
         for text in ("0: one", "the same"):
             first.flash(text)
             world.flashed.append(text)
-        world.cookie = dict(await world.manager.acommit(first))["Set-Cookie"].partition(";")[0]
+        world.cookie = cookie_of(await world.manager.acommit(first))
         await schedule.together(*(world.request(number, each) for number, each in enumerate(group, 1)))
         overlapping = Counter(text for _, text in world.shown)
         await world.request(len(group) + 1, reads)  # the next page shows what is left

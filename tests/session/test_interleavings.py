@@ -24,10 +24,10 @@ from tests.harness.overlaps import (
     MAX_LIFETIME,
     TTL,
     Broken,
-    Browser,
     Handler,
     Judge,
     Request,
+    ScheduledBrowser,
     World,
     commit,
     reload,
@@ -265,7 +265,7 @@ def test_a_planted_cookie_gains_nothing_by_a_login_beside_rotations_by_time(seco
         world = World(schedule, due=True, travels=True, rotate_every=100)
         await world.begin()
         planter = copy(world)
-        planter.browser = Browser(world.browser.cookie, [world.browser.cookie])
+        planter.browser = ScheduledBrowser(world.browser.cookie, [world.browser.cookie])
 
         async def plants() -> None:
             await planter.request("P", HANDLERS["reads"])

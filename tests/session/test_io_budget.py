@@ -13,13 +13,12 @@ from session_kit import Session, SessionManager, UnstorageSessionStore
 from session_kit.drivers.redis import RedisDriver
 from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.harness.servers import Valkey
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, log_in
 
 
 @pytest.fixture
 def ada(visitor: Visitor, driver: CountingDriver) -> Visitor:
-    with visitor.request() as session:
-        session.set({"user": "ada", "cart": [1]})
+    log_in(visitor, cart=[1])
     driver.reset()
     return visitor
 

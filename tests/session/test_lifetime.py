@@ -9,7 +9,7 @@ import pytest
 
 from session_kit import ConfigError, SessionManager, UnstorageSessionStore
 from session_kit.testing import CountingDriver, ManualClock, Visitor
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, log_in
 
 
 def alive(visitor: Visitor) -> bool:
@@ -63,9 +63,7 @@ def test_a_clock_that_was_set_back_does_not_end_sessions_or_renewals(ada: Visito
 def test_the_absolute_limit_ends_a_session_in_use(
     make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock, events: list[str]
 ) -> None:
-    ada = Visitor(make_manager(max_lifetime="1h"), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(max_lifetime="1h"), visitor.runner))
     for _ in range(7):
         clock.advance(500)
         assert alive(ada)
@@ -90,9 +88,7 @@ def test_a_login_while_the_session_reaches_its_limit_is_kept(
 def test_an_absolute_limit_that_is_lowered_later_ends_older_sessions(
     make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock
 ) -> None:
-    ada = Visitor(make_manager(max_lifetime=5000), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(max_lifetime=5000), visitor.runner))
     clock.advance(600)
     assert alive(ada)
     ada.manager = make_manager(max_lifetime=500)
@@ -118,9 +114,7 @@ def test_the_cookie_lives_as_long_as_the_record_when_the_data_change_the_ttl(
 def test_expires_in_tells_the_nearer_limit(
     make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock
 ) -> None:
-    ada = Visitor(make_manager(max_lifetime=1500), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(max_lifetime=1500), visitor.runner))
     with ada.request() as session:
         assert session.expires_in == pytest.approx(1000, abs=101)
     clock.advance(900)
@@ -146,9 +140,7 @@ def test_a_ttl_function_that_answers_zero_destroys(
     driver: CountingDriver, visitor: Visitor, clock: ManualClock
 ) -> None:
     store = UnstorageSessionStore(driver, ttl=lambda data: 0 if data.get("over") else 60)
-    ada = Visitor(SessionManager(store, SECRET, clock=clock), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(store, SECRET, clock=clock), visitor.runner))
     with ada.request() as session:
         session["over"] = True
     assert store.length() == 0

@@ -14,7 +14,7 @@ from session_kit.drivers import Conflict, Driver
 from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.support.twins import Blocking
 from session_kit.testing import FaultyDriver, Visitor
-from tests.harness.sessions import read
+from tests.harness.sessions import log_in, read
 
 
 def count(data: Mapping[str, Any]) -> dict[str, int]:
@@ -23,9 +23,7 @@ def count(data: Mapping[str, Any]) -> dict[str, int]:
 
 @pytest.fixture
 def ada(visitor: Visitor) -> Visitor:
-    with visitor.request() as session:
-        session.set({"user": "ada", "visits": 0, "cart": [1], "seen": {"home": 1}})
-    return visitor
+    return log_in(visitor, visits=0, cart=[1], seen={"home": 1})
 
 
 @pytest.mark.needs("swap")

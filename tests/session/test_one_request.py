@@ -11,7 +11,7 @@ import pytest
 from session_kit import DriverUnavailable, Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver
-from tests.harness.sessions import SECRET, SlowDriver
+from tests.harness.sessions import SECRET, SlowDriver, cookie_of
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def begin(manager: SessionManager, **data: Any) -> str:
     """Store a session and return its cookie."""
     session = await manager.open(asynchronous=True).aload()
     session.update(data)
-    return dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+    return cookie_of(await manager.acommit(session))
 
 
 async def read(manager: SessionManager, cookie: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_saves_of_a_new_session_that_overlap_make_one(manager: SessionManager, d
         session = await manager.open(asynchronous=True).aload()
         session["a"] = 1
         await asyncio.gather(session.asave(), session.asave())
-        cookie = dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+        cookie = cookie_of(await manager.acommit(session))
         assert driver.calls == ["set"]
         assert await read(manager, cookie) == {"a": 1}
 

@@ -14,7 +14,7 @@ from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import FaultyDriver, Visitor
 from tests.harness.bare_asgi import bare, call, cookie_of, put
-from tests.harness.sessions import SECRET, SlowDriver, take_down
+from tests.harness.sessions import SECRET, SlowDriver, log_in, take_down
 
 
 @pytest.fixture
@@ -29,9 +29,8 @@ def visit(
     """Makes a visitor who has put `user` into a session, under a policy; then the store goes down."""
 
     def make(on_error: str) -> Visitor:
-        visitor = Visitor(make_manager(store=UnstorageSessionStore(faulty, ttl=1000), on_error=on_error), runner)
-        with visitor.request() as session:
-            session["user"] = "ada"
+        store = UnstorageSessionStore(faulty, ttl=1000)
+        visitor = log_in(Visitor(make_manager(store=store, on_error=on_error), runner))
         take_down(faulty)
         return visitor
 
@@ -125,9 +124,7 @@ def test_a_logout_works_as_soon_as_the_store_does(visit: Callable[[str], Visitor
 def test_a_logout_that_failed_can_be_tried_again_in_the_same_request(
     faulty: FaultyDriver, make_manager: Callable[..., SessionManager], runner: asyncio.Runner | None, loaded: bool
 ) -> None:
-    visitor = Visitor(make_manager(store=UnstorageSessionStore(faulty, ttl=1000)), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
+    visitor = log_in(Visitor(make_manager(store=UnstorageSessionStore(faulty, ttl=1000)), runner))
     cookie = visitor.cookie
     session = visitor.manager.open(cookie or "", asynchronous=runner is not None)
     if loaded:

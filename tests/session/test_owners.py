@@ -37,12 +37,13 @@ from session_kit.testing import (
     explore,
 )
 from session_kit.testing.face import Face
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, PlainStore
 
 TTL = 1000
 
 
-def log_in(visitor: Visitor, user: Any = "ada", label: str = "") -> None:
+def log_in_as(visitor: Visitor, user: Any = "ada", label: str = "") -> None:
+    """Log in, and say whose session it is."""
     with visitor.request() as session:
         session["user"] = str(user)
         visitor.do(session, "bind", user_id=user, label=label)
@@ -72,9 +73,9 @@ def ask(visitor: Visitor, method: str, *args: Any, **kwargs: Any) -> Any:
 
 def test_a_user_sees_every_session_and_ends_the_others(clients: Callable[..., list[Visitor]]) -> None:
     phone, laptop, eve = clients(3)
-    log_in(phone, label="phone")
-    log_in(laptop, label="laptop")
-    log_in(eve, "eve")
+    log_in_as(phone, label="phone")
+    log_in_as(laptop, label="laptop")
+    log_in_as(eve, "eve")
     with laptop.request() as session:
         assert session.owner == "ada"
         found = ask(laptop, "sessions_of", "ada", current=session)
@@ -92,8 +93,8 @@ def test_a_user_sees_every_session_and_ends_the_others(clients: Callable[..., li
 
 def test_one_session_is_ended_by_its_handle_and_only_by_its_owner(clients: Callable[..., list[Visitor]]) -> None:
     phone, laptop = clients(2)
-    log_in(phone, label="phone")
-    log_in(laptop, label="laptop")
+    log_in_as(phone, label="phone")
+    log_in_as(laptop, label="laptop")
     handles = {info.label: info.handle for info in ask(phone, "sessions_of", "ada")}
     assert not ask(phone, "revoke_one", handles["phone"], owner="eve")
     assert not ask(phone, "revoke_one", "0" * 64)
@@ -107,11 +108,11 @@ def test_one_session_is_ended_by_its_handle_and_only_by_its_owner(clients: Calla
 
 def test_a_logout_leaves_no_entry_behind(clients: Callable[..., list[Visitor]], backend: Driver) -> None:
     (visitor,) = clients(1)
-    log_in(visitor)
+    log_in_as(visitor)
     with visitor.request() as session:
         visitor.do(session, "destroy")
     assert ask(visitor, "sessions_of", "ada") == []
-    log_in(visitor)
+    log_in_as(visitor)
     with visitor.request() as session:
         session.clear()
     assert ask(visitor, "sessions_of", "ada") == []
@@ -121,8 +122,8 @@ def test_a_logout_leaves_no_entry_behind(clients: Callable[..., list[Visitor]], 
 
 def test_a_session_that_changes_hands_is_in_one_list(clients: Callable[..., list[Visitor]]) -> None:
     (visitor,) = clients(1)
-    log_in(visitor, "ada")
-    log_in(visitor, "eve")
+    log_in_as(visitor, "ada")
+    log_in_as(visitor, "eve")
     assert ask(visitor, "sessions_of", "ada") == []
     assert len(ask(visitor, "sessions_of", "eve")) == 1
     with visitor.request() as session:
@@ -136,27 +137,27 @@ def test_the_oldest_session_ends_when_there_are_too_many(clients: Callable[..., 
     one, two, three = clients(3, max_sessions=2)
     clock = one.manager.policy.clock
     for visitor in (one, two, three):
-        log_in(visitor)
+        log_in_as(visitor)
         clock.advance(1)  # type: ignore[attr-defined]  # it is the clock of the test
     with one.request() as session:
         assert dict(session) == {}
     for visitor in (two, three):
         with visitor.request() as session:
             assert session["user"] == "ada"
-    log_in(two)  # once more, in the same session
+    log_in_as(two)  # once more, in the same session
     with three.request() as session:
         assert session["user"] == "ada"
 
 
 def test_a_login_too_many_is_refused_where_it_is_said_so(clients: Callable[..., list[Visitor]]) -> None:
     one, two = clients(2, max_sessions=1, when_full="refuse")
-    log_in(one)
+    log_in_as(one)
     with pytest.raises(TooManySessions, match="has 1 sessions already"):
-        log_in(two)
-    log_in(one)
+        log_in_as(two)
+    log_in_as(one)
     with one.request() as session:
         one.do(session, "destroy")
-    log_in(two)
+    log_in_as(two)
     with two.request() as session:
         assert session["user"] == "ada"
 
@@ -165,17 +166,17 @@ def test_a_session_in_use_is_not_refused_because_the_index_was_lost(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:
     one, two = clients(2, max_sessions=1, when_full="refuse")
-    log_in(one)
+    log_in_as(one)
     store = one.manager.store
     assert store.driver.delete(store.index_key("ada"))
-    log_in(two)  # nobody knows that this is one too many
+    log_in_as(two)  # nobody knows that this is one too many
     clock.advance(301)
     for visitor in (one, two):
         with visitor.request() as session:
             assert session["user"] == "ada"
     assert len(ask(one, "sessions_of", "ada")) == 2
     with pytest.raises(TooManySessions):
-        log_in(clients(1, max_sessions=1, when_full="refuse")[0])
+        log_in_as(clients(1, max_sessions=1, when_full="refuse")[0])
 
 
 @pytest.mark.needs("swap")
@@ -185,7 +186,7 @@ def test_a_login_that_was_overtaken_by_another_users_does_not_end_it(clients: Ca
         session["theme"] = "dark"
     with browser.request() as slow:
         browser.do(slow, "bind", user_id="ada")
-        log_in(browser, "eve")
+        log_in_as(browser, "eve")
         eve = browser.cookie
     with browser.request(eve) as session:
         assert session["user"] == "eve"
@@ -195,12 +196,12 @@ def test_a_slow_request_of_a_session_that_was_ended_ends_no_other(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:
     phone, laptop, tablet = clients(3, max_sessions=2)
-    log_in(phone, label="phone")
-    log_in(laptop)
+    log_in_as(phone, label="phone")
+    log_in_as(laptop)
     clock.advance(150)
     with phone.request() as slow:  # a renewal is due
         ask(phone, "revoke_one", slow.handle, owner="ada")
-        log_in(tablet)
+        log_in_as(tablet)
     for visitor in (laptop, tablet):
         with visitor.request() as session:
             assert session["user"] == "ada"
@@ -212,10 +213,10 @@ def test_a_logout_with_the_id_from_before_the_login_makes_room(clients: Callable
     with phone.request() as session:
         session["theme"] = "dark"
     old = phone.cookie
-    log_in(phone)
+    log_in_as(phone)
     with phone.request(old) as session:
         phone.do(session, "destroy")
-    log_in(laptop)
+    log_in_as(laptop)
     with laptop.request() as session:
         assert session["user"] == "ada"
 
@@ -224,10 +225,10 @@ def test_what_has_expired_is_in_no_list_and_takes_no_room(
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:
     one, two = clients(2, max_sessions=1, when_full="refuse")
-    log_in(one)
+    log_in_as(one)
     clock.advance(10 * 86400)
     assert ask(one, "sessions_of", "ada") == []
-    log_in(two)
+    log_in_as(two)
     assert len(ask(two, "sessions_of", "ada")) == 1
 
 
@@ -235,7 +236,7 @@ def test_an_index_that_was_lost_comes_back_with_the_next_renewal(
     clients: Callable[..., list[Visitor]], clock: ManualClock, backend: Driver
 ) -> None:
     (visitor,) = clients(1)
-    log_in(visitor, label="phone")
+    log_in_as(visitor, label="phone")
     store = visitor.manager.store
     assert store.driver.delete(store.index_key("ada"))
     assert ask(visitor, "sessions_of", "ada") == []
@@ -253,7 +254,7 @@ def test_a_session_that_lives_on_without_a_renewal_of_its_cookie_is_revoked_too(
     with one.request() as session:
         session["cart"] = 1
     before = one.cookie
-    log_in(one)
+    log_in_as(one)
     manager, store = Face(one.manager, one.runner), one.manager.store
     cookie = before if use == "the id from before the login" else one.cookie
     session = one.manager.open(cookie or "", asynchronous=one.runner is not None)
@@ -270,7 +271,7 @@ def test_a_session_that_lives_on_without_a_renewal_of_its_cookie_is_revoked_too(
             one.do(session, "load")
             manager.commit(session, 500)
     alive = {store.handle_of(key) for key in store.session_keys()}
-    log_in(two)  # which tidies the list up
+    log_in_as(two)  # which tidies the list up
     assert (handle in alive) or (use != "saves of a WebSocket" and not store.renews)
     assert (handle in {info.handle for info in ask(two, "sessions_of", "ada")}) == (handle in alive)
     ask(two, "revoke", "ada")
@@ -279,10 +280,10 @@ def test_a_session_that_lives_on_without_a_renewal_of_its_cookie_is_revoked_too(
 
 def test_an_index_that_cannot_be_read_locks_nobody_out(clients: Callable[..., list[Visitor]]) -> None:
     one, two = clients(2)
-    log_in(one)
+    log_in_as(one)
     store = one.manager.store
     store.driver.set(store.index_key("ada"), b"{broken")
-    log_in(two)
+    log_in_as(two)
     assert len(ask(two, "sessions_of", "ada")) == 1
     with one.request() as session:
         assert session["user"] == "ada"
@@ -309,7 +310,7 @@ def test_an_entry_whose_session_was_never_written_is_in_no_list_and_goes_in_time
     clients: Callable[..., list[Visitor]], clock: ManualClock
 ) -> None:
     (visitor,) = clients(1)
-    log_in(visitor)
+    log_in_as(visitor)
     store = visitor.manager.store
     [kept] = ask(visitor, "sessions_of", "ada")
     index = store.driver.get(store.index_key("ada"))
@@ -325,8 +326,8 @@ def test_an_entry_whose_session_was_never_written_is_in_no_list_and_goes_in_time
 
 def test_indexes_are_no_sessions(clients: Callable[..., list[Visitor]]) -> None:
     one, two = clients(2)
-    log_in(one)
-    log_in(two)
+    log_in_as(one)
+    log_in_as(two)
     store = one.manager.store
     assert store.length() == 2
     assert len(list(store.all())) == 2
@@ -373,14 +374,8 @@ def test_a_limit_that_cannot_work_is_refused_at_start(limit: Any) -> None:
 
 
 def test_a_store_of_four_methods_says_that_it_has_no_owners() -> None:
-    class Four:
-        def get(self, sid: str) -> None: ...
-        def set(self, sid: str, data: Any) -> None: ...
-        def touch(self, sid: str, data: Any = None) -> None: ...
-        def destroy(self, sid: str) -> None: ...
-
     with pytest.raises(Unsupported, match="UnstorageSessionStore"):
-        SessionManager(Four(), SECRET).open().bind("ada")
+        SessionManager(PlainStore(), SECRET).open().bind("ada")
 
 
 def test_plain_ids_have_owners_too() -> None:

@@ -18,21 +18,10 @@ from session_kit import ConfigError, CookieOptions, SessionError, SessionManager
 from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.drivers import Entry, open_driver
 from session_kit.testing import CountingDriver, ManualClock, Visitor, WrappedDriver
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET, PlainStore, log_in
 
 DAY = 86400
 Make = Callable[..., SessionManager]
-
-
-class PlainOne(dict[str, Any]):
-    """A store with the four methods alone."""
-
-    set, destroy = dict.__setitem__, dict.pop
-
-    def touch(self, sid: str, data: Any = None) -> None: ...
-
-    def __repr__(self) -> str:
-        return "<PlainOne>"
 
 
 class Blind(WrappedDriver):
@@ -43,7 +32,7 @@ class Blind(WrappedDriver):
         return result._replace(expires_at=None) if isinstance(result, Entry) else result
 
 
-def read(visitor: Visitor, **load: bool) -> dict[str, object]:
+def see(visitor: Visitor, **load: bool) -> dict[str, object]:
     """What a request sees; with `touch=False` one that does not count as use."""
     session = visitor.manager.open(visitor.cookie or "", asynchronous=visitor.runner is not None)
     visitor.do(session, "load", **load)
@@ -56,12 +45,9 @@ def set_cookie(visitor: Visitor) -> str:
 
 
 @pytest.fixture
-def ada(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
-    """Logged in, on a store whose sessions live for 1000 seconds."""
-    visitor = Visitor(make_manager(remember="30d"), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+def visitor(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
+    """On a store whose sessions live for 1000 seconds."""
+    return Visitor(make_manager(remember="30d"), runner)
 
 
 # --- remember ---
@@ -195,7 +181,7 @@ def test_a_function_of_the_data_can_still_end_it(clock: ManualClock) -> None:
 
 def test_a_store_that_decides_alone_how_long_sessions_live_is_refused() -> None:
     with pytest.raises(ConfigError, match="remember needs a store that is told how long a session lives, which <Plain"):
-        SessionManager(PlainOne(), SECRET, remember="30d")
+        SessionManager(PlainStore(), SECRET, remember="30d")
 
 
 # --- requests that do not count as use ---
@@ -205,9 +191,9 @@ def test_polling_keeps_no_session_alive(ada: Visitor, make_manager: Make, clock:
     ada.manager = make_manager()
     for _ in range(12):
         clock.advance(100)
-        read(ada, touch=False)
+        see(ada, touch=False)
         assert not set_cookie(ada)
-    assert read(ada) == {}
+    assert see(ada) == {}
 
 
 def test_what_polling_writes_ends_when_the_session_would_have(
@@ -221,7 +207,7 @@ def test_what_polling_writes_ends_when_the_session_would_have(
         session.update(lambda data: {"polls": data.get("polls", 0) + 1})
         ada.manager.commit(session)
     clock.advance(100)
-    assert "user" not in read(ada)
+    assert "user" not in see(ada)
 
 
 @pytest.mark.parametrize("change", [{"user": "eve"}, {}], ids=["login", "remember"])
@@ -234,7 +220,7 @@ def test_a_login_is_a_use_whatever_was_said_before(ada: Visitor, clock: ManualCl
         ada.do(session, "remember")
     [ada.cookie] = [value.partition(";")[0] for name, value in ada.manager.commit(session) if name == "Set-Cookie"]
     clock.advance(900)
-    assert "user" in read(ada)
+    assert "user" in see(ada)
 
 
 @pytest.mark.needs("swap")
@@ -246,13 +232,11 @@ def test_a_renewal_is_not_left_to_polling(ada: Visitor, clock: ManualClock) -> N
         session["polls"] = 1
         ada.manager.commit(session)
     clock.advance(900)
-    assert read(ada) == {"user": "ada", "polls": 1}
+    assert see(ada) == {"user": "ada", "polls": 1}
 
 
 def test_too_late_is_said(clock: ManualClock) -> None:
-    ada = Visitor(SessionManager("memory://", SECRET, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager("memory://", SECRET, clock=clock)))
     with ada.request() as session, pytest.raises(SessionError, match="touch=False comes too late"):
         session.load(touch=False)
 
@@ -280,20 +264,16 @@ def test_polling_over_asgi_needs_that_nothing_is_loaded_before() -> None:
 
 def test_polling_costs_a_read(clock: ManualClock) -> None:
     driver = CountingDriver(open_driver("memory://", clock=clock))
-    ada = Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, clock=clock)))
     clock.advance(1000)
     driver.reset()
-    read(ada, touch=False)
+    see(ada, touch=False)
     assert len(driver.calls) == 1
 
 
 def test_what_polling_writes_ends_also_if_the_driver_cannot_tell_when(clock: ManualClock) -> None:
     memory = open_driver("memory://", clock=clock)
-    ada = Visitor(SessionManager(UnstorageSessionStore(Blind(memory), ttl=1000), SECRET, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(UnstorageSessionStore(Blind(memory), ttl=1000), SECRET, clock=clock)))
     session = ada.manager.open(ada.cookie or "").load(touch=False)
     session["polls"] = 1
     ada.manager.commit(session)

@@ -10,7 +10,7 @@ import pytest
 from session_kit import Session, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers import DriverUnavailable
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, cookie_of, log_in
 
 
 def rotate(visitor: Visitor, **options: bool) -> str:
@@ -103,9 +103,7 @@ def test_an_id_is_a_name_that_stays_and_a_token_that_changes(ada: Visitor) -> No
 def test_without_grace_the_old_id_is_unknown_at_once(
     make_manager: Callable[..., SessionManager], visitor: Visitor, store: UnstorageSessionStore
 ) -> None:
-    ada = Visitor(make_manager(rotation_grace=0), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(rotation_grace=0), visitor.runner))
     old = rotate(ada)
     with ada.request(old) as session:
         assert session.is_new
@@ -263,9 +261,7 @@ def test_the_id_changes_by_itself_when_somebody_logs_in(visitor: Visitor) -> Non
 
 def test_the_keys_that_rotate_can_be_chosen(make_manager: Callable[..., SessionManager], visitor: Visitor) -> None:
     for keys, changes in ((["account"], True), ([], False)):
-        member = Visitor(make_manager(rotate_on=keys), visitor.runner)
-        with member.request() as session:
-            session["user"] = "ada"
+        member = log_in(Visitor(make_manager(rotate_on=keys), visitor.runner))
         before = member.cookie
         with member.request() as session:
             session["user"] = "bob"
@@ -390,9 +386,7 @@ def test_a_new_session_is_rotated_without_a_trace(visitor: Visitor, store: Unsto
 def test_the_age_survives_rotation(
     make_manager: Callable[..., SessionManager], visitor: Visitor, clock: ManualClock
 ) -> None:
-    ada = Visitor(make_manager(max_lifetime=100), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(max_lifetime=100), visitor.runner))
     for _ in range(3):
         clock.advance(30)
         rotate(ada)
@@ -406,9 +400,7 @@ def test_an_answer_that_is_lost_in_a_rotation_is_read_back(
     backend: FaultyDriver, make_manager: Callable[..., SessionManager], visitor: Visitor
 ) -> None:
     faulty = FaultyDriver(backend)
-    ada = Visitor(make_manager(store=UnstorageSessionStore(faulty)), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(store=UnstorageSessionStore(faulty)), visitor.runner))
     old = ada.cookie
     faulty.fail("set", times=1, after=True)
     rotate(ada)
@@ -423,9 +415,7 @@ def test_a_save_that_failed_can_be_repeated(
     backend: FaultyDriver, make_manager: Callable[..., SessionManager], visitor: Visitor, taken: bool
 ) -> None:
     faulty = FaultyDriver(backend)
-    ada = Visitor(make_manager(store=UnstorageSessionStore(faulty)), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(store=UnstorageSessionStore(faulty)), visitor.runner))
     with ada.request() as session:
         ada.do(session, "regenerate")
         session["a"] = 1
@@ -452,9 +442,7 @@ def test_an_outage_in_the_middle_of_a_rotation_logs_nobody_out(
     backend: FaultyDriver, make_manager: Callable[..., SessionManager], visitor: Visitor
 ) -> None:
     faulty = FaultyDriver(backend)
-    ada = Visitor(make_manager(store=UnstorageSessionStore(faulty)), visitor.runner)
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(store=UnstorageSessionStore(faulty)), visitor.runner))
     faulty.fail("set", DriverUnavailable("down"), times=1)
     with pytest.raises(DriverUnavailable), ada.request() as session:
         ada.do(session, "regenerate")
@@ -493,7 +481,7 @@ def test_the_slower_of_two_logouts_leaves_the_cookie_of_a_login_in_between_alone
 def test_a_cookie_that_is_signed_anew_does_not_replace_that_of_a_login(
     make_manager: Callable[..., SessionManager], ada: Visitor
 ) -> None:
-    ada.manager = make_manager(secret=["N3w-secret-of-at-least-32-characters!", SECRET])
+    ada.manager = make_manager(secret=[f"Newer-{SECRET}", SECRET])
     with ada.request() as slow:
         assert slow["user"] == "ada"
         with ada.request() as fast:
@@ -512,9 +500,7 @@ def test_an_anonymous_outage_in_a_rotation_sends_no_id_that_leads_nowhere(
     ada = Visitor(make_manager(store=store), visitor.runner)
     with ada.request() as session:
         session["cart"] = [1]
-    ada.manager = make_manager(
-        store=store, on_error="anonymous", secret=["N3w-secret-of-at-least-32-characters!", SECRET]
-    )
+    ada.manager = make_manager(store=store, on_error="anonymous", secret=[f"Newer-{SECRET}", SECRET])
     faulty.fail("set")
     with ada.request() as session:
         session["user"] = "ada"
@@ -539,7 +525,7 @@ def test_a_save_that_ran_out_of_time_can_be_repeated_at_the_end(
         manager = make_manager(store=UnstorageSessionStore(driver))
         session = await manager.open(asynchronous=True).aload()
         session["cart"] = [1]
-        cookie = dict(await manager.acommit(session))["Set-Cookie"].split(";")[0]
+        cookie = cookie_of(await manager.acommit(session))
         session = await manager.open(cookie, asynchronous=True).aload()
         session["user"] = "ada"
         driver.seconds = 0.05

@@ -8,25 +8,23 @@ from collections.abc import Callable
 import pytest
 
 from session_kit import ConfigError, SessionManager, UnstorageSessionStore
-from session_kit.drivers import DriverUnavailable, open_driver
+from session_kit.drivers import Driver, DriverUnavailable, open_driver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
-from tests.conftest import SECRET
+from tests.harness.sessions import SECRET, log_in, read
 
 EVERY = 900.0
 Make = Callable[..., SessionManager]
 
 
 @pytest.fixture
-def ada(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
-    visitor = Visitor(make_manager(rotate_every="15m"), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+def visitor(make_manager: Make, runner: asyncio.Runner | None) -> Visitor:
+    return Visitor(make_manager(rotate_every="15m"), runner)
 
 
-def read(visitor: Visitor, cookie: str | None = None) -> dict[str, object]:
-    with visitor.request(cookie) as session:
-        return dict(session)
+def ada_on(driver: Driver, clock: ManualClock) -> Visitor:
+    """Ada, on a driver that counts or fails."""
+    store = UnstorageSessionStore(driver, ttl=5000)
+    return log_in(Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock)))
 
 
 def turn(visitor: Visitor, clock: ManualClock) -> str:
@@ -171,9 +169,7 @@ def test_a_logout_with_the_id_before_is_one(ada: Visitor, clock: ManualClock) ->
 def test_a_long_connection_is_valid_through_rotations_by_time_and_not_through_a_login(
     make_manager: Make, clock: ManualClock
 ) -> None:
-    ada = Visitor(make_manager(rotate_every="15m"))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(make_manager(rotate_every="15m")))
     with ada.request() as connection:
         for _ in range(3):
             turn(ada, clock)
@@ -201,9 +197,7 @@ def test_an_old_id_in_a_second_cookie_of_the_same_browser_is_no_reuse(
 def test_servers_whose_clocks_differ_a_little_rotate_it_once(ahead: float, clock: ManualClock) -> None:
     store = UnstorageSessionStore(open_driver("memory://", clock=clock), ttl=5000)
     other = SessionManager(store, SECRET, rotate_every=EVERY, on_reuse="destroy", clock=lambda: clock() + ahead)
-    ada = Visitor(SessionManager(store, SECRET, rotate_every=EVERY, on_reuse="destroy", clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(store, SECRET, rotate_every=EVERY, on_reuse="destroy", clock=clock)))
     old = turn(ada, clock)
     read(ada)  # the new one was seen
     current, ada.manager = ada.cookie, other
@@ -214,9 +208,7 @@ def test_servers_whose_clocks_differ_a_little_rotate_it_once(ahead: float, clock
 
 def test_a_clock_that_was_set_back_does_not_rotate_it_all_the_time(clock: ManualClock) -> None:
     store = UnstorageSessionStore(open_driver("memory://", clock=clock), ttl=5000)
-    ada = Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock)))
     back = ManualClock(clock() - 100_000)
     ada.manager = SessionManager(store, SECRET, rotate_every=EVERY, clock=back)
     held = set()
@@ -228,9 +220,7 @@ def test_a_clock_that_was_set_back_does_not_rotate_it_all_the_time(clock: Manual
 
 
 def test_an_id_is_good_for_the_grace_however_often_ids_change(clock: ManualClock) -> None:
-    ada = Visitor(SessionManager("memory://", SECRET, rotate_every=3, on_reuse="destroy", clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager("memory://", SECRET, rotate_every=3, on_reuse="destroy", clock=clock)))
     held: dict[str, float] = {}
     for _ in range(60):
         clock.advance(1)
@@ -248,9 +238,7 @@ def test_an_id_is_good_for_the_grace_however_often_ids_change(clock: ManualClock
 def test_an_id_that_was_only_read_is_told_nobody(rotates: bool, clock: ManualClock) -> None:
     """A login may have replaced it by the time that the response is there."""
     store = UnstorageSessionStore(open_driver("memory://", clock=clock), ttl=5000)
-    ada = Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = log_in(Visitor(SessionManager(store, SECRET, rotate_every=EVERY, clock=clock)))
     old = turn(ada, clock)
     manager = ada.manager if rotates else SessionManager(store, SECRET, clock=clock)
     clock.advance(10)
@@ -278,9 +266,7 @@ def test_an_application_that_rotates_none_passes_the_new_id_on(
 
 def test_a_failure_while_it_is_due_changes_nothing(clock: ManualClock) -> None:
     faulty = FaultyDriver(open_driver("memory://", clock=clock))
-    ada = Visitor(SessionManager(UnstorageSessionStore(faulty, ttl=5000), SECRET, rotate_every=EVERY, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = ada_on(faulty, clock)
     clock.advance(EVERY)
     old = ada.cookie
     faulty.fail("set", times=1)
@@ -295,9 +281,7 @@ def test_a_failure_while_it_is_due_changes_nothing(clock: ManualClock) -> None:
 
 def test_what_it_costs(clock: ManualClock) -> None:
     driver = CountingDriver(open_driver("memory://", clock=clock))
-    ada = Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, rotate_every=EVERY, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = ada_on(driver, clock)
     costs = []
     for seconds in (1, EVERY, 1, 1):
         driver.reset()
@@ -310,18 +294,16 @@ def test_what_it_costs(clock: ManualClock) -> None:
 
 def test_what_a_client_costs_that_takes_no_cookie(clock: ManualClock) -> None:
     driver = CountingDriver(open_driver("memory://", clock=clock))
-    ada = Visitor(SessionManager(UnstorageSessionStore(driver, ttl=5000), SECRET, rotate_every=EVERY, clock=clock))
-    with ada.request() as session:
-        session["user"] = "ada"
+    ada = ada_on(driver, clock)
     old = turn(ada, clock)
     driver.reset()
-    told = 0
+    sent = 0
     for _ in range(60):
         clock.advance(1)
         assert read(ada, old) == {"user": "ada"}
-        told += len(ada.headers) > 1
-    assert told == 6
-    assert len(driver.calls) == 60 + told
+        sent += len(ada.headers) > 1
+    assert sent == 6
+    assert len(driver.calls) == 60 + sent
 
 
 def test_it_is_refused_where_it_cannot_be_kept() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from session_kit import ConfigError, SessionManager
 from session_kit.asgi import SessionMiddleware
 from session_kit.cookie import Signer
+from tests.harness.sessions import cookie_of
 
 NEW, OLD, OLDER = (f"{name}-secret-of-at-least-32-characters!" for name in ("N3w", "0ld", "0lder"))
 
@@ -31,11 +32,11 @@ def test_a_cookie_of_an_old_secret_is_signed_again() -> None:
     before = SessionManager("memory://rotated-secret", OLD)
     session = before.open()
     session["user"] = "ada"
-    old = dict(before.commit(session))["Set-Cookie"].split(";")[0]
+    old = cookie_of(before.commit(session))
     both = SessionManager("memory://rotated-secret", [NEW, OLD])
     session = both.open(old)
     assert session["user"] == "ada"
-    new = dict(both.commit(session))["Set-Cookie"].split(";")[0]
+    new = cookie_of(both.commit(session))
     assert new != old
     after = SessionManager("memory://rotated-secret", NEW)
     assert after.open(new)["user"] == "ada"

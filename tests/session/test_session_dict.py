@@ -15,14 +15,12 @@ from session_kit import Session, SessionError, SessionManager
 from session_kit.integrations.flask import FlaskSession
 from session_kit.integrations.pyramid import PyramidSession
 from session_kit.testing import Visitor
-from tests.harness.sessions import SECRET, read
+from tests.harness.sessions import SECRET, log_in, read
 
 
 @pytest.fixture
 def ada(visitor: Visitor) -> Visitor:
-    with visitor.request() as session:
-        session.set({"user": "ada", "cart": [1], "n": 1})
-    return visitor
+    return log_in(visitor, cart=[1], n=1)
 
 
 def test_it_is_a_mutable_mapping(ada: Visitor) -> None:

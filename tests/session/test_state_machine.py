@@ -30,9 +30,9 @@ from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.testing import FaultyDriver, ManualClock
 from session_kit.testing.face import Face
+from tests.harness.sessions import SECRET
 
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-TTL, SLACK, GRACE, EVERY, LIMIT, REMEMBER = 1000.0, 100.0, 10.0, 50.0, 1500.0, 5000.0
+TTL, TOUCH_AFTER, GRACE, EVERY, LIMIT, REMEMBER = 1000.0, 100.0, 10.0, 50.0, 1500.0, 5000.0
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rotating": {"rotate_every": EVERY, "on_reuse": "destroy"},
@@ -321,7 +321,7 @@ class Model:
 
     def use(self, stored: Stored) -> None:
         stored.lives_until = self.clock() + self.life(stored)
-        stored.ends_by = stored.lives_until + (0 if self.renews else SLACK)
+        stored.ends_by = stored.lives_until + (0 if self.renews else TOUCH_AFTER)
 
     def life(self, stored: Stored) -> float:
         return stored.remember if stored.remember > 0 else TTL
@@ -335,7 +335,7 @@ class Model:
         if self.alive(stored) and stored.rights == request.rights and request.counts:
             self.see(request)
             now, life = self.clock(), self.life(stored)
-            stored.ends_by = max(stored.ends_by, now + life + (0 if self.renews else SLACK))
+            stored.ends_by = max(stored.ends_by, now + life + (0 if self.renews else TOUCH_AFTER))
             stored.lives_until = max(stored.lives_until, request.began + life)
 
     def see(self, request: Request) -> None:
@@ -364,17 +364,17 @@ class Machine(RuleBasedStateMachine):
 
     steps = 0
 
-    def __init__(self, driver: Driver, clock: ManualClock, options: Mapping[str, Any], colour: str) -> None:
+    def __init__(self, driver: Driver, clock: ManualClock, options: Mapping[str, Any], mode: str) -> None:
         super().__init__()
         driver.clear()
         self.clock = clock
         self.faulty = FaultyDriver(driver)
         self.store = UnstorageSessionStore(self.faulty, ttl=TTL)
-        common = {"touch_after": SLACK, "rotation_grace": GRACE, "clock": clock}
+        common = {"touch_after": TOUCH_AFTER, "rotation_grace": GRACE, "clock": clock}
         self.manager = SessionManager(self.store, SECRET, **{**common, **options})
         # Looks on, and changes nothing.
-        self.eye = SessionManager(self.store, SECRET, **{**common, **options, "on_reuse": "ignore"})
-        self.runner = asyncio.Runner() if colour == "async" else None
+        self.observer = SessionManager(self.store, SECRET, **{**common, **options, "on_reuse": "ignore"})
+        self.runner = asyncio.Runner() if mode == "async" else None
         renews = driver.capabilities.renew and "remember" not in options
         self.model = Model(clock, self.there, renews, options)
         self.clients = [Client("phone"), Client("laptop"), Client("thief")]
@@ -785,7 +785,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def every_cookie_opens_what_it_should_and_nothing_else(self) -> None:
         for cookie in self.model.cookies.values():
-            session = self.eye.open(f"session={cookie.value}").load(touch=False)
+            session = self.observer.open(f"session={cookie.value}").load(touch=False)
             opens = self.model.opens(cookie)
             if opens is not None:
                 assert session.is_new is not opens
@@ -799,11 +799,11 @@ class Machine(RuleBasedStateMachine):
         assert found >= {each.handle for each in self.model.sessions if self.model.alive(each)}
 
 
-def play(driver: Driver, clock: ManualClock, options: str, colour: str, examples: int) -> None:
+def play(driver: Driver, clock: ManualClock, options: str, mode: str, examples: int) -> None:
     """Run random programs, always the same ones, and print how many steps they had."""
     Machine.steps = 0
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Machine(driver, clock, OPTIONS[options], colour),
+        lambda: Machine(driver, clock, OPTIONS[options], mode),
         settings=settings(
             max_examples=examples,
             stateful_step_count=12,
@@ -814,16 +814,16 @@ def play(driver: Driver, clock: ManualClock, options: str, colour: str, examples
             phases=(Phase.explicit, Phase.generate),  # a program of few steps is read as it is
         ),
     )
-    print(f"{options}, {colour}, {driver!r}: {Machine.steps:,} steps")
+    print(f"{options}, {mode}, {driver!r}: {Machine.steps:,} steps")
     assert Machine.steps > examples
 
 
 def main(examples: int) -> None:
     """Play so many programs of each kind: in memory, and a few on a file."""
     for options in OPTIONS:
-        for colour in ("sync", "async"):
+        for mode in ("sync", "async"):
             clock = ManualClock()
-            play(MemoryDriver(clock=clock), clock, options, colour, examples)
+            play(MemoryDriver(clock=clock), clock, options, mode, examples)
         with TemporaryDirectory() as folder, closing(SQLiteDriver(Path(folder, "store.db"), clock=clock)) as driver:
             play(driver, clock, options, "sync", min(examples, 20))
 

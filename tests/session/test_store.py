@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -27,7 +27,7 @@ from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.record import RESERVED, Notes, hash_id
 from session_kit.testing import CountingDriver, Face, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
-from tests.harness.sessions import SECRET
+from tests.harness.sessions import SECRET, PlainStore
 
 
 @pytest.fixture
@@ -379,27 +379,9 @@ def test_a_prefix_that_keeps_nobody_apart_is_refused(prefix: Any) -> None:
         UnstorageSessionStore("memory://", prefix=prefix)
 
 
-class DictStore:
-    """The least that a user may write: four blocking methods."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[str, Any] = {}
-
-    def get(self, sid: str) -> dict[str, Any] | None:
-        return self.sessions.get(sid)
-
-    def set(self, sid: str, data: Mapping[str, Any]) -> None:
-        self.sessions[sid] = dict(data)
-
-    def touch(self, sid: str, data: Mapping[str, Any] | None = None) -> None: ...
-
-    def destroy(self, sid: str) -> None:
-        self.sessions.pop(sid, None)
-
-
 @pytest.fixture
 def plain(clock: ManualClock, runner: asyncio.Runner | None) -> Visitor:
-    return Visitor(SessionManager(DictStore(), SECRET, clock=clock), runner)
+    return Visitor(SessionManager(PlainStore(), SECRET, clock=clock), runner)
 
 
 def test_any_object_with_the_four_methods_is_a_store(plain: Visitor) -> None:

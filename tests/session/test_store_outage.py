@@ -22,7 +22,9 @@ import pytest
 from tests.harness.postgres import Postgres, start_postgres
 from tests.harness.relay import Relay, wanted
 from tests.harness.servers import Valkey, start_valkey
-from tests.harness.web_servers import FRAMEWORKS, Browser, Site, WebServer, slow_write
+from tests.harness.sites import Site
+from tests.harness.visitors import Browser, slow_write
+from tests.harness.web_servers import FRAMEWORKS, WebServer
 
 pytestmark = pytest.mark.feature("outage of the store")
 

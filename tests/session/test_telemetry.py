@@ -29,8 +29,8 @@ from session_kit.journal import AGAIN_AFTER, QUIET
 from session_kit.policy import Event, EventName
 from session_kit.telemetry import Call, watch
 from session_kit.testing import FaultyDriver, ManualClock, Visitor
-from tests.conftest import SECRET
 from tests.harness.servers import start_valkey
+from tests.harness.sessions import SECRET, PlainStore
 
 Line = tuple[str, str]
 ENCRYPTION_KEY = "3f1c9a0b7d2e4856a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60719"
@@ -42,12 +42,9 @@ def faulty(clock: ManualClock) -> FaultyDriver:
 
 
 @pytest.fixture
-def ada(faulty: FaultyDriver, clock: ManualClock, runner: asyncio.Runner | None) -> Visitor:
-    """A visitor with a session, of an application that does not listen to events."""
-    visitor = Visitor(SessionManager(UnstorageSessionStore(faulty, ttl=10**6), SECRET, clock=clock), runner)
-    with visitor.request() as session:
-        session["user"] = "ada"
-    return visitor
+def visitor(faulty: FaultyDriver, clock: ManualClock, runner: asyncio.Runner | None) -> Visitor:
+    """Of an application that does not listen to events."""
+    return Visitor(SessionManager(UnstorageSessionStore(faulty, ttl=10**6), SECRET, clock=clock), runner)
 
 
 @pytest.fixture
@@ -68,6 +65,19 @@ def ask(visitor: Visitor, times: int = 1, **data: Any) -> None:
     for _ in range(times):
         with suppress(DriverUnavailable), visitor.request() as session:
             session.update(data)
+
+
+def use(visitor: Visitor, user: str) -> str | None:
+    """A write, a merge, and a login whose old cookie comes once more; returns that cookie."""
+    ask(visitor, a=1)
+    with visitor.request() as slow:
+        slow["b"] = 1
+        ask(visitor, c=1)
+    old = visitor.cookie
+    ask(visitor, user=user)
+    with visitor.request(old):
+        pass
+    return old
 
 
 # --- the log ---
@@ -212,14 +222,7 @@ def test_at_debug_each_event_is_a_line_and_without_it_none_is(
     for level in (logging.INFO, logging.DEBUG):
         with caplog.at_level(level, "session_kit"):
             visitor = Visitor(SessionManager(UnstorageSessionStore(faulty), SECRET, clock=clock), runner)
-            ask(visitor, a=1)
-            with visitor.request() as slow:
-                slow["b"] = 1
-                ask(visitor, c=1)
-            old = visitor.cookie
-            ask(visitor, user="ada")
-            with visitor.request(old):
-                pass
+            use(visitor, user="ada")
             with visitor.request() as session:
                 visitor.do(session, "destroy")
         said[level] = [record.getMessage().partition(" ")[0] for record in caplog.records]
@@ -302,24 +305,6 @@ def test_a_callback_that_fails_takes_no_request_with_it(ada: Visitor, caplog: py
     assert "the on_call callback failed at 'load'" in caplog.text
 
 
-class PlainStore:
-    """A store of somebody's own, without a driver."""
-
-    def __init__(self) -> None:
-        self.data: dict[str, Any] = {}
-
-    def get(self, sid: str) -> Any:
-        return self.data.get(sid)
-
-    def set(self, sid: str, data: Any) -> None:
-        self.data[sid] = data
-
-    def touch(self, sid: str, data: Any = None) -> None: ...
-
-    def destroy(self, sid: str) -> None:
-        self.data.pop(sid, None)
-
-
 def test_a_store_without_a_driver_is_one_clear_error_and_has_its_events_counted(otel: Otel) -> None:
     manager = SessionManager(PlainStore(), SECRET)
     with pytest.raises(ConfigError, match="watch needs a store on a driver; of PlainStore only on_event tells"):
@@ -387,14 +372,7 @@ def test_spans_and_metrics_tell_hits_conflicts_rotations_displaced_and_latency(
     ada: Visitor, faulty: FaultyDriver, otel: Otel
 ) -> None:
     otel.instrument(ada.manager)
-    ask(ada, a=1)
-    with ada.request() as slow:
-        slow["b"] = 1
-        ask(ada, c=1)
-    old = ada.cookie
-    ask(ada, user="eve")
-    with ada.request(old):
-        pass
+    old = use(ada, user="eve")
     faulty.fail("renew", times=1)
     ask(ada)
     with ada.request() as session:

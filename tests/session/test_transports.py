@@ -18,14 +18,12 @@ from session_kit.drivers.memory import MemoryDriver
 from session_kit.manager import Headers
 from session_kit.testing import CountingDriver, ManualClock, session_cookies, session_headers
 from session_kit.transport import UNUSABLE, TokenHeader
-
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
-OLDER = "Old-not-for-production-but-long-enough-0123"
+from tests.harness.sessions import OLD_SECRET, SECRET
 
 Pairs = list[tuple[bytes, bytes]]
 
 
-class Client:
+class HeaderClient:
     """Keeps one text and sends it in the header; what an answer has there takes its place. It keeps no cookie."""
 
     def __init__(self, manager: SessionManager, token: str = "", name: str = "Authorization") -> None:
@@ -98,7 +96,7 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message:
 
 @pytest.mark.parametrize("name", ["Authorization", "X-Session"])
 def test_a_token_is_told_when_it_changes_and_never_in_a_cookie(name: str) -> None:
-    client = Client(make(header=name), name=name)
+    client = HeaderClient(make(header=name), name=name)
     assert client.request() == {}
     assert client.said == []
     client.request(lambda session: session.update(theme="dark"))
@@ -115,7 +113,7 @@ def test_a_token_is_told_when_it_changes_and_never_in_a_cookie(name: str) -> Non
 
 
 def test_a_renewal_tells_nothing_that_the_client_has(manager: SessionManager) -> None:
-    client = Client(manager)
+    client = HeaderClient(manager)
     client.request(login)
     for _ in range(30):
         clock_of(manager).advance(200)
@@ -124,10 +122,10 @@ def test_a_renewal_tells_nothing_that_the_client_has(manager: SessionManager) ->
 
 
 def test_what_an_old_secret_signed_is_signed_anew() -> None:
-    old = make(secret=OLDER)
-    client = Client(old)
+    old = make(secret=OLD_SECRET)
+    client = HeaderClient(old)
     client.request(login)
-    client.manager = make(store=old.store, secret=[SECRET, OLDER], clock=clock_of(old))
+    client.manager = make(store=old.store, secret=[SECRET, OLD_SECRET], clock=clock_of(old))
     assert client.request() == {"user": "ada"}
     assert [token.partition(".")[0] for token in client.said] == [client.said[0].partition(".")[0]] * 2
     client.manager = make(store=old.store, secret=SECRET, clock=clock_of(old))
@@ -135,9 +133,9 @@ def test_what_an_old_secret_signed_is_signed_anew() -> None:
 
 
 def test_a_displaced_token_opens_nothing_and_is_not_replaced(manager: SessionManager) -> None:
-    client = Client(manager)
+    client = HeaderClient(manager)
     client.request(lambda session: session.update(theme="dark"))
-    late = Client(manager, client.token)
+    late = HeaderClient(manager, client.token)
     client.request(login)
     assert late.request() == {}
     late.request(lambda session: session.update(page=1))
@@ -147,14 +145,14 @@ def test_a_displaced_token_opens_nothing_and_is_not_replaced(manager: SessionMan
 
 
 def test_clear_is_a_logout(manager: SessionManager) -> None:
-    client = Client(manager)
+    client = HeaderClient(manager)
     client.request(login)
     client.request(Session.clear)
     assert client.token == ""
 
 
 def test_an_untouched_session_is_neither_looked_up_nor_told(manager: SessionManager) -> None:
-    client = Client(manager)
+    client = HeaderClient(manager)
     client.request(login)
     manager.store.driver.reset()
     client.request(lambda session: None)
@@ -163,7 +161,7 @@ def test_an_untouched_session_is_neither_looked_up_nor_told(manager: SessionMana
 
 
 def test_no_cache_keeps_a_token_or_mixes_visitors_up(manager: SessionManager) -> None:
-    client = Client(manager)
+    client = HeaderClient(manager)
     vary = [("Vary", "Authorization")]
     if manager.policy.header is not None and not manager.policy.header.alone:
         vary.insert(0, ("Vary", "Cookie"))
@@ -176,12 +174,12 @@ def test_no_cache_keeps_a_token_or_mixes_visitors_up(manager: SessionManager) ->
 
 def test_the_token_is_what_a_cookie_holds() -> None:
     both = make()
-    client = Client(both)
+    client = HeaderClient(both)
     client.request(login)
     cookies = make(store=both.store, transport="cookie", clock=clock_of(both))
     assert dict(cookies.open(f"session={client.token}")) == {"user": "ada"}
     value = session_cookies(cookies, user="eve")["session"]
-    assert Client(both, value).request() == {"user": "eve"}
+    assert HeaderClient(both, value).request() == {"user": "eve"}
 
 
 def test_a_token_of_another_cookie_with_the_same_secret_opens_nothing() -> None:
@@ -199,11 +197,11 @@ def test_the_session_of_a_cookie_is_never_told_in_a_header(manager: SessionManag
     beside = [(b"cookie", f"session={value}".encode())]
     for token in ("", "forged.signature", "two tokens", value + "x"):
         for step in (dict, Session.regenerate, Session.destroy, Session.clear):
-            script = Client(manager, token)
+            script = HeaderClient(manager, token)
             script.request(step, beside)
             assert script.said == []
             assert script.request(beside=beside) == {}
-    assert Client(manager, value).request() == {"user": "ada"}
+    assert HeaderClient(manager, value).request() == {"user": "ada"}
 
 
 def test_a_visitor_without_a_header_gets_a_cookie_with_both() -> None:
@@ -231,7 +229,7 @@ def test_without_cookies_none_is_read_and_none_is_set() -> None:
 
 def test_the_transport_is_known_without_a_look_at_the_session() -> None:
     manager = make()
-    client = Client(manager)
+    client = HeaderClient(manager)
     client.request(login)
     manager.store.driver.reset()
     assert client.request(lambda session: session.transport) == "header"
@@ -327,11 +325,11 @@ def test_a_long_header_is_not_kept_or_looked_up() -> None:
 def test_two_tokens_lose_nothing_and_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     events: list[str] = []
     manager = make(on_event=lambda event: events.append(event.name))
-    client = Client(manager)
+    client = HeaderClient(manager)
     client.request(login)
     token, events[:] = client.token, []
     for _ in range(3):
-        assert Client(manager, f"{token}, Session {token}").request() == {}
+        assert HeaderClient(manager, f"{token}, Session {token}").request() == {}
     assert events == ["bad_signature"] * 3
     [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.startswith("a request had more than one token in its header Authorization")
@@ -342,7 +340,7 @@ def test_no_token_is_logged_or_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
     seen: list[Any] = []
     manager = make(on_event=seen.append)
-    client = Client(manager)
+    client = HeaderClient(manager)
     for step in (login, dict, Session.regenerate, Session.destroy):
         client.request(step)
     used = [token for token in client.said if token]

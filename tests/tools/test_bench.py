@@ -170,8 +170,8 @@ def test_a_folder_that_it_made_is_told(tmp_path: Path) -> None:
     assert said == [f"disk://{tmp_path}/new: an empty store stays in the folder"]
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_nobody_writes_any_more_once_an_operation_has_failed(colour: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_nobody_writes_any_more_once_an_operation_has_failed(mode: str) -> None:
     busy, ended = threading.Event(), []
 
     def do(worker: str) -> None:
@@ -184,7 +184,7 @@ def test_nobody_writes_any_more_once_an_operation_has_failed(colour: str) -> Non
 
     shift, arguments = Shift(5), [repeat("slow"), repeat("fails")]
     with pytest.raises(DriverUnavailable):
-        if colour == "sync":
+        if mode == "sync":
             shift.run(do, arguments)
         else:
             asyncio.run(shift.arun(lambda worker: asyncio.to_thread(do, worker), arguments))

@@ -22,9 +22,9 @@ from session_kit.demo.app import make_app
 from session_kit.demo.device import device_name
 from session_kit.demo.page import hash_of
 from session_kit.demo.server import demo_folder, load_secret
+from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
-SECRET = "Kx7-not-for-production-but-long-enough-0123"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 MOZILLA = "Mozilla/5.0"
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"

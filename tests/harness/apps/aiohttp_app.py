@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from session_kit.integrations.aiohttp import get_session, setup
+from tests.harness.gate import Gate
 
 GetSession = Callable[[web.Request], Awaitable[Any]]
 GET_SESSION = web.AppKey[GetSession]("get_session")
@@ -72,9 +71,7 @@ async def flashed(request: web.Request) -> web.Response:
 async def slow(request: web.Request) -> web.Response:
     session = await session_of(request)
     session.get(request.query["key"])
-    Path(request.query["gate"] + ".in").touch()
-    while not Path(request.query["gate"] + ".out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(request.query["gate"]).ahold()
     session[request.query["key"]] = request.query["value"]
     return web.json_response({"ok": True})
 
@@ -127,9 +124,3 @@ def bare_app(get_session: GetSession) -> web.Application:
     for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry):
         app.router.add_post(f"/{view.__name__}", view)
     return app
-
-
-def create_app() -> web.Application:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from session_kit import use_session
 from session_kit.asgi import App, Receive, Scope, Send, SessionMiddleware
+from tests.harness.gate import Gate
 
 Query = dict[str, str]
 View = Callable[[Any, Query], Awaitable[Any]]
@@ -69,9 +68,7 @@ async def flashed(scope: Scope, query: Query) -> Any:
 async def slow(scope: Scope, query: Query) -> Any:
     session = await use_session(scope)
     session.get(query["key"])
-    Path(query["gate"] + ".in").touch()
-    while not Path(query["gate"] + ".out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(query["gate"]).ahold()
     session[query["key"]] = query["value"]
     return {"ok": True}
 
@@ -141,9 +138,3 @@ async def lifespan(receive: Receive, send: Send) -> None:
 
 def make_app(**options: Any) -> App:
     return SessionMiddleware(application, **options)
-
-
-def create_app() -> App:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

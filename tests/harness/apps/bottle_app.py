@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from bottle import Bottle, request, response
 
 from session_kit import Session
 from session_kit.wsgi import SessionMiddleware, get_session
+from tests.harness.gate import Gate
 
 
 def the_session() -> Session[Any]:
@@ -62,11 +61,9 @@ def flashed() -> Any:
 
 
 def slow() -> Any:
-    session, gate = the_session(), request.query.gate
+    session = the_session()
     session.get(request.query.key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        time.sleep(0.005)
+    Gate(request.query.gate).hold()
     session[request.query.key] = request.query.value
     return {"ok": True}
 
@@ -108,9 +105,3 @@ def make_app(**options: Any) -> Any:
     for view in (write, count, cart, rotate, logout, clear, flash, slow, fail, sorry):
         app.post(f"/{view.__name__}", callback=view)
     return SessionMiddleware(app, **options)
-
-
-def create_app() -> Any:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import django
@@ -13,6 +11,8 @@ from django.contrib import messages
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+
+from tests.harness.gate import Gate
 
 
 def untouched(request: HttpRequest) -> HttpResponse:
@@ -58,11 +58,9 @@ def flashed(request: HttpRequest) -> HttpResponse:
 
 
 def slow(request: HttpRequest) -> HttpResponse:
-    key, gate = request.GET["key"], request.GET["gate"]
+    key = request.GET["key"]
     request.session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        time.sleep(0.005)
+    Gate(request.GET["gate"]).hold()
     request.session[key] = request.GET["value"]
     return JsonResponse({"ok": True})
 
@@ -100,21 +98,8 @@ def unavailable(request: HttpRequest) -> HttpResponse:
 
 
 VIEWS = (
-    untouched,
-    read,
-    write,
-    count,
-    cart,
-    rotate,
-    logout,
-    clear,
-    flash,
-    flashed,
-    slow,
-    fail,
-    sorry,
-    stream,
-    unavailable,
+    *(untouched, read, flashed, stream, unavailable),
+    *(write, count, cart, rotate, logout, clear, flash, slow, fail, sorry),
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 
@@ -140,9 +125,3 @@ def make_app(**options: Any) -> Any:
     )
     django.setup()
     return get_wsgi_application()
-
-
-def create_app() -> Any:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import falcon
 
 from session_kit.wsgi import SessionMiddleware, get_session
+from tests.harness.gate import Gate
 
 
 def untouched(req: falcon.Request, resp: falcon.Response) -> Any:
@@ -57,11 +56,9 @@ def flashed(req: falcon.Request, resp: falcon.Response) -> Any:
 
 
 def slow(req: falcon.Request, resp: falcon.Response) -> Any:
-    session, gate = get_session(req.env), req.params["gate"]
+    session = get_session(req.env)
     session.get(req.params["key"])
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        time.sleep(0.005)
+    Gate(req.params["gate"]).hold()
     session[req.params["key"]] = req.params["value"]
     return {"ok": True}
 
@@ -115,28 +112,9 @@ class View:
 def make_app(**options: Any) -> Any:
     app = falcon.App()
     views = (
-        untouched,
-        read,
-        write,
-        count,
-        cart,
-        rotate,
-        logout,
-        clear,
-        flash,
-        flashed,
-        slow,
-        fail,
-        sorry,
-        stream,
-        unavailable,
+        *(untouched, read, flashed, stream, unavailable),
+        *(write, count, cart, rotate, logout, clear, flash, slow, fail, sorry),
     )
     for view in views:
         app.add_route(f"/{view.__name__}", View(view))
     return SessionMiddleware(app, **options)
-
-
-def create_app() -> Any:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

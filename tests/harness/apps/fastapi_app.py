@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 from session_kit.integrations.fastapi import Session, SessionMiddleware, use_session
+from tests.harness.gate import Gate
 
 AnySession = Annotated[Session[Any], Depends(use_session)]
 router = APIRouter()
@@ -70,9 +69,7 @@ async def flashed(session: AnySession) -> dict[str, list[str]]:
 @router.post("/slow")
 async def slow(key: str, value: str, gate: str, session: AnySession) -> dict[str, bool]:
     session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(gate).ahold()
     session[key] = value
     return {"ok": True}
 
@@ -117,9 +114,3 @@ def make_app(**options: Any) -> FastAPI:
     app.include_router(router)
     app.add_middleware(SessionMiddleware, **options)
     return app
-
-
-def create_app() -> FastAPI:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

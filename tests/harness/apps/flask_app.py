@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, flash, get_flashed_messages, request, stream_with_context
 
 from session_kit.integrations.flask import SessionKit, session
+from tests.harness.gate import Gate
 
 
 def untouched() -> Any:
@@ -55,11 +54,9 @@ def flashed() -> Any:
 
 
 def slow() -> Any:
-    key, gate = request.args["key"], request.args["gate"]
+    key = request.args["key"]
     session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        time.sleep(0.005)
+    Gate(request.args["gate"]).hold()
     session[key] = request.args["value"]
     return {"ok": True}
 
@@ -112,9 +109,3 @@ def bare_app() -> Flask:
         app.post(f"/{view.__name__}")(view)
     app.post("/flash")(flash_message)
     return app
-
-
-def create_app() -> Flask:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, get, post
@@ -14,6 +12,7 @@ from litestar.plugins.flash import flash as flash_message
 from litestar.response import Stream
 
 from session_kit.integrations.litestar import Session, SessionKit, use_session
+from tests.harness.gate import Gate
 
 AnyRequest = Request[Any, Any, Any]
 AnySession = NamedDependency[Session[Any]]
@@ -74,9 +73,7 @@ async def flashed(request: AnyRequest) -> dict[str, list[str]]:
 @post("/slow", status_code=200)
 async def slow(request: AnyRequest, key: Text, value: Text, gate: Text) -> dict[str, bool]:
     request.session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(gate).ahold()
     request.session[key] = value
     return {"ok": True}
 
@@ -124,29 +121,10 @@ def bare_app(**settings: Any) -> Litestar:
     """Without sessions, unless these settings bring some."""
     return Litestar(
         [
-            untouched,
-            read,
-            write,
-            count,
-            cart,
-            rotate,
-            logout,
-            clear,
-            flash,
-            flashed,
-            slow,
-            fail,
-            sorry,
-            stream,
-            unavailable,
+            *(untouched, read, flashed, stream, unavailable),
+            *(write, count, cart, rotate, logout, clear, flash, slow, fail, sorry),
         ],
         dependencies={"session": Provide(use_session)},
         logging_config=None,
         **settings,
     )
-
-
-def create_app() -> Litestar:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.response import Response
 
 from session_kit.integrations.pyramid import session_factory
+from tests.harness.gate import Gate
 
 
 def untouched(request: Any) -> Any:
@@ -56,11 +55,9 @@ def flashed(request: Any) -> Any:
 
 
 def slow(request: Any) -> Any:
-    key, gate = request.GET["key"], request.GET["gate"]
+    key = request.GET["key"]
     request.session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        time.sleep(0.005)
+    Gate(request.GET["gate"]).hold()
     request.session[key] = request.GET["value"]
     return {"ok": True}
 
@@ -100,21 +97,8 @@ def unavailable(request: Any) -> Any:
 
 def make_app(**options: Any) -> Any:
     views = (
-        untouched,
-        read,
-        write,
-        count,
-        cart,
-        rotate,
-        logout,
-        clear,
-        flash,
-        flashed,
-        slow,
-        fail,
-        sorry,
-        stream,
-        unavailable,
+        *(untouched, read, flashed, stream, unavailable),
+        *(write, count, cart, rotate, logout, clear, flash, slow, fail, sorry),
     )
     with Configurator() as config:
         config.set_session_factory(session_factory(**options))
@@ -122,9 +106,3 @@ def make_app(**options: Any) -> Any:
             config.add_route(view.__name__, f"/{view.__name__}")
             config.add_view(view, route_name=view.__name__, renderer="json")
         return config.make_wsgi_app()
-
-
-def create_app() -> Any:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from quart import Quart, Response, flash, get_flashed_messages, request, stream_with_context
 
 from session_kit.integrations.quart import SessionKit, session
+from tests.harness.gate import Gate
 
 
 async def untouched() -> Any:
@@ -55,11 +54,9 @@ async def flashed() -> Any:
 
 
 async def slow() -> Any:
-    key, gate = request.args["key"], request.args["gate"]
+    key = request.args["key"]
     session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(request.args["gate"]).ahold()
     session[key] = request.args["value"]
     return {"ok": True}
 
@@ -106,9 +103,3 @@ def make_app(**options: Any) -> Quart:
     app.post("/flash")(flash_message)
     SessionKit(app, **options)
     return app
-
-
-def create_app() -> Quart:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())

@@ -1,10 +1,11 @@
-"""What the test applications are told by the environment of their server."""
+"""What web servers start: the application of a framework, with options from the environment of the server."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from session_kit import CookieOptions
 from tests.harness.sessions import SECRET
 
 
-def from_environment() -> dict[str, Any]:
-    """The options for the integration of a framework, from the environment of this process."""
-    return options_from(os.environ)
+def create_app() -> Any:
+    """Make the application whose module in this folder the variable APP names."""
+    return import_module(f"tests.harness.apps.{os.environ['APP']}").make_app(**options_from(os.environ))
 
 
 def options_from(environment: Mapping[str, str]) -> dict[str, Any]:

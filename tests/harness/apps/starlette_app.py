@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from session_kit.integrations.starlette import SessionMiddleware, use_session
+from tests.harness.gate import Gate
 
 
 async def untouched(request: Request) -> Response:
@@ -60,11 +59,9 @@ async def flashed(request: Request) -> Response:
 
 
 async def slow(request: Request) -> Response:
-    key, gate = request.query_params["key"], request.query_params["gate"]
+    key = request.query_params["key"]
     request.session.get(key)
-    Path(f"{gate}.in").touch()
-    while not Path(f"{gate}.out").exists():
-        await asyncio.sleep(0.005)
+    await Gate(request.query_params["gate"]).ahold()
     request.session[key] = request.query_params["value"]
     return JSONResponse({"ok": True})
 
@@ -119,9 +116,3 @@ def bare_app(**settings: Any) -> Starlette:
         ],
         **settings,
     )
-
-
-def create_app() -> Starlette:
-    from tests.harness.apps.settings import from_environment
-
-    return make_app(**from_environment())
