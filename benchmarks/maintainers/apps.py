@@ -221,7 +221,7 @@ def django(sessions: str, store: str, place: Place) -> Any:
         if kind == "db":
             call_command("migrate", verbosity=0, database=settings.SESSION_CACHE_ALIAS)
     else:
-        settings.SESSION_KIT = {"store": place.options(store)["store"]}
+        settings.SESSION_KIT = place.options(store)
         settings.SESSION_ENGINE = "session_kit.integrations.django"
         if sessions == f"{OURS} middleware":
             middleware = "session_kit.integrations.django.SessionMiddleware"
