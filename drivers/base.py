@@ -114,7 +114,7 @@ class Driver:
     Parameters of every driver:
         clock: returns Unix time in seconds; tests inject their own. Default `time.time`.
 
-    An author's `__init__` calls this one last: from then on the driver is told of forks, and has to be complete.
+    An author's `__init__` calls this one last: from then on the driver hears of forks, and has to be complete.
     """
 
     capabilities: Capabilities = Capabilities()

@@ -158,7 +158,7 @@ class FsspecDriver(Driver):
         super().after_fork()
         self._reset()
 
-    # --- written once for both colours: `io` has the methods of the file system as coroutines ---
+    # --- written once for blocking and async code: `io` has the methods of the file system as coroutines ---
 
     async def _read(self, io: Callable[[], Any], key: str) -> Entry | None:
         path = self._path(key)

@@ -74,7 +74,7 @@ def make_cli() -> "Typer":
             ),
         ] = False,
         check: Annotated[
-            bool, typer.Option("--check", help="Start the demo, play a visitor, tell what was seen, and stop it.")
+            bool, typer.Option("--check", help="Start the demo, play a visitor, print what was seen, and stop it.")
         ] = False,
     ) -> None:
         """Run a small web application with sessions, to see how they behave."""

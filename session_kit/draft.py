@@ -120,7 +120,7 @@ class Draft:
     fields: key to encoded value, as loaded; never changed in place.
 
     Attributes:
-        fields: what the record is now, changes in place apart (`settle`).
+        fields: what the record is now, changes in place apart (`detect_changes`).
         stored: what stands in the store, as far as we know.
         values: what was decoded or put in, may be in the hands of the application, and can be changed in place.
         log: the changes from `stored` to `fields`.
@@ -156,7 +156,7 @@ class Draft:
 
     @property
     def changed(self) -> bool:
-        """Whether the record would be written differently, changes in place apart (`settle`)."""
+        """Whether the record would be written differently, changes in place apart (`detect_changes`)."""
         return self.fields is not self.stored and self.fields != self.stored
 
     @property
@@ -212,7 +212,7 @@ class Draft:
 
         `SessionError` if the item cannot be stored, or something else than a list is there.
         """
-        self.settle()
+        self.detect_changes()
         self.list_at(key)
         change = Edit(key, self.codec.dump([], key), self.codec.dump([item], key))
         change.replay(self)
@@ -223,7 +223,7 @@ class Draft:
 
         `SessionError` if something else than a list is there.
         """
-        self.settle()
+        self.detect_changes()
         taken = [item for item in self.list_at(key) if wanted(item)]
         if taken:
             change = Take(key, self.codec.dump(taken, key))
@@ -240,7 +240,7 @@ class Draft:
 
     def apply(self, function: Updater) -> None:
         """Merge what `function` makes of the data."""
-        self.settle()
+        self.detect_changes()
         self.call(function)
         self.log.append(Apply(function))
 
@@ -250,7 +250,7 @@ class Draft:
         self.take_over({key: self.codec.dump(value, key) for key, value in values.items()})
         self.values = {key: value for key, value in values.items() if type(value) not in IMMUTABLE}
 
-    def settle(self) -> bool:
+    def detect_changes(self) -> bool:
         """Take the values that were changed in place into the record. True if it would be written differently."""
         for key, value in self.values.items():
             base = self.fields[key]

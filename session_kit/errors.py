@@ -27,7 +27,7 @@ class TooManySessions(SessionError):
 
 
 STORE_DOWN = "The session store does not answer; try again later."
-"""What a client is told with the 503."""
+"""The body of the 503."""
 
 __all__ = [
     "ConfigError",

@@ -31,13 +31,13 @@ NO_ANSWERS: Final = {"store_error", "bad_signature"}
 class Outage(NamedTuple):
     """A store that does not answer. began, failed: Unix times, of the first and the last failure of so many.
 
-    told: whether the log says so.
+    logged: whether the log says so.
     """
 
     began: float
     failed: float
     failures: int
-    told: bool
+    logged: bool
 
 
 class Journal:
@@ -66,15 +66,15 @@ class Journal:
             written = self._write(event, session, reason)
             if event == "store_error":
                 now = self._clock()
-                began, _, failures, told = outage or (now, now, 0, False)
-                self._outage = Outage(began, now, failures + 1, told or written)
+                began, _, failures, logged = outage or (now, now, 0, False)
+                self._outage = Outage(began, now, failures + 1, logged or written)
         if outage is not None and event not in NO_ANSWERS:
             self._answered(outage)
         if not written:
             log.debug("%s (session %s)", event, session)
 
     def refused(self, reason: Exception) -> None:
-        """A client was told that the store does not answer, which may be known already."""
+        """A client was answered that the store does not answer, which may be known already."""
         if self._outage is None:
             self.note("store_error", None, reason)
 
@@ -83,7 +83,7 @@ class Journal:
         if 0 <= now - outage.failed < QUIET:
             return
         self._outage = None
-        if outage.told:
+        if outage.logged:
             log.info("the store answers again after %d s; failures: %d", now - outage.began, outage.failures)
 
     def _write(self, event: str, session: str | None, reason: Exception | None) -> bool:

@@ -1,6 +1,6 @@
 """What happens to a session between the request and the response: load, save, merge, rotate, destroy.
 
-A step that does I/O is written once, as a coroutine that calls the store through `io`: the blocking or the native face
+A step that does I/O is written once, as a coroutine that calls the store through `io`, the blocking or the native calls
 of its driver (`twins.py`). The first call of a load and of a save is made without a coroutine where that is possible;
 the coroutine then goes on from its answer. `Session` puts the public methods in front.
 
@@ -382,7 +382,7 @@ class Lifecycle(State, eq=False):
         draft, before, policy = self.loaded(), self.stored, self.policy
         assert before is not None  # noqa: S101
         name = before.name
-        draft.settle()  # what another task has changed in place meanwhile
+        draft.detect_changes()  # what another task has changed in place meanwhile
         if found is None:
             if self.logs_in(draft):
                 await self._part(io, None)
@@ -541,7 +541,7 @@ class Lifecycle(State, eq=False):
                 stored.name,
                 before=stored.name if self.stored is None else self.stored.name,
                 lives=lives,
-                slack=policy.slack(lives),
+                interval=policy.renewal_interval(lives),
                 label=None if binding is None else binding.label,
                 # A renewal, perhaps of a session that was revoked meanwhile or that the index has lost, ends no other.
                 login=binding is not None,
@@ -570,7 +570,7 @@ class Lifecycle(State, eq=False):
     # --- the tasks of one request ---
 
     async def in_turn(self, step: Callable[[Any], Awaitable[T]]) -> T:
-        """Take a step by the native face, after those that other tasks of this request have begun."""
+        """Take a step by native calls, after those that other tasks of this request have begun."""
         io = self.policy.store.native
         if self.policy.capabilities.never_blocks:
             return await step(io)

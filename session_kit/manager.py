@@ -121,7 +121,7 @@ class SessionManager:
         fresh session, with the event `misfit`. Default None: any JSON object.
     upgrade: given the data of a record that does not fit (a dict), returns data that does. Default None.
     codec: `"json"`, `"json-lenient"`, `"json-tagged"` or a `Codec`, as for `UnstorageSessionStore`, in place of the
-        store's. Default None: the store's, which refuses what JSON would change unless it is told otherwise.
+        store's. Default None: the store's, which refuses what JSON would change unless it is set otherwise.
     transport: what carries the session. `"cookie"` (default), `"header"` for mobile apps and clients of an API, or
         `"both"`: a request that has the header is answered in the header, and its cookies are not looked at.
     header: of requests, `"Authorization"` (default: `Authorization: Session <token>`, answered by `Session: <token>`)
@@ -232,7 +232,7 @@ class SessionManager:
             raise ConfigError(f"rotate_every needs a store that can write on a condition, which {self.store!r} cannot")
         if remembered is not None and isinstance(plain, PlainStore):
             raise ConfigError(
-                f"remember needs a store that is told how long a session lives, which {self.store!r} is not"
+                f"remember needs a store that knows how long a session lives, which {self.store!r} does not"
             )
         self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)
         """Begins a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
@@ -304,7 +304,7 @@ class SessionManager:
         """Save the session and return the headers to add to the response, before its first byte is sent.
 
         status: of the response. One of 5xx says that the request has failed: nothing is kept but what was saved or
-            destroyed by name. A 500 in an outage that the application was told of raises it again, for a 503.
+            destroyed by name. A 500 after an outage that was raised to the application raises it again, for a 503.
         plain_host: returns the host that was asked for if the request came over plain http, else None. The cookie goes
             without `Secure` to a host that can only be a test (`testserver`, `*.test`); for others a warning, once,
             says that clients which are no browsers do not send it back. Default: taken for https.
@@ -436,7 +436,7 @@ class SessionManager:
                 return Lifecycle(policy, headers, asynchronous)
             token = b""
         # Read like the cookie in whose place it stands. Cookies that came beside it are left alone, so that no script
-        # of a page is told in a header what an HttpOnly cookie holds.
+        # of a page learns from a header what an HttpOnly cookie holds.
         return Lifecycle(policy, policy.cookie.carrying(token) if token else (), asynchronous, header_token=token)
 
     def _is_secure(self, plain_host: str | None) -> bool:

@@ -68,7 +68,7 @@ class Entry(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     label: str = ""
 
 
-class Place(Protocol):
+class IndexedStore(Protocol):
     """What an index needs of the store that the sessions are in."""
 
     codec: Codec
@@ -86,13 +86,13 @@ Index = dict[str, Entry]
 
 
 class Owners:
-    """The indexes of one store, written once for both colours: `io` is the blocking or the native face of a driver.
+    """The indexes of one store, written once for blocking and async code: `io` has the calls of a driver.
 
     limit: how many sessions an owner may have. refuse: raise `TooManySessions` in place of ending the oldest.
     """
 
-    def __init__(self, place: Place, limit: int | None = None, *, refuse: bool = False) -> None:
-        self._place, self._limit, self._refuse = place, limit, refuse
+    def __init__(self, store: IndexedStore, limit: int | None = None, *, refuse: bool = False) -> None:
+        self._store, self._limit, self._refuse = store, limit, refuse
 
     async def file(
         self,
@@ -102,7 +102,7 @@ class Owners:
         *,
         before: str,
         lives: float | None,
-        slack: float,
+        interval: float,
         label: str | None,
         login: bool,
     ) -> float:
@@ -110,7 +110,7 @@ class Owners:
 
         before: the name that the session has until it is written.
         lives: the seconds that it lives after a use; None for ever.
-        slack: the seconds of use that the index need not hear of. An entry that covers them is left as it is.
+        interval: the seconds of use that the index need not hear of. An entry that covers them is left as it is.
         label: None keeps the one that is there.
         login: whether it is new there; only then others may have to make room.
         Returns the Unix time from which these seconds count.
@@ -130,10 +130,10 @@ class Owners:
             last = known.get(mine, known.get(old))
             text = label if label is not None else "" if last is None else last.label
             index.update(known)
-            until = None if lives is None else now + lives + slack
+            until = None if lives is None else now + lives + interval
             if not login and until is not None and mine in known:
                 there = known[mine].until
-                if there is not None and until - slack <= there <= until:
+                if there is not None and until - interval <= there <= until:
                     since = now - (until - there)
                     return
             index[mine] = Entry(now, until, text)
@@ -151,7 +151,7 @@ class Owners:
         by_age = sorted(index, key=lambda each: live[each].created if each in live else index[each].filed)
         oldest = by_age[: len(index) - limit + 1]
         # First the sessions: one that is out of the index and alive would be in nobody's list.
-        await io.delete_many([self._place.key_of(each) for each in oldest])
+        await io.delete_many([self._store.key_of(each) for each in oldest])
         for each in oldest:
             del index[each]
 
@@ -202,7 +202,7 @@ class Owners:
         ended = [each for each in live if self.handle(each) not in keep]
         if not ended:
             return 0
-        count: int = await io.delete_many([self._place.key_of(each) for each in ended])
+        count: int = await io.delete_many([self._store.key_of(each) for each in ended])
         await self._change(io, owner, _taking_out(ended))
         return count
 
@@ -211,13 +211,13 @@ class Owners:
         if owner is not None:
             index, _ = await self._read(io, owner)
             filed_as = next((each for each in index if self.handle(each) == handle), None)
-        elif self._place.hash_ids:
+        elif self._store.hash_ids:
             filed_as = handle if _HANDLE.fullmatch(handle) else None
         else:
-            raise SessionError("a store with hash_ids=False finds a handle only if it is told whose it is: owner=...")
+            raise SessionError("a store with hash_ids=False finds a handle only if it knows whose it is: owner=...")
         if filed_as is None:
             return False
-        key = self._place.key_of(filed_as)
+        key = self._store.key_of(filed_as)
         value = await io.get(key)
         notes = None if value is None else self._notes_in(value, key)
         if owner is not None and (notes is None or notes.owner != owner):
@@ -229,7 +229,7 @@ class Owners:
 
     async def _check(self, io: Any, owner: str, index: Index) -> dict[str, Notes]:
         """The notes of the sessions in an index that live and are this owner's; takes out those that are not."""
-        keys = {self._place.key_of(each): each for each in index}
+        keys = {self._store.key_of(each): each for each in index}
         live: dict[str, Notes] = {}
         for key, value in (await _get_many(io, list(keys))).items():
             with suppress(CorruptEntry, RecursionError):  # a record that cannot be read opens no session either
@@ -244,7 +244,6 @@ class Owners:
 
     async def _change(self, io: Any, owner: str, change: Callable[[Index], Awaitable[None]]) -> None:
         """Read the index, change it, and write it back unless somebody else was faster; then once more."""
-        place = self._place
         for attempt in range(MAX_ATTEMPTS):
             index, version = await self._read(io, owner)
             before = dict(index)
@@ -252,7 +251,9 @@ class Owners:
             if index == before:
                 return
             try:
-                await self._write(io, owner, index, version if place.capabilities.swap or version is ABSENT else ANY)
+                await self._write(
+                    io, owner, index, version if self._store.capabilities.swap or version is ABSENT else ANY
+                )
             except Conflict:
                 await io.pause(random.random() * min(LONGEST_PAUSE, attempt / 1000))  # noqa: S311  # no secret
             else:
@@ -261,7 +262,7 @@ class Owners:
 
     async def _read(self, io: Any, owner: str) -> tuple[Index, object]:
         """The index of an owner and its version. One that cannot be decoded begins anew; sessions in use come back."""
-        key, codec = self._place.index_key(owner), self._place.codec
+        key, codec = self._store.index_key(owner), self._store.codec
         try:
             entry = await io.read(key)
         except CorruptEntry as error:
@@ -275,8 +276,8 @@ class Owners:
             return {}, entry.version
 
     async def _write(self, io: Any, owner: str, index: Index, version: object) -> None:
-        key, codec, now = self._place.index_key(owner), self._place.codec, self._now()
-        if version is ABSENT and not self._place.capabilities.create:
+        key, codec, now = self._store.index_key(owner), self._store.codec, self._now()
+        if version is ABSENT and not self._store.capabilities.create:
             version = ANY
         if not index:
             if version is not ABSENT:
@@ -288,18 +289,18 @@ class Owners:
         await io.set(key, codec.pack(fields, key), ttl=ttl, expect=version)
 
     def _now(self) -> float:
-        return self._place.driver.clock()
+        return self._store.driver.clock()
 
     def _filed_as(self, name: str) -> str:
-        return hash_id(name) if self._place.hash_ids else name
+        return hash_id(name) if self._store.hash_ids else name
 
     def handle(self, filed_as: str) -> str:
         """The handle of a session in an index."""
-        return filed_as if self._place.hash_ids else hash_id(filed_as)
+        return filed_as if self._store.hash_ids else hash_id(filed_as)
 
     def _notes_in(self, value: bytes, key: str) -> Notes | None:
-        raw = self._place.codec.unpack(value, key).get(RESERVED)
-        return None if raw is None else self._place.codec.load(raw, Notes)
+        raw = self._store.codec.unpack(value, key).get(RESERVED)
+        return None if raw is None else self._store.codec.load(raw, Notes)
 
 
 async def _get_many(io: Any, keys: list[str]) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from session_kit.record import Record
 
 
 class PlainStore:
-    """A store with only the four methods of `SessionStore`, with the face that the session layer knows.
+    """A store with only the four methods of `SessionStore`, with the methods that the session layer calls.
 
     It has no versions: the session layer reads again before it writes, and the last write wins.
     """
@@ -51,7 +51,7 @@ class PlainStore:
         return self.record(self._store.get(sid))
 
     def entry_by(self, io: Any, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Mapping[str, Any] | None]:
-        """What `record` makes a record of, by a face."""
+        """What `record` makes a record of."""
         getting: Coroutine[Any, Any, Mapping[str, Any] | None] = io.get(sid)
         return getting
 
@@ -69,7 +69,7 @@ class PlainStore:
         return None
 
     def put(self, sid: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
-        """`set_by` the blocking face."""
+        """`set_by`, blocking."""
         return run(self.set_by(self.blocking, sid, fields, expect=expect, ttl=ttl))
 
     async def destroy_by(self, io: Any, sid: str, *, expect: object = ANY) -> bool:

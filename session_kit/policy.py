@@ -129,7 +129,7 @@ class Policy:
         self.journal = Journal(clock)
         self._listeners = [] if on_event is None else [on_event]
         self.on_event: object = None
-        """Who wants to hear of what happens in every request; None if nobody does, and it need not be told."""
+        """What listens to the events of every request; None if nothing does, and they need not be made."""
         self._look_round()
         self.schema = schema
         self.owners = (
@@ -142,7 +142,7 @@ class Policy:
         )
         """Makes of the fields of a record what is edited; `CorruptEntry` if it does not fit the type of the data."""
         # What a ttl that depends neither on the data nor on the notes comes to, worked out once.
-        self.steady_slack = None if callable(store.ttl) or remember is not None else self.slack(store.ttl)
+        self.steady_interval = None if callable(store.ttl) or remember is not None else self.renewal_interval(store.ttl)
         self._steady: dict[bool, float | None] | None = None
         if not callable(store.ttl) and max_lifetime is None and remember is None:
             self._steady = {stored: self._usual_lifetime(store.ttl, stored) for stored in (True, False)}
@@ -189,14 +189,14 @@ class Policy:
         self._look_round()
 
     def refused(self, reason: Exception) -> None:
-        """A client is told that the store does not answer: the log is to say so too."""
+        """A client gets a 503 because of this: the log is to say so too."""
         self.journal.refused(reason)
         self._look_round()
 
     def _look_round(self) -> None:
         self.on_event = self._listeners or (self.journal if self.journal.listens else None)
 
-    def slack(self, ttl: float | None) -> float:
+    def renewal_interval(self, ttl: float | None) -> float:
         """The seconds between two renewals. What is stored and sent lives longer by as much: idle means idle."""
         return self.touch_after if ttl is None else min(self.touch_after, ttl / 10)
 
@@ -220,7 +220,7 @@ class Policy:
     def _usual_lifetime(self, ttl: float | None, stored: bool) -> float | None:
         if ttl is None or ttl <= 0 or (stored and self.renews):
             return ttl
-        return ttl + self.slack(ttl)
+        return ttl + self.renewal_interval(ttl)
 
 
 def _typed_draft(schema: Schema, fields: dict[str, Raw]) -> Draft:

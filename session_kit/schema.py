@@ -153,7 +153,7 @@ class TypedDraft(Draft):
         except KeyError:
             return default
 
-    def settle(self) -> bool:
+    def detect_changes(self) -> bool:
         if self._value is None:
             return self.changed
         now = self._schema.split(self._value)
@@ -235,7 +235,7 @@ class TypedDraft(Draft):
 
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change, or none at all if the data would not fit afterwards."""
-        self.settle()
+        self.detect_changes()
         fields, log = dict(self.fields), list(self.log)
         try:
             change()

@@ -257,7 +257,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         What is set afterwards is kept under a new id. A session that is still empty at the end of the request is
         destroyed, and its cookie deleted. Applications that were written for the cookie sessions of Starlette or Flask
         log in and out with it, and count on that. So it raises `DriverUnavailable` if the store did not answer when the
-        session was to be loaded, also with `on_error="anonymous"`: nobody is told of a logout that did not happen.
+        session was to be loaded, also with `on_error="anonymous"`: no logout is reported that did not happen.
         """
         self._changing()
         self._answered().clear()

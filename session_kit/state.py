@@ -151,7 +151,7 @@ class State(msgspec.Struct, eq=False):
     fresh: bool = False  # `clear` was called
     destroyed: bool = False  # the client's cookie is to be deleted
     unanswered: bool = False  # the store did not answer when the session was to be loaded
-    outage: DriverUnavailable | None = None  # that the application was told of
+    outage: DriverUnavailable | None = None  # that was raised to the application
     phase: Phase = AHEAD
     rotates: bool = True  # by itself, at a login and by time; False where nobody can send the new id
     counts: bool = True  # as use
@@ -287,7 +287,7 @@ class State(msgspec.Struct, eq=False):
         draft = self.draft
         if draft is None or self.unanswered:
             return False
-        changed = draft.settle()
+        changed = draft.detect_changes()
         if ending:
             if self.fresh and self.ends_empty:
                 return True
@@ -328,11 +328,11 @@ class State(msgspec.Struct, eq=False):
         if self.outdated:
             return True  # it is signed anew, but only with a write that shows that nobody has rotated the id
         policy = self.policy
-        slack = policy.steady_slack
-        if slack is None:
+        interval = policy.steady_interval
+        if interval is None:
             if self._ttl_changes(draft, stored.notes):
                 return True  # the cookie says how long the session lives
-            slack = policy.slack(policy.ttl_of(draft, stored.notes))
+            interval = policy.renewal_interval(policy.ttl_of(draft, stored.notes))
         notes = stored.notes
         if notes.remember > 0 and policy.renews and self.client_id is not None:
             return True  # by another application: here the read has cut its life short
@@ -341,7 +341,7 @@ class State(msgspec.Struct, eq=False):
         ):
             return True
         # Not "at least so long ago": a clock that was set back must not keep the cookie from being renewed.
-        return not 0 <= now - (notes.renewed or notes.created) < slack
+        return not 0 <= now - (notes.renewed or notes.created) < interval
 
     def _ttl_changes(self, draft: Draft, notes: Notes) -> bool:
         """Whether the session lives for another time with the data as they are now."""
@@ -352,19 +352,21 @@ class State(msgspec.Struct, eq=False):
 
     def reading_files(self, notes: Notes) -> bool:
         """Whether a read that lets a session live on is to be filed: a renewal may not follow it."""
-        slack = self.policy.steady_slack
-        if not notes.owner or not self.policy.renews or not self.counts or slack is None:
+        interval = self.policy.steady_interval
+        if not notes.owner or not self.policy.renews or not self.counts or interval is None:
             return False
-        return self._is_news(notes, slack)
+        return self._is_news(notes, interval)
 
     def _writing_files(self, draft: Draft, notes: Notes) -> bool:
         """Whether a write that changes no more than the data, or renews the cookie, is to be filed."""
         policy = self.policy
-        return self._is_news(notes, policy.slack(policy.ttl_of(draft, notes))) or self._ttl_changes(draft, notes)
+        return self._is_news(notes, policy.renewal_interval(policy.ttl_of(draft, notes))) or self._ttl_changes(
+            draft, notes
+        )
 
-    def _is_news(self, notes: Notes, slack: float) -> bool:
+    def _is_news(self, notes: Notes, interval: float) -> bool:
         """Whether the index of the owner has not heard for some time that the session is in use."""
-        return not 0 <= self.policy.clock() - (self.filed or notes.renewed or notes.created) < slack
+        return not 0 <= self.policy.clock() - (self.filed or notes.renewed or notes.created) < interval
 
     def _turn_is_due(self, notes: Notes, now: float) -> bool:
         """Whether time is to rotate the id. Not again before the client has come back with the last one."""
@@ -384,7 +386,7 @@ class State(msgspec.Struct, eq=False):
         return turn is not None and not turn.seen and self.client_id == stored.id
 
     def _is_behind(self, stored: Stored, now: float) -> bool:
-        """Whether the client has come with the id before the last rotation by time, and is to be told the new one.
+        """Whether the client has come with the id before the last rotation by time, and is to be sent the new one.
 
         Not by each of the requests that a page makes at once, nor all the time if it takes no cookie: its id is good.
         """

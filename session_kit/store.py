@@ -339,14 +339,14 @@ class UnstorageSessionStore:
         """The seconds that a session with `data` lives; None for ever; 0 or less if it is over."""
         return self.ttl(data) if callable(self.ttl) else self.ttl
 
-    # --- written once for both colours: `io` is the blocking or the native face of the driver ---
+    # --- written once for blocking and async code: `io` has the blocking or the native calls of the driver ---
 
     async def prepare_by(self, io: Any) -> None:
         """Let the driver find out what its backend can do; `capabilities` is final then."""
         await io.prepare()
 
     def entry_by(self, io: Any, name: str, *, renew: bool = False) -> Coroutine[Any, Any, Entry | None]:
-        """What `record` makes a record of, by a face; `renew` as in `read`."""
+        """What `record` makes a record of; `renew` as in `read`."""
         ttl = self.ttl
         renewing = renew and ttl is not None and not callable(ttl)
         reading: Coroutine[Any, Any, Entry | None]
@@ -360,18 +360,18 @@ class UnstorageSessionStore:
     def set_by(
         self, io: Any, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
     ) -> Coroutine[Any, Any, object]:
-        """`set` by a face, of encoded values, for so many seconds or, if None, for ever."""
+        """`set` of encoded values, for so many seconds or, if None, for ever."""
         key = self._key(name)
         setting: Coroutine[Any, Any, object] = io.set(key, self.codec.pack(fields, key), ttl=ttl, expect=expect)
         return setting
 
     def put(self, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None) -> object:
-        """`set_by` the blocking face, without a coroutine."""
+        """`set_by`, blocking and without a coroutine."""
         key = self._key(name)
         return self.driver.set(key, self.codec.pack(fields, key), ttl=ttl, expect=expect)
 
     def destroy_by(self, io: Any, name: str, *, expect: object = ANY) -> Coroutine[Any, Any, bool]:
-        """Delete a record by a face."""
+        """Delete a record."""
         deleting: Coroutine[Any, Any, bool] = io.delete(self._key(name), expect=expect)
         return deleting
 

@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
 OnCall = Callable[[Call], object]
 Around = Callable[[str, str], AbstractContextManager[OnCall]]
-"""Is given the store and the operation, is entered before a call, and yields what is told of it."""
+"""Is given the store and the operation, is entered before a call, and yields what is called with its outcome."""
 
 
 def watch(manager: SessionManager, on_call: OnCall) -> None:

@@ -21,7 +21,7 @@ Requests = Mapping[Address, list[Command]]
 Answers = Mapping[Address, list[Any] | DriverUnavailable]
 
 SLOTS: Final = 16384
-# A key that moves sends us on once or twice. Nodes that send us to and fro are told of a change one after the other.
+# A key that moves sends us on once or twice. Nodes that send us to and fro hear of a change one after the other.
 QUICK_ROUNDS: Final = 3
 MAX_ROUNDS: Final = 8
 PAUSE: Final = 0.1  # seconds
@@ -73,7 +73,7 @@ class Cluster:
         for node in self._nodes.values():
             node.after_fork()
 
-    # --- decided once for both colours: a generator says what to ask whom, and is sent the answers; or to wait ---
+    # --- decided once for blocking and async code: a generator says what to ask which node, and is sent the answers ---
 
     def _route(self, commands: Sequence[Command], repeatable: bool) -> Generator[Requests, Answers, list[Any]]:
         answers: list[Any] = [None] * len(commands)

@@ -1,4 +1,4 @@
-"""What a Redis or Valkey server tells of itself that decides how long sessions live."""
+"""What a Redis or Valkey server says of itself that decides how long sessions live."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def server_findings(
         yield network_finding(host, encrypted, "use rediss:// or valkeys://")
         break
     before = time.time()
-    (told,) = run([("INFO", "all")])
+    (answer,) = run([("INFO", "all")])
     now = (before + time.time()) / 2
-    if not isinstance(told, (bytes, str)):
+    if not isinstance(answer, (bytes, str)):
         advice = "let it: ACL SETUSER ... +info +config|get, or look by hand"
         text = "the user may not ask (ACL): version, memory policy and persistence are unknown"
         yield Finding("server", "warning", text, advice)
         return
-    info = _parse(told)
+    info = _parse(answer)
     yield _version(info)
     if "server_time_usec" in info:
         yield clock_finding(int(info["server_time_usec"]) / 1e6 - now, "the server's")
@@ -39,8 +39,8 @@ def server_findings(
     yield _persistence(info, saving)
 
 
-def _parse(told: bytes | str) -> dict[str, str]:
-    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
+def _parse(answer: bytes | str) -> dict[str, str]:
+    text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 

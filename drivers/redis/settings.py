@@ -101,7 +101,7 @@ class Settings:
         if tls and not match["tls"]:
             raise ConfigError(f"{where}: {next(iter(tls))} needs TLS: rediss:// or valkeys://")
         if secure := bool(match["tls"]):
-            # Whether redis-py checks names unless told so differs between its versions.
+            # Whether redis-py checks names unless asked to differs between its versions.
             checks = tls.get("ssl_cert_reqs") != "none"
             tls = {**tls, "ssl_check_hostname": checks and tls.get("ssl_check_hostname", True)}
         # Of the rest, redis-py's parser knows less: one host, no service, no other scheme.

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 State = Literal["ok", "warning", "failed"]
 
 MOST_SKEW: Final = 2.0
-"""Seconds by which two clocks may differ before it is told; some servers tell the time in whole seconds."""
+"""Seconds by which two clocks may differ before it is reported; some servers give the time in whole seconds."""
 LEAST_ROOM: Final = 100 * 2**20
 OWN_MACHINE: Final = ("localhost", "127.", "::1")
 

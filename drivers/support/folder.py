@@ -107,7 +107,7 @@ def device_of(path: Path) -> int:
 def check_mounted(path: Path, device: int, owner: object) -> None:
     """Raise `DriverUnavailable` if what is lost lay on a device that is not there any more: it is not gone for good.
 
-    device: what `device_of` told before the loss. owner: the driver, for the message.
+    device: what `device_of` returned before the loss. owner: the driver, for the message.
     """
     if device_of(path) != device:
         raise DriverUnavailable(f"{owner!r} is gone with the file system that it was on; is its disk mounted?")

@@ -1,4 +1,4 @@
-"""Who is told when this process forks."""
+"""What hears of it when this process forks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Sync and async, written once: logic is an `async def`, and the blocking face steps it.
+"""Sync and async, written once: logic is an `async def`, which blocking code runs to its end without an event loop.
 
-Above the drivers every operation is one coroutine that does its I/O by awaiting the methods of a *face*. `Native` is
-the async face of an object, `Blocking` a face whose coroutines never suspend, so that `run` can step them to their end
-without an event loop.
+Above the drivers every operation is one coroutine that does its I/O by awaiting calls of `io`. That is a `Native`,
+which makes an object's async calls, or a `Blocking`, whose coroutines make the blocking ones and never suspend, so that
+`run` can step the operation to its end.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     coroutine.close()
-    raise RuntimeError("a coroutine of the blocking face has suspended")
+    raise RuntimeError("a coroutine that makes blocking calls has suspended")
 
 
 def iterate(items: AsyncIterator[T]) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""`session-kit demo --check`: starts the demo as a server of its own, plays a visitor, and tells what it saw."""
+"""`session-kit demo --check`: starts the demo as a server of its own, plays a visitor, and prints what it saw."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def play(console: Console, store_url: str | None = None) -> int:
     def stop(signum: int, frame: object) -> NoReturn:
         raise SystemExit(128 + signum)
 
-    # Without this, being told to stop would leave the server behind.
+    # Without this, a signal to stop would leave the server behind.
     before = signal.signal(signal.SIGTERM, stop)
     try:
         with tempfile.TemporaryDirectory(prefix="session-kit-check-") as name:

@@ -24,7 +24,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(console: Console, store_url: str | None, *, host: str, port: int, grace: float, secure: bool) -> None:
-    """Run the demo until it is told to stop."""
+    """Run the demo until a signal stops it."""
     folder = demo_folder()
     store_url = store_url or url_of("disk", folder / "sessions")
 

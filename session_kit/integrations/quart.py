@@ -30,10 +30,10 @@ from session_kit.errors import STORE_DOWN, DriverUnavailable
 from session_kit.integrations import flask
 from session_kit.integrations.flask.extension import (
     add_headers,
+    apply_config,
     plain_host,
     renewed,
     replace,
-    settle,
     show_in_templates,
 )
 from session_kit.integrations.flask.sessions import FlaskSession
@@ -96,7 +96,7 @@ class QuartSessions(SessionInterface):
         if session.lifecycle.phase is not Phase.AHEAD or response is None:
             return  # a WebSocket's, or what the error handlers make of an outage
         host = partial(plain_host, app, quart.request)
-        unrenewed = settle(app, session)
+        unrenewed = apply_config(app, session)
         try:
             headers = await self._manager.acommit(session, response.status_code, host)
         except DriverUnavailable as error:

@@ -27,7 +27,7 @@ from session_kit.operate.at_once import at_once
 from session_kit.record import RESERVED, Notes
 from session_kit.store import DAY, UnstorageSessionStore
 
-SLACK: Final = 5.0
+TOLERANCE: Final = 5.0
 """Seconds by which clocks and expiries may differ and still count as equal."""
 ATTEMPTS: Final = 5
 PAGE: Final = 500
@@ -233,7 +233,7 @@ class _Move:
         return None if entry.expires_at is None else entry.expires_at - self._old.clock()
 
     def _is_over(self, expires: float | None) -> bool:
-        return expires is not None and expires - SLACK <= self._old.clock()
+        return expires is not None and expires - TOLERANCE <= self._old.clock()
 
     def _name(self, key: str) -> str:
         """What stands behind the prefix in NEW."""
@@ -291,4 +291,4 @@ def _is_later(one: float | None, other: float | None) -> bool:
     """Whether an expiry is later than another, by more than clocks may differ."""
     if one is None or other is None:
         return one is None and other is not None
-    return one > other + SLACK
+    return one > other + TOLERANCE

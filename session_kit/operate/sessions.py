@@ -134,9 +134,9 @@ def _look(store: UnstorageSessionStore, key: str) -> tuple[Summary | None, Recor
 
 
 def _last_used(store: UnstorageSessionStore, notes: Notes | None, expires: float | None) -> float | None:
-    told = [] if notes is None else [notes.created, notes.renewed, notes.rotated]
+    times = [] if notes is None else [notes.created, notes.renewed, notes.rotated]
     if expires is not None and isinstance(store.ttl, (int, float)):
         slid = expires - store.ttl
         if slid <= store.clock():  # else the application goes by another ttl than this store
-            told.append(slid)
-    return max(told, default=None)
+            times.append(slid)
+    return max(times, default=None)

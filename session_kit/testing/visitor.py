@@ -51,7 +51,7 @@ class Visitor:
                 self._receive(value)
 
     def do(self, session: Session, method: str, **options: Any) -> Any:
-        """Call a session's method that does I/O by its name, in this visitor's colour."""
+        """Call a session's method that does I/O by its name, blocking or async, as the visitor is."""
         if self.runner is None:
             return getattr(session, method)(**options)
         return self.runner.run(getattr(session, f"a{method}")(**options))

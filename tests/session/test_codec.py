@@ -306,7 +306,7 @@ def test_a_change_inside_is_found_and_nothing_else_is(codec: Any) -> None:
     with visitor.request() as session:
         for value in session.values():
             assert value is not None
-        session.loaded().settle()
+        session.loaded().detect_changes()
         assert not session.loaded().changed
         session["cart"][0].append(3)
     with visitor.request() as session:

@@ -159,7 +159,7 @@ def draft_of(data: Mapping[str, Any], *changes: Change) -> Draft:
     draft = Draft(CODEC, packed(data))
     for change in changes:
         change(Hand(draft))
-    draft.settle()
+    draft.detect_changes()
     return draft
 
 
@@ -196,7 +196,7 @@ def test_after_a_merge_the_handler_reads_what_was_merged_and_a_second_save_keeps
     draft.rebase(packed(newer))
     merged = shown(draft)
     assert text({key: draft[key] for key in draft.fields}) == merged
-    draft.settle()
+    draft.detect_changes()
     assert shown(draft) == merged
 
 
@@ -221,7 +221,7 @@ def test_a_replay_changes_neither_the_newer_record_nor_the_log(
     draft.rebase(fields)
     for step in later:
         step(Hand(draft))
-    draft.settle()
+    draft.detect_changes()
     assert base == packed(data)
     assert fields == packed(newer)
     assert [repr(change) for change in log] == before
@@ -366,7 +366,7 @@ def test_a_change_in_place_of_a_value_that_was_replaced_or_deleted_is_nobodys() 
     draft.drop("b")
     for value in held:
         value.append(9)
-    draft.settle()
+    draft.detect_changes()
     assert shown(draft) == text({"a": [2], "c": [1, 9]})
 
 
@@ -375,11 +375,11 @@ def test_what_the_handler_holds_stays_the_value_after_a_merge_that_left_it_alone
     cart = draft["cart"]
     cart.append(2)
     draft.put("n", 1)
-    draft.settle()
+    draft.detect_changes()
     draft.rebase(packed({"cart": [1], "n": 0, "theme": "dark"}))
     draft.saved()
     cart.append(3)
-    draft.settle()
+    draft.detect_changes()
     assert shown(draft) == text({"cart": [1, 2, 3], "n": 1, "theme": "dark"})
 
 
@@ -408,13 +408,13 @@ def test_what_came_after_a_write_began_is_neither_in_it_nor_lost(
     written = copy.deepcopy(fields)
     for step in after:
         step(Hand(draft))
-    draft.settle()
+    draft.detect_changes()
     end = shown(draft)
     draft.saved(mark, fields)
     assert fields == written
     assert draft.stored is fields
     assert shown(draft) == end
-    draft.settle()
+    draft.detect_changes()
     draft.rebase(fields)
     assert shown(draft) == end
     assert fields == written
@@ -429,7 +429,7 @@ def test_a_write_that_failed_leaves_all_changes_to_be_made_again(
     for draft in (failed, never):
         for step in after:
             step(Hand(draft))
-        draft.settle()
+        draft.detect_changes()
         draft.rebase(packed(newer))
     assert shown(failed) == shown(never)
 
@@ -610,7 +610,7 @@ def test_a_value_that_nobody_changed_is_not_encoded_again(data: Any, steps: list
     draft = Draft(CODEC, spaced)
     for step in steps:
         step(Hand(draft))
-    draft.settle()
+    draft.detect_changes()
     touched = {change.key for change in draft.log if hasattr(change, "key")}
     if all(hasattr(change, "key") for change in draft.log):
         for key in data.keys() - touched:
@@ -620,7 +620,7 @@ def test_a_value_that_nobody_changed_is_not_encoded_again(data: Any, steps: list
 def test_reading_a_record_that_another_program_wrote_changes_nothing() -> None:
     draft = Draft(CODEC, CODEC.unpack(b'{"cart": [1,  2], "price": 1.50, "seen": {"b": 1, "a": 1}}'))
     assert (draft["cart"], draft["price"], draft["seen"]) == ([1, 2], 1.5, {"a": 1, "b": 1})
-    draft.settle()
+    draft.detect_changes()
     assert not draft.changed
     draft.put("n", 1)
     assert CODEC.pack(draft.fields) == b'{"cart":[1,  2],"price":1.50,"seen":{"b": 1, "a": 1},"n":1}'
@@ -631,14 +631,14 @@ def test_a_value_that_only_another_program_could_write_does_not_fail_as_long_as_
     draft = Draft(CODEC, fields)
     assert draft["huge"] == [float("inf"), 1]
     draft["cart"].append(2)
-    draft.settle()
+    draft.detect_changes()
     assert draft.fields["huge"] is fields["huge"]
     assert [type(change) for change in draft.log] == [Edit]
     draft["huge"][1] = True
     with pytest.raises(SessionError, match=r"huge\[0\]: inf has no form in JSON"):
-        draft.settle()
+        draft.detect_changes()
     draft["huge"][0] = 0
-    draft.settle()
+    draft.detect_changes()
     assert CODEC.pack(draft.fields) == b'{"huge":[0,true],"cart":[1,2]}'
 
 
@@ -655,7 +655,7 @@ def test_a_value_that_was_nested_too_deep_in_place_is_refused_before_it_is_writt
         branch.append([])
         branch = branch[0]
     with pytest.raises(SessionError, match="tree: the value is nested deeper than 100"):
-        draft.settle()
+        draft.detect_changes()
 
 
 # --- the merge of one value ---

@@ -180,7 +180,7 @@ def test_a_function_of_the_data_can_still_end_it(clock: ManualClock) -> None:
 
 
 def test_a_store_that_decides_alone_how_long_sessions_live_is_refused() -> None:
-    with pytest.raises(ConfigError, match="remember needs a store that is told how long a session lives, which <Plain"):
+    with pytest.raises(ConfigError, match="remember needs a store that knows how long a session lives, which <Plain"):
         SessionManager(PlainStore(), SECRET, remember="30d")
 
 

@@ -240,21 +240,21 @@ def test_what_is_nested_too_deep_is_refused_wherever_it_is_put_in(depth: int) ->
     assert not draft.changed
     draft.data["tree"] = nested(depth)
     with pytest.raises(SessionError, match="nested deeper than 100"):
-        draft.settle()
+        draft.detect_changes()
 
 
 def test_a_deep_record_of_another_program_can_be_read_and_changed_elsewhere() -> None:
     schema = Schema(AnyCart, JSONCodec())
     draft = TypedDraft(schema, schema.codec.unpack(b'{"tree":' + b"[" * 150 + b"]" * 150 + b',"items":[]}'))
     draft.data["items"].append("apple")
-    draft.settle()
+    draft.detect_changes()
     assert [type(change) for change in draft.log] == [Edit]
 
 
 def test_what_came_after_a_write_of_typed_data_began_is_neither_in_it_nor_lost() -> None:
     draft = any_cart(items=["apple"])
     draft.data["items"].append("pear")
-    draft.settle()
+    draft.detect_changes()
     fields, mark = draft.freeze(), len(draft.log)
     written = dict(fields)
     draft.data["items"].append("fig")

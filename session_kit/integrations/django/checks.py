@@ -10,7 +10,7 @@ from django.core.checks import Error, Tags, Warning, register
 from session_kit.errors import ConfigError
 from session_kit.integrations.django.engine import SessionStore
 from session_kit.integrations.django.middleware import THEIRS, SessionMiddleware, engine
-from session_kit.integrations.django.settings import is_told, manager, options, weakness
+from session_kit.integrations.django.settings import is_set, manager, options, weakness
 
 OURS = f"{SessionMiddleware.__module__.rpartition('.')[0]}.{SessionMiddleware.__name__}"
 ENGINE = OURS.rpartition(".")[0]
@@ -36,7 +36,7 @@ def check_settings(**_: Any) -> list[Any]:
         found.append(
             Error("two session middlewares", hint=f"Remove {THEIRS}.", obj="MIDDLEWARE", id="session_kit.E002")
         )
-    if shared and not (is_told("SESSION_ENGINE") and issubclass(engine(), SessionStore)):
+    if shared and not (is_set("SESSION_ENGINE") and issubclass(engine(), SessionStore)):
         hint = f'The test client, clearsessions and Channels go by it: SESSION_ENGINE = "{ENGINE}".'
         found.append(Warning("SESSION_ENGINE is not ours", hint=hint, obj="SESSION_ENGINE", id="session_kit.W001"))
     if not shared and made.policy.header is not None:

@@ -95,7 +95,7 @@ class SessionStore(SessionState):
 
     def save(self, must_create: bool = False) -> None:
         """Write the session, changed or not. `UpdateError` if another request has ended it, or changed its id."""
-        self.check_colour()
+        self.refuse_to_block()
         self._get_session()
         lifecycle = self.session.lifecycle
         if self._is_writable(must_create):
@@ -174,7 +174,7 @@ class SessionStore(SessionState):
     # --- deleting ---
 
     def flush(self) -> None:
-        self.check_colour()
+        self.refuse_to_block()
         self.session.destroy()
         self._asked_key, self._clears = None, False
         self.accessed = self.modified = True
@@ -211,7 +211,7 @@ class SessionStore(SessionState):
         lifecycle = self.session.lifecycle
         draft = lifecycle.draft
         if draft is not None:
-            draft.settle()
+            draft.detect_changes()
             twin, made = copied.session.lifecycle, lifecycle.policy.draft(draft.stored)
             made.log = list(draft.log)
             made.rebase(draft.stored)

@@ -19,7 +19,7 @@ from session_kit.integrations.django.cookies import put_cookie
 from session_kit.integrations.django.engine import SessionStore
 from session_kit.integrations.django.requests import bare_key, plain_host_of, unavailable
 from session_kit.integrations.django.session import DjangoSession, open_session
-from session_kit.integrations.django.settings import is_told, manager
+from session_kit.integrations.django.settings import is_set, manager
 from session_kit.manager import Headers
 
 log = logging.getLogger("django.request")
@@ -59,7 +59,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             if self._is_another(request, store):
                 await store.aload()
                 session.lifecycle.client_id = None
-            if response.status_code < 500 and store.settle():
+            if response.status_code < 500 and store.apply_settings():
                 await store.asave()
                 session.lifecycle.client_id = None
             return self._answer(response, store, await self.manager.acommit(session, response.status_code, plain_host))
@@ -99,7 +99,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             if self._is_another(request, store):
                 store.load()
                 session.lifecycle.client_id = None
-            if response.status_code < 500 and store.settle():
+            if response.status_code < 500 and store.apply_settings():
                 store.save()
                 session.lifecycle.client_id = None
             return self._answer(response, store, self.manager.commit(session, response.status_code, plain_host))
@@ -140,6 +140,6 @@ def engine() -> type[Any]:
     """The class that `SESSION_ENGINE` names; ours if nobody has set it, as Django's default needs its database."""
     return (
         cast("type[Any]", import_module(conf.settings.SESSION_ENGINE).SessionStore)
-        if is_told("SESSION_ENGINE")
+        if is_set("SESSION_ENGINE")
         else SessionStore
     )

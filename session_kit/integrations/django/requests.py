@@ -6,7 +6,7 @@ from django import conf
 from django.http import HttpRequest, HttpResponse
 
 from session_kit.errors import STORE_DOWN
-from session_kit.integrations.django.settings import in_tests, is_told, manager
+from session_kit.integrations.django.settings import in_tests, is_set, manager
 
 
 def bare_key(request: HttpRequest) -> str | None:
@@ -19,7 +19,7 @@ def bare_key(request: HttpRequest) -> str | None:
 
 def plain_host_of(request: HttpRequest) -> str | None:
     """The host that was asked for over plain http, where the cookie may go without `Secure`; None: nowhere."""
-    if request.is_secure() or is_told("SESSION_COOKIE_SECURE"):
+    if request.is_secure() or is_set("SESSION_COOKIE_SECURE"):
         return None
     if in_tests():
         return "testserver"
@@ -27,5 +27,5 @@ def plain_host_of(request: HttpRequest) -> str | None:
 
 
 def unavailable() -> HttpResponse:
-    """What a client is told in an outage."""
+    """The answer in an outage."""
     return HttpResponse(STORE_DOWN, status=503, content_type="text/plain", headers={"Cache-Control": "no-store"})

@@ -91,8 +91,8 @@ def cookie_name() -> str:
 
     While Django's test environment is set up it is Django's default: its test client goes by that.
     """
-    told = is_told("SESSION_COOKIE_NAME") or in_tests()
-    return str(conf.settings.SESSION_COOKIE_NAME) if told else "session"
+    chosen = is_set("SESSION_COOKIE_NAME") or in_tests()
+    return str(conf.settings.SESSION_COOKIE_NAME) if chosen else "session"
 
 
 def in_tests() -> bool:
@@ -101,7 +101,7 @@ def in_tests() -> bool:
     return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
-def is_told(setting: str) -> bool:
+def is_set(setting: str) -> bool:
     """Whether somebody has set it, as against Django's default."""
     return bool(conf.settings.is_overridden(setting))
 

@@ -1,4 +1,4 @@
-"""What a `SessionStore` tells Django of its session: the key, whether it was looked at, whether it changed."""
+"""What Django asks a `SessionStore` of its session: the key, whether it was looked at, whether it changed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
             return self._flag
         if lifecycle.unanswered:
             return False
-        draft.settle()
+        draft.detect_changes()
         if lifecycle.stored is None and lifecycle.displaced is not None:
             return lifecycle.due(ending=False)
         return self._flag or len(draft.log) > self._seen or lifecycle.next_id is not None or lifecycle.cookie_is_due()
@@ -102,7 +102,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         self._flag, self._saved = value, False
         self._seen = 0 if draft is None else len(draft.log)
 
-    def settle(self) -> bool:
+    def apply_settings(self) -> bool:
         """At the end of a request, for our middleware: see to what Django's settings and flags ask for.
 
         Returns whether the session is to be written and its cookie sent, though nothing may have changed.
@@ -148,7 +148,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
     def _get_session(self, no_load: bool = False) -> DjangoSession:
         lifecycle = self.session.lifecycle
         if lifecycle.draft is None:
-            self.check_colour(loading=True)
+            self.refuse_to_block(loading=True)
             self.session.loaded()
         lifecycle.touched = True
         return self._cleared()
@@ -170,7 +170,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         can = self.session.lifecycle.policy.capabilities
         return not (can.quick_reads if loading else can.never_blocks) and on_event_loop()
 
-    def check_colour(self, *, loading: bool = False) -> None:
+    def refuse_to_block(self, *, loading: bool = False) -> None:
         """Raise Django's own error for a call that would have to wait on an event loop."""
         if self.would_block(loading=loading):
             raise SynchronousOnlyOperation(

@@ -105,7 +105,7 @@ class FlaskSessions(SessionInterface):
         if session.lifecycle.phase is Phase.REPLACED:
             return  # what the error handlers make of an outage
         host = partial(plain_host, app, flask.request)
-        unrenewed = settle(app, session)
+        unrenewed = apply_config(app, session)
         try:
             headers = self._manager.commit(session, response.status_code, host)
         except DriverUnavailable as error:
@@ -149,7 +149,7 @@ def plain_host(app: Any, request: Any) -> str | None:
     return "testserver" if app.testing else request.headers.get("Host", "")
 
 
-def settle(app: Any, session: FlaskSession) -> str | None:
+def apply_config(app: Any, session: FlaskSession) -> str | None:
     """Before a session is committed, do what Flask's settings say.
 
     Returns the id whose cookie is not to be renewed: without `SESSION_REFRESH_EACH_REQUEST`, a permanent session's
@@ -165,7 +165,7 @@ def settle(app: Any, session: FlaskSession) -> str | None:
 
 
 def renewed(headers: Headers, session: FlaskSession, unrenewed: str | None) -> Headers:
-    """The session's headers without a renewal that is not wanted. unrenewed: what `settle` has returned."""
+    """The session's headers without a renewal that is not wanted. unrenewed: what `apply_config` has returned."""
     if unrenewed is None or session.lifecycle.id != unrenewed:
         return headers
     return [header for header in headers if header[0] == "Vary"]

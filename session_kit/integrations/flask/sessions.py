@@ -45,13 +45,13 @@ class FlaskSession(Session[Any]):
         False leaves out of the session's record what has changed so far, unless more is changed afterwards.
         """
         draft = self.loaded()
-        draft.settle()
+        draft.detect_changes()
         return draft.changed and self._unsaved != (draft, len(draft.log))
 
     @modified.setter
     def modified(self, value: bool) -> None:
         draft = self.loaded()
-        draft.settle()
+        draft.detect_changes()
         self._unsaved = None if value else (draft, len(draft.log))
 
     @property
