@@ -303,7 +303,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
             login, or `remember`, is a use. To be said at the first use of the session. Default True.
         Raises `SessionError` if the session is loaded and was renewed by that; `DriverUnavailable`.
         """
-        self._check_colour("load")
+        self._check_mode("load")
         if not touch:
             self.lifecycle.spare()
         self.loaded()
@@ -328,7 +328,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         Raises `DriverUnavailable`, and can be repeated then; `SessionError` for a value that was changed in place into
         one that cannot be stored; `Conflict` if others were faster a hundred times in a row.
         """
-        self._check_colour("save")
+        self._check_mode("save")
         lifecycle = self._answered()
         if lifecycle.due(ending=False):
             run(lifecycle.save(lifecycle.policy.store.blocking))
@@ -339,7 +339,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     def reload(self) -> Self:
         """Drop what was not saved, read the session again and return it."""
-        self._check_colour("reload")
+        self._check_mode("reload")
         run(self.lifecycle.reload(self.lifecycle.policy.store.blocking))
         return self
 
@@ -353,7 +353,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
         What is set afterwards goes into a new session with a new id, so that a farewell message is possible.
         """
-        self._check_colour("destroy")
+        self._check_mode("destroy")
         lifecycle = self._ending()
         run(lifecycle.destroy(lifecycle.policy.store.blocking))
 
@@ -372,7 +372,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         clear: drop the data too. Default False.
         Raises `SessionError` if the response has begun, so that no cookie can be sent.
         """
-        self._check_colour("regenerate")
+        self._check_mode("regenerate")
         return self._rotate(clear=clear)
 
     async def aregenerate(self, *, clear: bool = False) -> Self:
@@ -396,7 +396,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         >>> session.bind(42, label="Firefox on Linux").owner
         '42'
         """
-        self._check_colour("bind")
+        self._check_mode("bind")
         return self._bind(owner_text(user_id), label_text(label))
 
     async def abind(self, user_id: UserId, *, label: str = "") -> Self:
@@ -419,7 +419,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         >>> dict(manager.commit(session))["Set-Cookie"].partition("; ")[2][:15]
         'Max-Age=2592300'
         """
-        self._check_colour("remember")
+        self._check_mode("remember")
         return self._remember(days)
 
     async def aremember(self, days: float | None = None) -> Self:
@@ -460,7 +460,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
     # --- guards ---
 
-    def _check_colour(self, name: str) -> None:
+    def _check_mode(self, name: str) -> None:
         if self.lifecycle.asynchronous and on_event_loop():
             raise SessionError(f"this session belongs to an async request: use `await session.a{name}()`")
 

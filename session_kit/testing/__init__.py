@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_kit.drivers.support.wrapped import WrappedDriver
+from session_kit.testing.caller import Caller
 from session_kit.testing.clock import ManualClock
 from session_kit.testing.cookies import session_cookies, session_headers
-from session_kit.testing.face import Face
 from session_kit.testing.faults import CountingDriver, FaultyDriver
 from session_kit.testing.schedule import Schedule, SteppedDriver, explore, replay
 from session_kit.testing.visitor import Visitor
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from session_kit.testing.conformance import DriverConformance
 
 __all__ = [
+    "Caller",
     "CountingDriver",
     "DriverConformance",
-    "Face",
     "FaultyDriver",
     "ManualClock",
     "Schedule",

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from session_kit.drivers import ABSENT, Conflict, Driver, Unsupported
+from session_kit.testing.caller import Caller
 from session_kit.testing.clock import ManualClock
-from session_kit.testing.face import Face
 
 MIB = 1024 * 1024
 
@@ -99,7 +99,7 @@ print(driver.get("counter") is not None)
 
 
 class Suite:
-    """What the parts of the suite share: a driver on an empty store, and a face to call it in both colours."""
+    """What the parts of the suite share: a driver on an empty store, and what calls it, blocking and async."""
 
     title = ""
     """What the driver is called in a report."""
@@ -131,12 +131,12 @@ class Suite:
         driver.close()
 
     @pytest.fixture(params=["blocking", "async"])
-    def face(self, request: pytest.FixtureRequest, driver: Driver) -> Iterator[Any]:
+    def caller(self, request: pytest.FixtureRequest, driver: Driver) -> Iterator[Any]:
         if request.param == "blocking":
-            yield Face(driver, None)
+            yield Caller(driver, None)
         else:
             with asyncio.Runner() as runner:
-                yield Face(driver, runner)
+                yield Caller(driver, runner)
                 runner.run(driver.aclose())
 
     @pytest.fixture
@@ -153,219 +153,219 @@ class Suite:
 class Expiry(Suite):
     """What is missing and what has expired are the same, and are seen nowhere; the rules for a time to live."""
 
-    def test_a_missing_key_is_missing_everywhere(self, face: Any) -> None:
-        assert face.read("key") is None
-        assert face.get("key") is None
-        assert face.has("key") is False
-        assert face.renew("key", 60) is None
-        assert face.touch("key", 60) is False
-        assert face.delete("key") is False
-        assert face.get_many(["key"]) == {}
-        assert list(face.keys()) == []
+    def test_a_missing_key_is_missing_everywhere(self, caller: Any) -> None:
+        assert caller.read("key") is None
+        assert caller.get("key") is None
+        assert caller.has("key") is False
+        assert caller.renew("key", 60) is None
+        assert caller.touch("key", 60) is False
+        assert caller.delete("key") is False
+        assert caller.get_many(["key"]) == {}
+        assert list(caller.keys()) == []
 
-    def test_an_expired_key_is_seen_nowhere(self, face: Any) -> None:
+    def test_an_expired_key_is_seen_nowhere(self, caller: Any) -> None:
         def expired() -> None:
-            face.set("key", b"value", ttl=10)
+            caller.set("key", b"value", ttl=10)
             self.pass_time(10)
 
         expired()
-        assert face.read("key") is None
-        assert face.get("key") is None
-        assert face.has("key") is False
-        assert face.get_many(["key"]) == {}
-        assert list(face.keys()) == []
-        assert face.renew("key", 60) is None
-        assert face.touch("key", None) is False
-        assert face.read("key") is None
-        assert face.delete("key") is False
+        assert caller.read("key") is None
+        assert caller.get("key") is None
+        assert caller.has("key") is False
+        assert caller.get_many(["key"]) == {}
+        assert list(caller.keys()) == []
+        assert caller.renew("key", 60) is None
+        assert caller.touch("key", None) is False
+        assert caller.read("key") is None
+        assert caller.delete("key") is False
         expired()
-        assert face.clear() == 0
+        assert caller.clear() == 0
 
-    def test_an_expired_key_can_be_created_again(self, face: Any, creates: None) -> None:
-        face.set("key", b"old", ttl=10)
+    def test_an_expired_key_can_be_created_again(self, caller: Any, creates: None) -> None:
+        caller.set("key", b"old", ttl=10)
         self.pass_time(10)
-        face.set("key", b"new", expect=ABSENT)
-        assert face.get("key") == b"new"
+        caller.set("key", b"new", expect=ABSENT)
+        assert caller.get("key") == b"new"
 
-    def test_the_version_of_an_expired_key_conflicts(self, face: Any, swaps: None) -> None:
-        version = face.set("key", b"old", ttl=10)
+    def test_the_version_of_an_expired_key_conflicts(self, caller: Any, swaps: None) -> None:
+        version = caller.set("key", b"old", ttl=10)
         self.pass_time(10)
         with pytest.raises(Conflict):
-            face.set("key", b"new", expect=version)
-        assert face.read("key") is None
+            caller.set("key", b"new", expect=version)
+        assert caller.read("key") is None
 
     @pytest.mark.parametrize("ttl", WRONG_TTLS)
-    def test_a_wrong_ttl_is_refused_before_anything_is_written(self, face: Any, ttl: Any) -> None:
+    def test_a_wrong_ttl_is_refused_before_anything_is_written(self, caller: Any, ttl: Any) -> None:
         with pytest.raises(ValueError, match="ttl"):
-            face.set("new", b"value", ttl=ttl)
+            caller.set("new", b"value", ttl=ttl)
         with pytest.raises(ValueError, match="ttl"):
-            face.set_many({"new": b"value"}, ttl=ttl)
-        face.set("key", b"value", ttl=100)
+            caller.set_many({"new": b"value"}, ttl=ttl)
+        caller.set("key", b"value", ttl=100)
         with pytest.raises(ValueError, match="ttl"):
-            face.set("key", b"other", ttl=ttl)
+            caller.set("key", b"other", ttl=ttl)
         with pytest.raises(ValueError, match="ttl"):
-            face.touch("key", ttl)
+            caller.touch("key", ttl)
         with pytest.raises(ValueError, match="ttl"):
-            face.renew("key", ttl)
-        assert face.get("key") == b"value"
-        assert face.has("new") is False
+            caller.renew("key", ttl)
+        assert caller.get("key") == b"value"
+        assert caller.has("new") is False
 
-    def test_fractions_of_a_second_count(self, face: Any) -> None:
-        face.set("key", b"value", ttl=2.5)
+    def test_fractions_of_a_second_count(self, caller: Any) -> None:
+        caller.set("key", b"value", ttl=2.5)
         self.pass_time(2.25)
-        assert face.has("key")
+        assert caller.has("key")
         self.pass_time(0.25)
-        assert not face.has("key")
+        assert not caller.has("key")
 
-    def test_without_a_ttl_a_key_is_kept_for_ever(self, face: Any) -> None:
-        face.set("key", b"value")
+    def test_without_a_ttl_a_key_is_kept_for_ever(self, caller: Any) -> None:
+        caller.set("key", b"value")
         self.pass_time(10**9)
-        assert face.get("key") == b"value"
+        assert caller.get("key") == b"value"
 
-    def test_a_set_without_a_ttl_drops_an_old_one(self, face: Any) -> None:
-        face.set("key", b"value", ttl=10)
-        face.set("key", b"other")
+    def test_a_set_without_a_ttl_drops_an_old_one(self, caller: Any) -> None:
+        caller.set("key", b"value", ttl=10)
+        caller.set("key", b"other")
         self.pass_time(1000)
-        assert face.get("key") == b"other"
+        assert caller.get("key") == b"other"
 
-    def test_a_touch_gives_a_new_ttl_and_keeps_the_value(self, face: Any) -> None:
-        face.set("key", b"value", ttl=10)
+    def test_a_touch_gives_a_new_ttl_and_keeps_the_value(self, caller: Any) -> None:
+        caller.set("key", b"value", ttl=10)
         self.pass_time(8)
-        assert face.touch("key", 10) is True
+        assert caller.touch("key", 10) is True
         self.pass_time(8)
-        assert face.get("key") == b"value"
-        assert face.touch("key", 1) is True
+        assert caller.get("key") == b"value"
+        assert caller.touch("key", 1) is True
         self.pass_time(1)
-        assert face.get("key") is None
+        assert caller.get("key") is None
 
-    def test_a_touch_without_a_ttl_keeps_for_ever(self, face: Any) -> None:
-        face.set("key", b"value", ttl=10)
-        assert face.touch("key", None) is True
+    def test_a_touch_without_a_ttl_keeps_for_ever(self, caller: Any) -> None:
+        caller.set("key", b"value", ttl=10)
+        assert caller.touch("key", None) is True
         self.pass_time(1000)
-        assert face.get("key") == b"value"
-        assert face.touch("key", None) is True
+        assert caller.get("key") == b"value"
+        assert caller.touch("key", None) is True
 
-    def test_a_renewal_reads_and_slides_the_expiry(self, face: Any) -> None:
-        version = face.set("key", b"value", ttl=10)
+    def test_a_renewal_reads_and_slides_the_expiry(self, caller: Any) -> None:
+        version = caller.set("key", b"value", ttl=10)
         for _ in range(5):
             self.pass_time(8)
-            entry = face.renew("key", 10)
+            entry = caller.renew("key", 10)
             assert entry.value == b"value"
-        if face.target.capabilities.renew:
+        if caller.target.capabilities.renew:
             assert entry.version == version
         if entry.expires_at is not None:
             assert entry.expires_at == pytest.approx(self.clock() + 10, abs=1)
         self.pass_time(10)
-        assert face.read("key") is None
+        assert caller.read("key") is None
 
-    def test_the_expiry_is_told_where_it_is_known(self, face: Any) -> None:
-        face.set("key", b"value", ttl=100)
-        face.set("forever", b"value")
-        expires_at = face.read("key").expires_at
+    def test_the_expiry_is_told_where_it_is_known(self, caller: Any) -> None:
+        caller.set("key", b"value", ttl=100)
+        caller.set("forever", b"value")
+        expires_at = caller.read("key").expires_at
         assert expires_at is None or expires_at == pytest.approx(self.clock() + 100, abs=2)
-        assert face.read("forever").expires_at is None
+        assert caller.read("forever").expires_at is None
 
-    def test_pruning_removes_what_has_expired_and_nothing_else(self, face: Any) -> None:
+    def test_pruning_removes_what_has_expired_and_nothing_else(self, caller: Any) -> None:
         for number in range(20):
-            face.set(f"old-{number}", b"value", ttl=10)
-        face.set("young", b"value", ttl=100)
-        face.set("forever", b"value")
+            caller.set(f"old-{number}", b"value", ttl=10)
+        caller.set("young", b"value", ttl=100)
+        caller.set("forever", b"value")
         self.pass_time(10)
-        assert 0 <= face.prune() <= 20
-        assert face.prune() == 0
-        assert sorted(face.keys()) == ["forever", "young"]
+        assert 0 <= caller.prune() <= 20
+        assert caller.prune() == 0
+        assert sorted(caller.keys()) == ["forever", "young"]
 
 
 class Conditions(Suite):
     """Writes that expect an absence or a version: of all who race, one wins."""
 
-    def test_creating_only_creates(self, face: Any, creates: None) -> None:
-        face.set("key", b"first", expect=ABSENT)
+    def test_creating_only_creates(self, caller: Any, creates: None) -> None:
+        caller.set("key", b"first", expect=ABSENT)
         with pytest.raises(Conflict):
-            face.set("key", b"second", expect=ABSENT, ttl=1)
+            caller.set("key", b"second", expect=ABSENT, ttl=1)
         self.pass_time(5)
-        assert face.get("key") == b"first"
+        assert caller.get("key") == b"first"
 
-    def test_a_version_only_replaces_what_was_read(self, face: Any, swaps: None) -> None:
-        first = face.set("key", b"1")
-        assert face.read("key").version == first
-        second = face.set("key", b"2", expect=first)
-        assert face.read("key").version == second
+    def test_a_version_only_replaces_what_was_read(self, caller: Any, swaps: None) -> None:
+        first = caller.set("key", b"1")
+        assert caller.read("key").version == first
+        second = caller.set("key", b"2", expect=first)
+        assert caller.read("key").version == second
         with pytest.raises(Conflict):
-            face.set("key", b"3", expect=first)
-        assert face.get("key") == b"2"
-        face.set("key", b"4")
+            caller.set("key", b"3", expect=first)
+        assert caller.get("key") == b"2"
+        caller.set("key", b"4")
         with pytest.raises(Conflict):
-            face.set("key", b"5", expect=second)
-        assert face.get("key") == b"4"
+            caller.set("key", b"5", expect=second)
+        assert caller.get("key") == b"4"
 
-    def test_the_version_of_a_deleted_key_conflicts(self, face: Any, swaps: None) -> None:
-        version = face.set("key", b"1")
-        face.delete("key")
+    def test_the_version_of_a_deleted_key_conflicts(self, caller: Any, swaps: None) -> None:
+        version = caller.set("key", b"1")
+        caller.delete("key")
         with pytest.raises(Conflict):
-            face.set("key", b"2", expect=version)
-        assert face.has("key") is False
-        face.set("key", b"again")
+            caller.set("key", b"2", expect=version)
+        assert caller.has("key") is False
+        caller.set("key", b"again")
         with pytest.raises(Conflict):
-            face.set("key", b"2", expect=version)
-        assert face.get("key") == b"again"
+            caller.set("key", b"2", expect=version)
+        assert caller.get("key") == b"again"
 
-    def test_a_delete_can_expect_a_version(self, face: Any, swaps: None) -> None:
-        old = face.set("key", b"1")
-        new = face.set("key", b"2")
+    def test_a_delete_can_expect_a_version(self, caller: Any, swaps: None) -> None:
+        old = caller.set("key", b"1")
+        new = caller.set("key", b"2")
         with pytest.raises(Conflict):
-            face.delete("key", expect=old)
-        assert face.has("key")
-        assert face.delete("key", expect=new) is True
+            caller.delete("key", expect=old)
+        assert caller.has("key")
+        assert caller.delete("key", expect=new) is True
         with pytest.raises(Conflict):
-            face.delete("key", expect=new)
+            caller.delete("key", expect=new)
 
-    def test_a_swap_sets_the_ttl(self, face: Any, swaps: None) -> None:
-        version = face.set("key", b"1", ttl=10)
-        version = face.set("key", b"2", ttl=100, expect=version)
+    def test_a_swap_sets_the_ttl(self, caller: Any, swaps: None) -> None:
+        version = caller.set("key", b"1", ttl=10)
+        version = caller.set("key", b"2", ttl=100, expect=version)
         self.pass_time(50)
-        assert face.get("key") == b"2"
-        face.set("key", b"3", expect=version)
+        assert caller.get("key") == b"2"
+        caller.set("key", b"3", expect=version)
         self.pass_time(10**6)
-        assert face.get("key") == b"3"
+        assert caller.get("key") == b"3"
 
-    def test_a_touch_or_renewal_does_not_make_a_concurrent_write_fail(self, face: Any, swaps: None) -> None:
-        if not face.target.capabilities.renew:
+    def test_a_touch_or_renewal_does_not_make_a_concurrent_write_fail(self, caller: Any, swaps: None) -> None:
+        if not caller.target.capabilities.renew:
             pytest.skip("capabilities.renew is False")  # not claimed, so not asked for
-        version = face.set("key", b"1", ttl=10)
-        face.renew("key", 20)
-        face.touch("key", 30)
-        face.set("key", b"2", expect=version)
-        assert face.get("key") == b"2"
+        version = caller.set("key", b"1", ttl=10)
+        caller.renew("key", 20)
+        caller.touch("key", 30)
+        caller.set("key", b"2", expect=version)
+        assert caller.get("key") == b"2"
 
-    def test_what_is_not_supported_is_refused_before_any_write(self, face: Any) -> None:
-        capabilities = face.target.capabilities
+    def test_what_is_not_supported_is_refused_before_any_write(self, caller: Any) -> None:
+        capabilities = caller.target.capabilities
         if not capabilities.create:
             with pytest.raises(Unsupported):
-                face.set("key", b"value", expect=ABSENT)
+                caller.set("key", b"value", expect=ABSENT)
         if not capabilities.swap:
             with pytest.raises(Unsupported):
-                face.set("key", b"value", expect="version")
+                caller.set("key", b"value", expect="version")
             with pytest.raises(Unsupported):
-                face.delete("key", expect="version")
-        assert face.has("key") is False
+                caller.delete("key", expect="version")
+        assert caller.has("key") is False
 
-    def test_of_many_racers_one_creates(self, face: Any, creates: None) -> None:
-        outcomes = race(face, self.racers, lambda number: ("set", ("key", b"%d" % number), {"expect": ABSENT}))
+    def test_of_many_racers_one_creates(self, caller: Any, creates: None) -> None:
+        outcomes = race(caller, self.racers, lambda number: ("set", ("key", b"%d" % number), {"expect": ABSENT}))
         assert sorted(outcomes) == [False] * (self.racers - 1) + [True]
-        assert face.get("key") == b"%d" % outcomes.index(True)
+        assert caller.get("key") == b"%d" % outcomes.index(True)
 
-    def test_of_many_racers_one_replaces_a_version(self, face: Any, swaps: None) -> None:
-        version = face.set("key", b"start")
-        outcomes = race(face, self.racers, lambda number: ("set", ("key", b"%d" % number), {"expect": version}))
+    def test_of_many_racers_one_replaces_a_version(self, caller: Any, swaps: None) -> None:
+        version = caller.set("key", b"start")
+        outcomes = race(caller, self.racers, lambda number: ("set", ("key", b"%d" % number), {"expect": version}))
         assert sorted(outcomes) == [False] * (self.racers - 1) + [True]
-        assert face.get("key") == b"%d" % outcomes.index(True)
+        assert caller.get("key") == b"%d" % outcomes.index(True)
 
-    def test_of_many_racers_one_deletes_a_version(self, face: Any, swaps: None) -> None:
-        version = face.set("key", b"start")
-        outcomes = race(face, self.racers, lambda number: ("delete", ("key",), {"expect": version}))
+    def test_of_many_racers_one_deletes_a_version(self, caller: Any, swaps: None) -> None:
+        version = caller.set("key", b"start")
+        outcomes = race(caller, self.racers, lambda number: ("delete", ("key",), {"expect": version}))
         assert outcomes.count(True) == 1
-        assert face.has("key") is False
+        assert caller.has("key") is False
 
     def test_counting_by_swaps_loses_nothing(self, driver: Driver, swaps: None) -> None:
         driver.set("counter", b"0")
@@ -386,57 +386,57 @@ class Conditions(Suite):
 class Keys(Suite):
     """Any key comes back unchanged, and a prefix is taken literally."""
 
-    def test_hostile_keys_come_back_unchanged_and_stay_apart(self, face: Any) -> None:
+    def test_hostile_keys_come_back_unchanged_and_stay_apart(self, caller: Any) -> None:
         for number, key in enumerate(HOSTILE_KEYS):
-            face.set(key, b"%d" % number)
-        assert sorted(face.keys()) == sorted(HOSTILE_KEYS)
+            caller.set(key, b"%d" % number)
+        assert sorted(caller.keys()) == sorted(HOSTILE_KEYS)
         for number, key in enumerate(HOSTILE_KEYS):
-            assert face.get(key) == b"%d" % number
-            assert key in list(face.keys(key))
+            assert caller.get(key) == b"%d" % number
+            assert key in list(caller.keys(key))
         for key in HOSTILE_KEYS:
-            assert face.delete(key) is True
-        assert list(face.keys()) == []
+            assert caller.delete(key) is True
+        assert list(caller.keys()) == []
 
     @check
     @given(items=st.dictionaries(KEYS, st.binary(max_size=50), max_size=8))
-    def test_any_keys_and_values_come_back_unchanged(self, face: Any, items: dict[str, bytes]) -> None:
-        face.clear()
+    def test_any_keys_and_values_come_back_unchanged(self, caller: Any, items: dict[str, bytes]) -> None:
+        caller.clear()
         for key, value in items.items():
-            face.set(key, value, ttl=100)
-        assert sorted(face.keys()) == sorted(items)
-        assert face.get_many(items) == items
-        assert {key: face.read(key).value for key in items} == items
+            caller.set(key, value, ttl=100)
+        assert sorted(caller.keys()) == sorted(items)
+        assert caller.get_many(items) == items
+        assert {key: caller.read(key).value for key in items} == items
 
     @pytest.mark.parametrize(("key", "error"), WRONG_KEYS)
-    def test_a_wrong_key_is_refused_by_every_method(self, face: Any, key: Any, error: type[Exception]) -> None:
+    def test_a_wrong_key_is_refused_by_every_method(self, caller: Any, key: Any, error: type[Exception]) -> None:
         calls: list[Callable[[], object]] = [
-            lambda: face.read(key),
-            lambda: face.get(key),
-            lambda: face.has(key),
-            lambda: face.set(key, b"value"),
-            lambda: face.delete(key),
-            lambda: face.touch(key, 10),
-            lambda: face.renew(key, 10),
-            lambda: face.get_many([key]),
-            lambda: face.set_many({key: b"value"}),
-            lambda: face.delete_many([key]),
+            lambda: caller.read(key),
+            lambda: caller.get(key),
+            lambda: caller.has(key),
+            lambda: caller.set(key, b"value"),
+            lambda: caller.delete(key),
+            lambda: caller.touch(key, 10),
+            lambda: caller.renew(key, 10),
+            lambda: caller.get_many([key]),
+            lambda: caller.set_many({key: b"value"}),
+            lambda: caller.delete_many([key]),
         ]
         for call in calls:
             with pytest.raises(error):
                 call()
-        assert list(face.keys()) == []
+        assert list(caller.keys()) == []
 
     @pytest.mark.parametrize("prefix", ["a:", "a*", "a?", "a[b]", "a%", "a_", "a\\", "a/", "a.", "A", "\u00e9"])
-    def test_a_prefix_is_taken_literally(self, face: Any, prefix: str) -> None:
+    def test_a_prefix_is_taken_literally(self, caller: Any, prefix: str) -> None:
         siblings = ["ab:1", "axx", "a", "ab", "b", "a;1", "a\u00e9", "a]"]
         mine = [prefix + "1", prefix + "2", prefix]
         for key in siblings + mine:
-            face.set(key, b"value")
-        assert sorted(face.keys(prefix)) == sorted(mine)
-        assert face.clear(prefix) == 3
-        assert sorted(face.keys()) == sorted(siblings)
-        assert face.clear() == len(siblings)
-        assert list(face.keys()) == []
+            caller.set(key, b"value")
+        assert sorted(caller.keys(prefix)) == sorted(mine)
+        assert caller.clear(prefix) == 3
+        assert sorted(caller.keys()) == sorted(siblings)
+        assert caller.clear() == len(siblings)
+        assert list(caller.keys()) == []
 
     def test_listing_streams_and_bears_deletions(self, driver: Driver) -> None:
         driver.set_many({f"key-{number}": b"value" for number in range(self.many)})
@@ -458,31 +458,31 @@ class Values(Suite):
         [b"", bytes(range(256)), b"\0", b"\x80\x04.", b"x" * (8 * MIB)],
         ids=["empty", "all", "nul", "pickle", "8MiB"],
     )
-    def test_any_bytes_are_kept(self, face: Any, value: bytes) -> None:
-        face.set("key", value, ttl=100)
-        entry = face.read("key")
+    def test_any_bytes_are_kept(self, caller: Any, value: bytes) -> None:
+        caller.set("key", value, ttl=100)
+        entry = caller.read("key")
         assert type(entry.value) is bytes
         assert entry.value == value
-        assert face.get("key") == value
-        assert face.has("key") is True
+        assert caller.get("key") == value
+        assert caller.has("key") is True
 
     @pytest.mark.parametrize("value", ["text", bytearray(b"x"), memoryview(b"x"), None, 5])
-    def test_a_value_that_is_not_bytes_is_refused(self, face: Any, value: Any) -> None:
+    def test_a_value_that_is_not_bytes_is_refused(self, caller: Any, value: Any) -> None:
         with pytest.raises(TypeError):
-            face.set("key", value)
-        assert face.has("key") is False
+            caller.set("key", value)
+        assert caller.has("key") is False
 
-    def test_many_at_once(self, face: Any) -> None:
+    def test_many_at_once(self, caller: Any) -> None:
         items = {f"key-{number}": b"%d" % number for number in range(self.many // 8)}
-        face.set_many(items, ttl=50)
-        assert face.get_many([*items, "missing"]) == items
-        assert face.delete_many([*items, "missing"]) == len(items)
-        face.set_many({})
-        assert face.get_many([]) == {}
-        assert face.delete_many([]) == 0
-        face.set_many(items, ttl=50)
+        caller.set_many(items, ttl=50)
+        assert caller.get_many([*items, "missing"]) == items
+        assert caller.delete_many([*items, "missing"]) == len(items)
+        caller.set_many({})
+        assert caller.get_many([]) == {}
+        assert caller.delete_many([]) == 0
+        caller.set_many(items, ttl=50)
         self.pass_time(50)
-        assert face.get_many(items) == {}
+        assert caller.get_many(items) == {}
 
 
 class Sharing(Suite):
@@ -592,18 +592,18 @@ class DriverConformance(Expiry, Conditions, Keys, Values, Sharing):
     """
 
 
-def race(face: Any, racers: int, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[bool]:
+def race(caller: Any, racers: int, make: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[bool]:
     """Let `racers` call at once; True for each that got through, False for each `Conflict`."""
     outcomes = [False] * racers
 
-    if face.runner is None:
+    if caller.runner is None:
         barrier = threading.Barrier(racers)
 
         def run(number: int) -> None:
             name, args, kwargs = make(number)
             barrier.wait()
             with suppress(Conflict):
-                getattr(face.target, name)(*args, **kwargs)
+                getattr(caller.target, name)(*args, **kwargs)
                 outcomes[number] = True
 
         in_threads([lambda number=number: run(number) for number in range(racers)])  # type: ignore[misc]
@@ -612,13 +612,13 @@ def race(face: Any, racers: int, make: Callable[[int], tuple[str, tuple[Any, ...
         async def arun(number: int) -> None:
             name, args, kwargs = make(number)
             with suppress(Conflict):
-                await getattr(face.target, f"a{name}")(*args, **kwargs)
+                await getattr(caller.target, f"a{name}")(*args, **kwargs)
                 outcomes[number] = True
 
         async def main() -> None:
             await asyncio.gather(*(arun(number) for number in range(racers)))
 
-        face.runner.run(main())
+        caller.runner.run(main())
     return outcomes
 
 

@@ -14,7 +14,7 @@ import pytest
 from session_kit.drivers import Driver
 from session_kit.drivers.postgres import PostgresDriver
 from session_kit.drivers.redis import RedisDriver
-from session_kit.testing.face import Face
+from session_kit.testing.caller import Caller
 from tests.drivers import test_postgres, test_redis
 from tests.harness.postgres import Postgres
 from tests.harness.servers import Valkey, start_valkey
@@ -40,9 +40,9 @@ class AsyncHalf:
     """Of the conformance suite: blocking calls know nothing of event loops."""
 
     @pytest.fixture
-    def face(self, driver: Driver) -> Iterator[Any]:
+    def caller(self, driver: Driver) -> Iterator[Any]:
         with asyncio.Runner() as runner:
-            yield Face(driver, runner)
+            yield Caller(driver, runner)
             runner.run(driver.aclose())
 
 

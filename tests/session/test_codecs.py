@@ -40,7 +40,7 @@ from session_kit.drivers import Driver
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.policy import Event
-from session_kit.testing import Face, ManualClock, Visitor
+from session_kit.testing import Caller, ManualClock, Visitor
 from tests.harness.sessions import SECRET, PlainStore
 from tests.session.test_codec import TEXT, VALUES, nested
 
@@ -637,13 +637,13 @@ def test_a_store_by_itself_reads_writes_lists_and_leaves_alone(
     plain = UnstorageSessionStore(backend, codec="msgpack")
     locked = plain.with_codec(Encrypted(NEW, "msgpack"))
     assert locked.driver is plain.driver
-    store = Face(locked, runner)
+    store = Caller(locked, runner)
     store.set("ada~token", {"user": "ada", "icon": b"PNG"})
     store.set("ada~token", {"user": "ada", "icon": b"GIF"})
     assert store.get("ada~token") == {"user": "ada", "icon": b"GIF"}
     assert store.get("ada~other") is None
     assert [data["user"] for _, data in store.all()] == ["ada"]
-    other = Face(plain, runner)
+    other = Caller(plain, runner)
     for call in ("get", "read"):
         with pytest.raises(OtherCodec):
             getattr(other, call)("ada")

@@ -36,7 +36,7 @@ from session_kit.testing import (
     WrappedDriver,
     explore,
 )
-from session_kit.testing.face import Face
+from session_kit.testing.caller import Caller
 from tests.harness.sessions import SECRET, PlainStore
 
 TTL = 1000
@@ -255,7 +255,7 @@ def test_a_session_that_lives_on_without_a_renewal_of_its_cookie_is_revoked_too(
         session["cart"] = 1
     before = one.cookie
     log_in_as(one)
-    manager, store = Face(one.manager, one.runner), one.manager.store
+    manager, store = Caller(one.manager, one.runner), one.manager.store
     cookie = before if use == "the id from before the login" else one.cookie
     session = one.manager.open(cookie or "", asynchronous=one.runner is not None)
     one.do(session, "load")

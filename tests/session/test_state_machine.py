@@ -29,7 +29,7 @@ from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.testing import FaultyDriver, ManualClock
-from session_kit.testing.face import Face
+from session_kit.testing.caller import Caller
 from tests.harness.sessions import SECRET
 
 TTL, TOUCH_AFTER, GRACE, EVERY, LIMIT, REMEMBER = 1000.0, 100.0, 10.0, 50.0, 1500.0, 5000.0
@@ -402,7 +402,7 @@ class Machine(RuleBasedStateMachine):
         header = "" if cookie is None else f"session={cookie.value}"
         session = self.manager.open(header, asynchronous=self.runner is not None)
         request = Request(session, client, cookie, counts, self.clock())
-        self.face(session).load(touch=counts)
+        self.caller(session).load(touch=counts)
         self.model.load(request, not session.is_new)
         self.compare(request)
         assert session.owner == ((request.held.owner if request.held else "") or None)
@@ -430,7 +430,7 @@ class Machine(RuleBasedStateMachine):
         """
         if request in self.under_way:
             self.under_way.remove(request)
-        manager, session, stored = self.face(self.manager), request.session, request.held
+        manager, session, stored = self.caller(self.manager), request.session, request.held
         due = how == "ok" and self.turn_is_due(request)
         if how == "raises":
             self.manager.revert(session)
@@ -513,8 +513,8 @@ class Machine(RuleBasedStateMachine):
         if not lost:
             client.jar = cookie
 
-    def face(self, target: Any) -> Face:
-        return Face(target, self.runner)
+    def caller(self, target: Any) -> Caller:
+        return Caller(target, self.runner)
 
     def name(self, request: Request) -> None:
         if request.held is not None and not request.held.handle:
@@ -564,11 +564,11 @@ class Machine(RuleBasedStateMachine):
         self.do_put(request, "user", user)
 
     def do_bind(self, request: Request, user: str, label: str) -> None:
-        self.face(request.session).bind(user, label=label)
+        self.caller(request.session).bind(user, label=label)
         request.rotate, request.owner, request.label = True, user, label
 
     def do_regenerate(self, request: Request, clear: bool) -> None:
-        self.face(request.session).regenerate(clear=clear)
+        self.caller(request.session).regenerate(clear=clear)
         request.rotate = True
         if clear:
             self.wipe(request)
@@ -588,22 +588,22 @@ class Machine(RuleBasedStateMachine):
 
     def do_remember(self, request: Request, days: int | None) -> None:
         if days == 0 or self.manager.policy.remember:
-            self.face(request.session).remember(days=days)
+            self.caller(request.session).remember(days=days)
             request.remember = -1.0 if days == 0 else REMEMBER
 
     def do_save(self, request: Request) -> None:
         there = self.there(request.held or request.place)
-        self.face(request.session).save()
+        self.caller(request.session).save()
         self.model.write(request, False, there)
         self.name(request)
 
     def do_reload(self, request: Request) -> None:
-        self.face(request.session).reload()
+        self.caller(request.session).reload()
         self.model.reload(request, not request.session.is_new)
 
     def do_log_out(self, request: Request) -> None:
         there = self.there(request.held or request.place)
-        self.face(request.session).destroy()
+        self.caller(request.session).destroy()
         self.model.destroy(request, there)
 
     # --- the rules ---
@@ -728,7 +728,7 @@ class Machine(RuleBasedStateMachine):
         self.list_of(user)
 
     def list_of(self, user: str) -> None:
-        found = self.face(self.store).sessions_of(user)
+        found = self.caller(self.store).sessions_of(user)
         expected = {each.handle: each for each in self.model.owned_by(user)}
         assert {each.handle for each in found} == expected.keys()
         for each in found:
@@ -741,7 +741,7 @@ class Machine(RuleBasedStateMachine):
         kept = None if jar is None else jar.stored
         expected = [each for each in self.model.owned_by(user) if each is not kept]
         sid = None if jar is None else jar.value.rpartition(".")[0]
-        assert self.face(self.store).revoke(user, keep=sid) == len(expected)
+        assert self.caller(self.store).revoke(user, keep=sid) == len(expected)
         for each in expected:
             each.ended = True
 
@@ -751,7 +751,7 @@ class Machine(RuleBasedStateMachine):
         stored = self.model.sessions[which % len(self.model.sessions)]
         alive = self.model.alive(stored) and owner in (None, stored.owner)
         there = self.there(stored)
-        found = self.face(self.store).revoke_one(stored.handle, owner=owner)
+        found = self.caller(self.store).revoke_one(stored.handle, owner=owner)
         assert found or not alive
         assert alive or not found or (there and owner in (None, stored.owner))
         stored.ended = stored.ended or found
@@ -769,10 +769,10 @@ class Machine(RuleBasedStateMachine):
                 session = self.manager.open(header, asynchronous=self.runner is not None)
                 request = Request(session, who, None, True, self.clock())
             with suppress(DriverUnavailable):
-                self.face(request.session).load()
+                self.caller(request.session).load()
                 if action[0] != "save" and action[0] != "reload":
                     getattr(self, f"do_{action[0]}")(request, *action[1:])
-                self.face(self.manager).commit(request.session)
+                self.caller(self.manager).commit(request.session)
         finally:
             self.faulty.heal()
 

@@ -25,36 +25,36 @@ from session_kit.drivers import Conflict, CorruptEntry, Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.record import RESERVED, Notes, hash_id
-from session_kit.testing import CountingDriver, Face, ManualClock, Visitor
+from session_kit.testing import Caller, CountingDriver, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
 from tests.harness.sessions import SECRET, PlainStore
 
 
 @pytest.fixture
-def face(store: UnstorageSessionStore, runner: asyncio.Runner | None) -> Any:
-    return Face(store, runner)
+def caller(store: UnstorageSessionStore, runner: asyncio.Runner | None) -> Any:
+    return Caller(store, runner)
 
 
-def test_set_get_touch_destroy(face: Any) -> None:
-    assert face.get("sid") is None
-    face.set("sid", {"user": "ada"})
-    assert face.get("sid") == {"user": "ada"}
-    assert face.touch("sid") is True
-    assert face.destroy("sid") is True
-    assert face.destroy("sid") is False
-    assert face.touch("sid") is False
-    assert face.get("sid") is None
+def test_set_get_touch_destroy(caller: Any) -> None:
+    assert caller.get("sid") is None
+    caller.set("sid", {"user": "ada"})
+    assert caller.get("sid") == {"user": "ada"}
+    assert caller.touch("sid") is True
+    assert caller.destroy("sid") is True
+    assert caller.destroy("sid") is False
+    assert caller.touch("sid") is False
+    assert caller.get("sid") is None
 
 
-def test_all_length_and_clear_see_this_prefix_alone(face: Any, driver: Driver, runner: asyncio.Runner | None) -> None:
-    sibling = Face(UnstorageSessionStore(driver, prefix="sess2"), runner)
+def test_all_length_and_clear_see_this_prefix_alone(caller: Any, driver: Driver, runner: asyncio.Runner | None) -> None:
+    sibling = Caller(UnstorageSessionStore(driver, prefix="sess2"), runner)
     for number in range(5):
-        face.set(f"sid-{number}", {"n": number})
+        caller.set(f"sid-{number}", {"n": number})
     sibling.set("other", {"n": 99})
-    assert sorted(data["n"] for _, data in face.all()) == [0, 1, 2, 3, 4]
-    assert face.length() == 5
-    assert face.clear() == 5
-    assert face.length() == 0
+    assert sorted(data["n"] for _, data in caller.all()) == [0, 1, 2, 3, 4]
+    assert caller.length() == 5
+    assert caller.clear() == 5
+    assert caller.length() == 0
     assert sibling.length() == 1
 
 
@@ -64,22 +64,22 @@ NAMES = ["a", "admin:a", ":", "a%3Ab", "%", "%25", "eu:a", "a:b", "", "\n", "*[a
 
 @pytest.mark.parametrize("hash_ids", [True, False])
 def test_prefixes_that_begin_alike_are_apart(driver: Driver, runner: asyncio.Runner | None, hash_ids: bool) -> None:
-    faces = {
-        prefix: Face(UnstorageSessionStore(driver, prefix=prefix, hash_ids=hash_ids), runner) for prefix in PREFIXES
+    callers = {
+        prefix: Caller(UnstorageSessionStore(driver, prefix=prefix, hash_ids=hash_ids), runner) for prefix in PREFIXES
     }
-    for prefix, face in faces.items():
+    for prefix, caller in callers.items():
         for name in NAMES:
-            face.set(name, {"at": [prefix, name]})
-    for prefix, face in faces.items():
+            caller.set(name, {"at": [prefix, name]})
+    for prefix, caller in callers.items():
         for name in NAMES:
-            assert face.get(name) == {"at": [prefix, name]}
-        listed = dict(face.all())
+            assert caller.get(name) == {"at": [prefix, name]}
+        listed = dict(caller.all())
         assert sorted(data["at"] for data in listed.values()) == sorted([prefix, name] for name in NAMES)
         assert set(listed) == {hash_id(name) if hash_ids else name for name in NAMES}
-        assert face.length() == len(NAMES)
-    assert faces["shop"].clear() == len(NAMES)
-    for prefix, face in faces.items():
-        assert face.length() == (0 if prefix == "shop" else len(NAMES))
+        assert caller.length() == len(NAMES)
+    assert callers["shop"].clear() == len(NAMES)
+    for prefix, caller in callers.items():
+        assert caller.length() == (0 if prefix == "shop" else len(NAMES))
 
 
 def test_a_key_is_what_people_look_for_with_redis_cli() -> None:
@@ -91,12 +91,12 @@ def test_a_key_is_what_people_look_for_with_redis_cli() -> None:
 @pytest.mark.parametrize("hash_ids", [True, False])
 def test_clear_by_pages_leaves_what_is_not_ours(hash_ids: bool, runner: asyncio.Runner | None) -> None:
     driver = MemoryDriver()
-    face = Face(UnstorageSessionStore(driver, hash_ids=hash_ids), runner)
+    caller = Caller(UnstorageSessionStore(driver, hash_ids=hash_ids), runner)
     others = [f"sess:other:{number}" for number in range(1500)]
     for number in range(2500):
-        face.set(str(number), {})
+        caller.set(str(number), {})
     driver.set_many(dict.fromkeys(others, b""))
-    assert face.clear() == 2500
+    assert caller.clear() == 2500
     assert sorted(driver.keys()) == sorted(others)
 
 
@@ -105,13 +105,13 @@ def test_a_listing_goes_on_behind_a_record_that_cannot_be_read(
     driver: Driver, runner: asyncio.Runner | None, caplog: pytest.LogCaptureFixture, hash_ids: bool
 ) -> None:
     store = UnstorageSessionStore(driver, hash_ids=hash_ids)
-    face = Face(store, runner)
+    caller = Caller(store, runner)
     for name in "abcdef":
-        face.set(name, {"n": name})
+        caller.set(name, {"n": name})
     driver.set(store.key("b"), b"\x80\x04pickle of a secret")
     driver.set(store.key("c"), b'{"a":' + b"[" * 1_000_000)  # deeper than any Python goes
     with caplog.at_level(logging.WARNING, "session_kit"):
-        assert sorted(data["n"] for _, data in face.all()) == ["a", "d", "e", "f"]
+        assert sorted(data["n"] for _, data in caller.all()) == ["a", "d", "e", "f"]
     lines = sorted(record.getMessage() for record in caplog.records)
     assert lines == sorted(
         f"session {hash_id(name)} is left out, it cannot be read: {error}"
@@ -124,11 +124,11 @@ def test_a_listing_goes_on_behind_a_record_that_cannot_be_read(
 
 @pytest.fixture
 def timed(driver: Driver, clock: ManualClock, runner: asyncio.Runner | None) -> Any:
-    return Face(UnstorageSessionStore(driver, ttl=1000, clock=clock), runner)
+    return Caller(UnstorageSessionStore(driver, ttl=1000, clock=clock), runner)
 
 
-def notes_of(face: Any, name: str) -> Notes:
-    notes = face.read(name).notes
+def notes_of(caller: Any, name: str) -> Notes:
+    notes = caller.read(name).notes
     assert notes is not None
     return notes
 
@@ -223,8 +223,8 @@ class Impatient(UnstorageSessionStore):
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver)
         self.pauses: list[float] = []
-        for face in (self.blocking, self.native):
-            face.pause = self.pause  # type: ignore[method-assign]
+        for caller in (self.blocking, self.native):
+            caller.pause = self.pause  # type: ignore[method-assign]
 
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -242,30 +242,30 @@ def test_a_write_that_is_overtaken_keeps_the_newest_notes_and_loses_to_a_rotatio
 
     note(1.0)
     store = Impatient(Overtaken(driver, lambda: note(2.0), 2))
-    Face(store, runner).set("name~token", {"n": 1})
+    Caller(store, runner).set("name~token", {"n": 1})
     assert notes_of(other, "name") == Notes(1.0, 2.0, "token")
     assert other.get("name~token") == {"n": 1}
     assert len(store.pauses) == 2
 
     with pytest.raises(Conflict, match="replaced by a rotation"):
-        Face(Impatient(Overtaken(driver, lambda: note(3.0, "newer"), 1)), runner).set("name~token", {"n": 2})
+        Caller(Impatient(Overtaken(driver, lambda: note(3.0, "newer"), 1)), runner).set("name~token", {"n": 2})
     assert notes_of(other, "name") == Notes(1.0, 3.0, "newer")
 
     other.clear()
     with pytest.raises(Conflict, match="replaced by a rotation"):
-        Face(Impatient(Overtaken(driver, lambda: note(4.0, "theirs"), 1)), runner).set("name~token", {"n": 3})
+        Caller(Impatient(Overtaken(driver, lambda: note(4.0, "theirs"), 1)), runner).set("name~token", {"n": 3})
 
-    version = Face(other, runner).read("name").version
+    version = Caller(other, runner).read("name").version
     for expect in (version, ABSENT):
         store = Impatient(Overtaken(driver, lambda: note(4.0, "theirs"), 1))
         with pytest.raises(Conflict):
-            Face(store, runner).set("name~theirs", {"n": 3}, expect=expect)
+            Caller(store, runner).set("name~theirs", {"n": 3}, expect=expect)
         assert store.pauses == []
 
     note(5.0)
     store = Impatient(Overtaken(driver, lambda: note(6.0), 10**6))
     with pytest.raises(Conflict, match="20 writes in a row were overtaken"):
-        Face(store, runner).set("name~token", {"n": 4})
+        Caller(store, runner).set("name~token", {"n": 4})
     assert len(store.pauses) <= 20
     assert sum(store.pauses) < 1
 
@@ -295,53 +295,53 @@ def test_listing_streams(driver: Driver) -> None:
     assert driver.calls.count("read") == 1  # type: ignore[attr-defined]
 
 
-def test_a_touch_slides_the_expiry(face: Any, clock: ManualClock) -> None:
-    face.set("sid", {"user": "ada"})
+def test_a_touch_slides_the_expiry(caller: Any, clock: ManualClock) -> None:
+    caller.set("sid", {"user": "ada"})
     clock.advance(900)
-    face.touch("sid")
+    caller.touch("sid")
     clock.advance(900)
-    assert face.get("sid") == {"user": "ada"}
+    assert caller.get("sid") == {"user": "ada"}
     clock.advance(100)
-    assert face.get("sid") is None
+    assert caller.get("sid") is None
 
 
-def test_a_read_can_renew(face: Any, clock: ManualClock) -> None:
-    face.set("sid", {"user": "ada"})
+def test_a_read_can_renew(caller: Any, clock: ManualClock) -> None:
+    caller.set("sid", {"user": "ada"})
     clock.advance(900)
-    assert face.read("sid", renew=True).data == {"user": "ada"}
+    assert caller.read("sid", renew=True).data == {"user": "ada"}
     clock.advance(900)
-    assert face.read("sid").data == {"user": "ada"}
+    assert caller.read("sid").data == {"user": "ada"}
 
 
 @pytest.mark.needs("swap")
-def test_expect_protects_against_overwriting(face: Any) -> None:
-    version = face.set("sid", {"n": 1}, expect=ABSENT)
+def test_expect_protects_against_overwriting(caller: Any) -> None:
+    version = caller.set("sid", {"n": 1}, expect=ABSENT)
     with pytest.raises(Conflict):
-        face.set("sid", {"n": 2}, expect=ABSENT)
-    record = face.read("sid")
+        caller.set("sid", {"n": 2}, expect=ABSENT)
+    record = caller.read("sid")
     assert record.version == version
-    face.set("sid", {"n": 3}, expect=record.version)
+    caller.set("sid", {"n": 3}, expect=record.version)
     with pytest.raises(Conflict):
-        face.set("sid", {"n": 4}, expect=record.version)
+        caller.set("sid", {"n": 4}, expect=record.version)
     with pytest.raises(Conflict):
-        face.destroy("sid", expect=record.version)
-    assert face.get("sid") == {"n": 3}
+        caller.destroy("sid", expect=record.version)
+    assert caller.get("sid") == {"n": 3}
 
 
 def test_a_ttl_function_is_asked_with_the_data(
     driver: Driver, runner: asyncio.Runner | None, clock: ManualClock
 ) -> None:
-    face = Face(UnstorageSessionStore(driver, ttl=lambda data: data["ttl"]), runner)
-    face.set("short", {"ttl": 10})
-    face.set("long", {"ttl": 100})
-    face.set("over", {"ttl": 0})
-    assert face.get("over") is None
+    caller = Caller(UnstorageSessionStore(driver, ttl=lambda data: data["ttl"]), runner)
+    caller.set("short", {"ttl": 10})
+    caller.set("long", {"ttl": 100})
+    caller.set("over", {"ttl": 0})
+    assert caller.get("over") is None
     clock.advance(9)
-    assert face.touch("short") is True
-    assert face.touch("long", {"ttl": 0}) is False
+    assert caller.touch("short") is True
+    assert caller.touch("long", {"ttl": 0}) is False
     clock.advance(9)
-    assert face.get("short") == {"ttl": 10}
-    assert face.get("long") is None
+    assert caller.get("short") == {"ttl": 10}
+    assert caller.get("long") is None
 
 
 @pytest.mark.parametrize("ttl", [604800, 604800.0, "7d", "168h", timedelta(days=7)])
@@ -349,10 +349,10 @@ def test_a_ttl_can_be_written_in_many_ways(ttl: Any) -> None:
     assert UnstorageSessionStore("memory://", ttl=ttl).ttl == 604800
 
 
-def test_corrupt_data_raises_in_the_store_itself(face: Any, store: UnstorageSessionStore, driver: Driver) -> None:
+def test_corrupt_data_raises_in_the_store_itself(caller: Any, store: UnstorageSessionStore, driver: Driver) -> None:
     driver.set(store.key("sid"), b"\x80\x04pickle")
     with pytest.raises(CorruptEntry):
-        face.get("sid")
+        caller.get("sid")
 
 
 def test_a_url_splits_into_store_and_driver_options() -> None:

@@ -1,4 +1,4 @@
-"""One way to call both colours, so that a test is written once."""
+"""One way to call blocking and async methods, so that a test is written once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 
-class Face:
+class Caller:
     """Calls the methods of `target` by their blocking names: directly, or by their async twins in `runner`'s loop.
 
     >>> from session_kit.drivers import open_driver
     >>> with asyncio.Runner() as runner:
-    ...     Face(open_driver("memory://"), runner).has("key")
+    ...     Caller(open_driver("memory://"), runner).has("key")
     False
     """
 
