@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from functools import partial
 from typing import Any, Literal, Unpack
 
 from session_kit.cookie import CookieHeaders
@@ -134,7 +133,7 @@ class SessionMiddleware:
     def _begin_at_once(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> Awaitable[None]:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
         try:
-            headers = self.manager.commit(session, message.get("status", 200), partial(_plain_host, scope))
+            headers = self.manager.commit(session, message.get("status", 200), _plain_host, scope)
         except DriverUnavailable:
             return self._refuse(session, scope, send)
         return send(_with_headers(message, headers))
@@ -142,7 +141,7 @@ class SessionMiddleware:
     async def _abegin(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> None:
         """`_begin_at_once` with a store that is waited for."""
         try:
-            headers = await self.manager.acommit(session, message.get("status", 200), partial(_plain_host, scope))
+            headers = await self.manager.acommit(session, message.get("status", 200), _plain_host, scope)
         except DriverUnavailable:
             await self._refuse(session, scope, send)
         else:
@@ -150,7 +149,7 @@ class SessionMiddleware:
 
     def _refuse(self, session: Session[Any], scope: Scope, send: Send) -> Awaitable[None]:
         """Answer that the store is down, in place of the application."""
-        return say_unavailable(scope["type"], send, self.manager.refuse(session, partial(_plain_host, scope)))
+        return say_unavailable(scope["type"], send, self.manager.refuse(session, _plain_host, scope))
 
     def _check_outer(self, scope: Scope) -> None:
         """Refuse to work inside a session middleware whose cookie has the same name."""

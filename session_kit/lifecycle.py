@@ -247,16 +247,15 @@ class Lifecycle(State, eq=False):
 
     def end_at_once(self) -> None:
         """`end` by blocking calls. The usual case, a write that no other is in the way of, takes none of its steps."""
-        policy, draft = self.policy, self.loaded()
+        policy, draft = self.policy, self.data
         answer: Failed | None = None
         # Before the first write of all nobody knows what the backend can do.
         if policy.prepared and not self.fresh and not self.reads_first():
             attempt = self.prepare(draft, draft)
-            if (attempt.ttl is None or attempt.ttl > 0) and not attempt.files:
+            ttl = attempt.ttl
+            if not attempt.files and (ttl is None or ttl > 0):
                 try:
-                    version = policy.store.put(
-                        attempt.stored.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl
-                    )
+                    version = policy.store.put(attempt.stored.name, attempt.record, expect=attempt.expect, ttl=ttl)
                 except (Conflict, DriverUnavailable) as error:
                     answer = attempt, error
                 else:

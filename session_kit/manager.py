@@ -26,7 +26,7 @@ from session_kit.transport import AUTHORIZATION, Transport, token_header
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
 Headers = list[tuple[str, str]]
-PlainHost = Callable[[], str | None]
+PlainHost = Callable[..., str | None]
 Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
@@ -300,28 +300,33 @@ class SessionManager:
             return cookies
         return [cookies, *header.pairs([environ[header.wsgi_key]])]
 
-    def commit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
+    def commit(
+        self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None, *request: Any
+    ) -> Headers:
         """Save the session and return the headers to add to the response, before its first byte is sent.
 
         status: of the response. One of 5xx says that the request has failed: nothing is kept but what was saved or
             destroyed by name. A 500 after an outage that was raised to the application raises it again, for a 503.
-        plain_host: returns the host that was asked for if the request came over plain http, else None. The cookie goes
-            without `Secure` to a host that can only be a test (`testserver`, `*.test`); for others a warning, once,
-            says that clients which are no browsers do not send it back. Default: taken for https.
+        plain_host: called with what follows it, returns the host that was asked for if the request came over plain
+            http, else None. The cookie goes without `Secure` to a host that can only be a test (`testserver`,
+            `*.test`); for others a warning, once, says that clients which are no browsers do not send it back. Default:
+            taken for https.
         A session that the request did not touch costs nothing and adds nothing.
         Raises `DriverUnavailable` if the store does not answer; nothing is lost in silence.
         """
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status) and lifecycle.due(ending=True):
             lifecycle.end_at_once()
-        return self._headers(lifecycle, session, plain_host, status)
+        return self._headers(lifecycle, session, plain_host, request, status)
 
-    async def acommit(self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None) -> Headers:
+    async def acommit(
+        self, session: Session[Any], status: int = 200, plain_host: PlainHost | None = None, *request: Any
+    ) -> Headers:
         """Async twin of `commit`. If it is cancelled, a new id that nobody was sent is taken back."""
         lifecycle = session.lifecycle
         if self._keeps(lifecycle, status):
             await lifecycle.save_in_turn(ending=True)
-        return self._headers(lifecycle, session, plain_host, status)
+        return self._headers(lifecycle, session, plain_host, request, status)
 
     def finish(self, session: Session[Any]) -> None:
         """At the very end of a request, save what was changed after `commit`, while the response was on its way.
@@ -352,7 +357,7 @@ class SessionManager:
         """
         session.lifecycle.revert()
 
-    def refuse(self, session: Session[Any], plain_host: PlainHost | None = None) -> Headers:
+    def refuse(self, session: Session[Any], plain_host: PlainHost | None = None, *request: Any) -> Headers:
         """The store does not answer, and the client is told so in place of the application's answer.
 
         Nothing is kept but what was saved or destroyed by name before; returns the headers that say so.
@@ -360,8 +365,9 @@ class SessionManager:
         if session.lifecycle.outage is not None:
             self.policy.refused(session.lifecycle.outage)
         session.lifecycle.revert()
-        headers = self._headers(session.lifecycle, session, plain_host) if session.lifecycle.phase is AHEAD else []
-        session.lifecycle.phase = Phase.REPLACED
+        lifecycle = session.lifecycle
+        headers = self._headers(lifecycle, session, plain_host, request) if lifecycle.phase is AHEAD else []
+        lifecycle.phase = Phase.REPLACED
         return headers
 
     async def apreload(self, session: Session[Any]) -> None:
@@ -403,7 +409,12 @@ class SessionManager:
         return False
 
     def _headers(
-        self, lifecycle: Lifecycle, session: Session[Any], plain_host: PlainHost | None, status: int = 200
+        self,
+        lifecycle: Lifecycle,
+        session: Session[Any],
+        plain_host: PlainHost | None,
+        request: tuple[Any, ...],
+        status: int = 200,
     ) -> Headers:
         """What the response has to say of the session; from now on no cookie can be sent any more."""
         lifecycle.phase = BEGUN if status < 500 else FAILED
@@ -419,7 +430,7 @@ class SessionManager:
                 return [*self._vary]
             return [*self._vary, (header.answer, token), NO_STORE]
         cookie = self.policy.cookie
-        secure = plain_host is None or self._is_secure(plain_host())
+        secure = plain_host is None or self._is_secure(plain_host(*request))
         if token:
             value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent, secure=secure)
         else:

@@ -167,8 +167,9 @@ class State(msgspec.Struct, eq=False):
     @property
     def data(self) -> Draft:
         """The draft of a session that is loaded."""
-        assert self.draft is not None  # noqa: S101
-        return self.draft
+        draft = self.draft
+        assert draft is not None  # noqa: S101
+        return draft
 
     # --- what the request and the store say ---
 
@@ -206,7 +207,8 @@ class State(msgspec.Struct, eq=False):
             # Left alone: an application that was rolled back, or another one, may be able to read it.
             policy.emit("misfit", stored.name)
             return self.begin()
-        self.find_candidates().remove(candidate)
+        if self.candidates:
+            self.candidates.remove(candidate)
         self.client_id, outdated = candidate
         self.stored, self.id = stored, stored.id
         if outdated:
@@ -334,9 +336,9 @@ class State(msgspec.Struct, eq=False):
                 return True  # the cookie says how long the session lives
             interval = policy.renewal_interval(policy.ttl_of(draft, stored.notes))
         notes = stored.notes
-        if notes.remember > 0 and policy.renews and self.client_id is not None:
+        if notes.remember and notes.remember > 0 and policy.renews and self.client_id is not None:
             return True  # by another application: here the read has cut its life short
-        if (policy.rotate_every is not None or notes.turn is not None) and (
+        if (notes.turn is not None or policy.rotate_every is not None) and (
             self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self._is_behind(stored, now)
         ):
             return True

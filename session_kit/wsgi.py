@@ -9,7 +9,6 @@ from typing import Any, Unpack
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.manager import (
     ManagerOptions,
-    PlainHost,
     Secrets,
     SessionManager,
     choose_manager,
@@ -63,7 +62,7 @@ class SessionMiddleware:
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
         session = self.manager.open(self.manager.credentials(environ))
         environ[KEY] = session
-        response = _Response(self.manager, session, start_response, partial(plain_host_of, environ))
+        response = _Response(self.manager, session, start_response, environ)
         try:
             body = self.app(environ, response.start)
             if response.pending is not None:
@@ -83,12 +82,12 @@ class _Response:
     """Holds the status and headers back until the first byte is about to leave, and commits the session then."""
 
     def __init__(
-        self, manager: SessionManager, session: Session[Any], start_response: StartResponse, plain_host: PlainHost
+        self, manager: SessionManager, session: Session[Any], start_response: StartResponse, environ: Environ
     ) -> None:
         self.manager = manager
         self.session = session
         self.start_response = start_response
-        self.plain_host = plain_host
+        self.environ = environ
         self.pending: tuple[str, list[tuple[str, str]], Any] | None = None
         self.begun = False
         self._write: Callable[[bytes], object] | None = None
@@ -103,7 +102,7 @@ class _Response:
     def begin(self) -> None:
         assert self.pending is not None  # noqa: S101
         status, headers, exc_info = self.pending
-        headers = [*headers, *self.manager.commit(self.session, int(status[:3]), self.plain_host)]
+        headers = [*headers, *self.manager.commit(self.session, int(status[:3]), plain_host_of, self.environ)]
         self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
         self.pending, self.begun = None, True
 
@@ -114,7 +113,11 @@ class _Response:
         return self._write(data)
 
     def refuse(self) -> list[bytes]:
-        said = [header for header in self.manager.refuse(self.session, self.plain_host) if header[0] != "Cache-Control"]
+        said = [
+            header
+            for header in self.manager.refuse(self.session, plain_host_of, self.environ)
+            if header[0] != "Cache-Control"
+        ]
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), *said]
         self.start_response("503 Service Unavailable", headers)
         self.pending, self.begun = None, True

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Unpack
 
 from aiohttp import web
@@ -99,7 +98,7 @@ async def _middleware(request: web.Request, handler: Handler) -> web.StreamRespo
     except DriverUnavailable:
         if lifecycle.phase is not Phase.AHEAD:
             raise
-        headers = manager.refuse(session, partial(_plain_host, request))
+        headers = manager.refuse(session, _plain_host, request)
         raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=headers) from None
     except web.HTTPException:
         raise
@@ -137,7 +136,7 @@ async def _commit(request: web.Request, response: web.StreamResponse) -> None:
 
 async def _add_headers(request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
     manager = request.config_dict[MANAGER]
-    for name, value in await manager.acommit(session, response.status, partial(_plain_host, request)):
+    for name, value in await manager.acommit(session, response.status, _plain_host, request):
         response.headers.add(name, value)
 
 

@@ -18,7 +18,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, TypeVar, Unpack
 
 from pyramid.httpexceptions import HTTPServiceUnavailable
@@ -135,15 +135,15 @@ def session_factory(
 
     def factory(request: Any) -> PyramidSession:
         session = chosen.open(chosen.credentials(request.environ, _cookies(request)), session_class=PyramidSession)
-        host = partial(_plain_host, request.environ)
+        asked = _plain_host, request.environ
 
         def commit(request: Any, response: Any) -> None:
             vars(request).pop(ANSWER_ERROR, None)
             try:
-                response.headerlist.extend(chosen.commit(session, response.status_code, host))
+                response.headerlist.extend(chosen.commit(session, response.status_code, *asked))
             except DriverUnavailable:
                 response.status_code = 503
-                response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session, host)]
+                response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session, *asked)]
                 response.text = STORE_DOWN
             if not isinstance(response.app_iter, (list, tuple)):
                 response.app_iter = FinishingBody(response.app_iter, chosen, session)

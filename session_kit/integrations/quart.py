@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from functools import partial
 from inspect import isawaitable, signature
 from typing import Any, cast
 
@@ -95,12 +94,12 @@ class QuartSessions(SessionInterface):
     async def save_session(self, app: Any, session: Any, response: Response | None) -> None:  # type: ignore[override]  # no dict
         if session.lifecycle.phase is not Phase.AHEAD or response is None:
             return  # a WebSocket's, or what the error handlers make of an outage
-        host = partial(plain_host, app, quart.request)
+        asked = plain_host, app, quart.request
         unrenewed = apply_config(app, session)
         try:
-            headers = await self._manager.acommit(session, response.status_code, host)
+            headers = await self._manager.acommit(session, response.status_code, *asked)
         except DriverUnavailable as error:
-            headers = self._manager.refuse(session, host)
+            headers = self._manager.refuse(session, *asked)
             context = self._context()
             answer = await app.make_response(await app.handle_user_exception(*context, error))
             refused = await app.process_response(*context, answer)

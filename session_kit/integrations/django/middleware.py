@@ -54,7 +54,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return cast(HttpResponse, response)
-        session, plain_host = store.session, functools.partial(plain_host_of, request)
+        session = store.session
         try:
             if self._is_another(request, store):
                 await store.aload()
@@ -62,9 +62,10 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             if response.status_code < 500 and store.apply_settings():
                 await store.asave()
                 session.lifecycle.client_id = None
-            return self._answer(response, store, await self.manager.acommit(session, response.status_code, plain_host))
+            headers = await self.manager.acommit(session, response.status_code, plain_host_of, request)
+            return self._answer(response, store, headers)
         except DriverUnavailable:
-            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host))
+            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host_of, request))
 
     def process_request(self, request: HttpRequest) -> None:
         store = self.SessionStore()
@@ -94,7 +95,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return response
-        session, plain_host = store.session, functools.partial(plain_host_of, request)
+        session = store.session
         try:
             if self._is_another(request, store):
                 store.load()
@@ -102,9 +103,10 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             if response.status_code < 500 and store.apply_settings():
                 store.save()
                 session.lifecycle.client_id = None
-            return self._answer(response, store, self.manager.commit(session, response.status_code, plain_host))
+            headers = self.manager.commit(session, response.status_code, plain_host_of, request)
+            return self._answer(response, store, headers)
         except DriverUnavailable:
-            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host))
+            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host_of, request))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """What a view that needed the session answers in an outage."""

@@ -104,12 +104,12 @@ class FlaskSessions(SessionInterface):
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         if session.lifecycle.phase is Phase.REPLACED:
             return  # what the error handlers make of an outage
-        host = partial(plain_host, app, flask.request)
+        asked = plain_host, app, flask.request
         unrenewed = apply_config(app, session)
         try:
-            headers = self._manager.commit(session, response.status_code, host)
+            headers = self._manager.commit(session, response.status_code, *asked)
         except DriverUnavailable as error:
-            headers = self._manager.refuse(session, host)
+            headers = self._manager.refuse(session, *asked)
             refused = app.process_response(app.make_response(app.handle_user_exception(error)))
             replace(response, refused, refused.get_data())
             add_headers(response, headers)
