@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from session_kit.benchmarks.measure import Noise, Summary, summarize
-from session_kit.benchmarks.place import Meter, Place, labels, opened
+from session_kit.benchmarks.measured_store import MeasuredStore, Meter, labels, opened
 from session_kit.benchmarks.shift import Shift
 from session_kit.benchmarks.workloads import WORKLOADS, Workload
 from session_kit.drivers import ConfigError
@@ -156,7 +156,7 @@ class Case:
         self.rates: list[float] = []
 
     def __str__(self) -> str:
-        return f"{self.workload.name}, {self.mode} {self.workers}, {self.workload.place.label}"
+        return f"{self.workload.name}, {self.mode} {self.workers}, {self.workload.measured.label}"
 
     def take(self, shift: Shift) -> None:
         self.durations.extend(shift.durations)
@@ -171,7 +171,7 @@ class Case:
             work.size,
             self.mode,
             self.workers,
-            work.place.label,
+            work.measured.label,
             summarize(self.durations, self.elapsed),
             (max(self.rates) - min(self.rates)) / (max(self.rates) + min(self.rates)),
             self.counted,
@@ -203,19 +203,19 @@ class Bench:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def measure(self, places: Sequence[Place]) -> Report:
+    def measure(self, stores: Sequence[MeasuredStore]) -> Report:
         settings, noise = self.settings, Noise()
-        for place in places:
-            self._tell(0, 1, place.label)
-            place.driver.prepare()
-            place.driver.has(place.store.prefix)  # one that is down is found before anything is written
+        for measured in stores:
+            self._tell(0, 1, measured.label)
+            measured.driver.prepare()
+            measured.driver.has(measured.store.prefix)  # one that is down is found before anything is written
         names = [name for name in WORKLOADS if name in settings.workloads]
-        fit = {name: [place for place in places if _promises(place, WORKLOADS[name].needs)] for name in names}
+        fit = {name: [measured for measured in stores if _promises(measured, WORKLOADS[name].needs)] for name in names}
         sides = list(product(settings.modes, settings.concurrency))
         self._steps = len(settings.sizes) * sum(map(len, fit.values())) * (1 + len(sides) * (1 + settings.rounds))
         cases: list[Case] = []
         for name, size in product(names, settings.sizes):
-            ready = [self._prepare(WORKLOADS[name], size, place) for place in fit[name]]
+            ready = [self._prepare(WORKLOADS[name], size, measured) for measured in fit[name]]
             cases += (
                 Case(workload, mode, workers, counted[mode])
                 for (mode, workers), (workload, counted) in product(sides, ready)
@@ -232,17 +232,19 @@ class Bench:
         finally:
             gc.unfreeze()
         missing = [
-            Missing(name, place.label, WORKLOADS[name].needs)
-            for name, place in product(names, places)
-            if place not in fit[name]
+            Missing(name, measured.label, WORKLOADS[name].needs)
+            for name, measured in product(names, stores)
+            if measured not in fit[name]
         ]
-        return Report(settings, [place.label for place in places], [case.figure() for case in cases], missing, noise)
+        return Report(
+            settings, [measured.label for measured in stores], [case.figure() for case in cases], missing, noise
+        )
 
-    def _prepare(self, kind: type[Workload], size: int, place: Place) -> tuple[Workload, dict[str, Counted]]:
+    def _prepare(self, kind: type[Workload], size: int, measured: MeasuredStore) -> tuple[Workload, dict[str, Counted]]:
         """Make a workload, and count what it asks of the driver in each mode, apart from the measuring."""
-        self._step(f"{kind.name}, {place.label}")
-        meter = Meter(place.driver)
-        metered = kind(place.behind(meter), size, self.settings.hits, COUNTED)
+        self._step(f"{kind.name}, {measured.label}")
+        meter = Meter(measured.driver)
+        metered = kind(measured.behind(meter), size, self.settings.hits, COUNTED)
         metered.prepare()
         counted = {}
         for mode in self.settings.modes:
@@ -255,7 +257,7 @@ class Bench:
                 self.runner.run(_each(metered.ado, arguments))
             counted[mode] = Counted(len(meter.calls) / COUNTED, meter.bytes / COUNTED)
             metered.tidy()
-        workload = kind(place, size, self.settings.hits, max(self.settings.concurrency))
+        workload = kind(measured, size, self.settings.hits, max(self.settings.concurrency))
         workload.prepare()
         return workload, counted
 
@@ -286,8 +288,8 @@ class Bench:
         self._shift.stop()
 
 
-def _promises(place: Place, capability: str | None) -> bool:
-    return capability is None or getattr(place.driver.capabilities, capability) is True
+def _promises(measured: MeasuredStore, capability: str | None) -> bool:
+    return capability is None or getattr(measured.driver.capabilities, capability) is True
 
 
 async def _each(do: Callable[[Any], Coroutine[Any, Any, object]], arguments: Iterator[Any]) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import cycle
 from typing import Any, ClassVar, TypeVar
 
-from session_kit.benchmarks.place import Place
+from session_kit.benchmarks.measured_store import MeasuredStore
 from session_kit.manager import Headers, SessionManager
 from session_kit.record import name_of, random_name
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class Workload:
-    """One kind of operation on one place, with the entries that it needs.
+    """One kind of operation on one store, with the entries that it needs.
 
-    place: where to work.
+    measured: the store.
     size: bytes of a value, or of a session's data.
     hits: share of the reads that find something.
     crowd: the most workers that will ever work at a time; each has entries of its own.
@@ -37,8 +37,8 @@ class Workload:
     do: Callable[[Any], object]
     ado: Callable[[Any], Any]
 
-    def __init__(self, place: Place, size: int, hits: float, crowd: int) -> None:
-        self.place, self.driver = place, place.driver
+    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
+        self.measured, self.driver = measured, measured.driver
         self.size, self.hits, self.crowd = size, hits, crowd
 
     def prepare(self) -> None:
@@ -55,16 +55,16 @@ class Workload:
 class DriverWorkload(Workload):
     layer = "driver"
 
-    def __init__(self, place: Place, size: int, hits: float, crowd: int) -> None:
-        super().__init__(place, size, hits, crowd)
+    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
+        super().__init__(measured, size, hits, crowd)
         self.value = b"x" * size
-        self.stem = f"{place.store.prefix}:{random_name()}:"
-        self.keys = place.new_keys()
+        self.stem = f"{measured.store.prefix}:{random_name()}:"
+        self.keys = measured.new_keys()
         self.keys += (f"{self.stem}{number}" for number in range(crowd))
         self.missing = f"{self.stem}missing"
 
     def prepare(self) -> None:
-        self.driver.set_many(dict.fromkeys(self.keys, self.value), ttl=self.place.ttl)
+        self.driver.set_many(dict.fromkeys(self.keys, self.value), ttl=self.measured.ttl)
 
     def arguments(self, workers: int) -> list[Iterator[Any]]:
         return [mixed(self.keys[worker::workers], self.missing, self.hits) for worker in range(workers)]
@@ -83,7 +83,7 @@ class Set(DriverWorkload):
 
     def prepare(self) -> None:
         self.do, self.ado = (
-            partial(method, value=self.value, ttl=self.place.ttl) for method in (self.driver.set, self.driver.aset)
+            partial(method, value=self.value, ttl=self.measured.ttl) for method in (self.driver.set, self.driver.aset)
         )
 
     def arguments(self, workers: int) -> list[Iterator[Any]]:
@@ -97,16 +97,16 @@ class Swap(DriverWorkload):
     needs = "swap"
 
     def prepare(self) -> None:
-        self.versions = {key: self.driver.set(key, self.value, ttl=self.place.ttl) for key in self.keys}
+        self.versions = {key: self.driver.set(key, self.value, ttl=self.measured.ttl) for key in self.keys}
 
     def arguments(self, workers: int) -> list[Iterator[Any]]:
         return [cycle(self.keys[worker::workers]) for worker in range(workers)]
 
     def do(self, key: str) -> None:
-        self.versions[key] = self.driver.set(key, self.value, ttl=self.place.ttl, expect=self.versions[key])
+        self.versions[key] = self.driver.set(key, self.value, ttl=self.measured.ttl, expect=self.versions[key])
 
     async def ado(self, key: str) -> None:
-        self.versions[key] = await self.driver.aset(key, self.value, ttl=self.place.ttl, expect=self.versions[key])
+        self.versions[key] = await self.driver.aset(key, self.value, ttl=self.measured.ttl, expect=self.versions[key])
 
 
 class Renew(DriverWorkload):
@@ -115,7 +115,9 @@ class Renew(DriverWorkload):
 
     def prepare(self) -> None:
         super().prepare()
-        self.do, self.ado = (partial(method, ttl=self.place.ttl) for method in (self.driver.renew, self.driver.arenew))
+        self.do, self.ado = (
+            partial(method, ttl=self.measured.ttl) for method in (self.driver.renew, self.driver.arenew)
+        )
 
 
 class Delete(DriverWorkload):
@@ -123,8 +125,8 @@ class Delete(DriverWorkload):
 
     name = "delete"
 
-    def __init__(self, place: Place, size: int, hits: float, crowd: int) -> None:
-        super().__init__(place, size, hits, crowd)
+    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
+        super().__init__(measured, size, hits, crowd)
         self.do, self.ado = self.driver.delete, self.driver.adelete
         self.stock: list[Iterator[str]] = []
 
@@ -190,10 +192,10 @@ class SessionWorkload(Workload):
 
     layer = "session"
 
-    def __init__(self, place: Place, size: int, hits: float, crowd: int) -> None:
-        super().__init__(place, size, hits, crowd)
-        self.ids = place.new_ids()
-        self.manager = SessionManager(place.store, SECRET, generate_id=self._new_id)
+    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
+        super().__init__(measured, size, hits, crowd)
+        self.ids = measured.new_ids()
+        self.manager = SessionManager(measured.store, SECRET, generate_id=self._new_id)
         self.data = session_data(size)
         self.browsers: list[Browser] = []
 
@@ -205,7 +207,7 @@ class SessionWorkload(Workload):
 
     def tidy(self) -> None:
         kept = {browser.name for browser in self.browsers}
-        self.driver.delete_many([self.place.store.key(name) for name in self.ids if name not in kept])
+        self.driver.delete_many([self.measured.store.key(name) for name in self.ids if name not in kept])
         self.ids[:] = kept
 
     def _new_id(self) -> str:

@@ -27,7 +27,7 @@ NONE, OURS = "none", "session_kit"
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 
 
-class Place(NamedTuple):
+class Backends(NamedTuple):
     """Where stores are: a folder for files, and the URLs of a Redis or Valkey server and of a PostgreSQL database."""
 
     folder: Path
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def open_place(redis: str | None = None, postgres: str | None = None) -> Iterator[Place]:
+def open_backends(redis: str | None = None, postgres: str | None = None) -> Iterator[Backends]:
     """A folder, and the servers at these URLs, or some that run meanwhile."""
     from tests.harness.postgres import start_postgres
     from tests.harness.servers import start_valkey
@@ -55,7 +55,7 @@ def open_place(redis: str | None = None, postgres: str | None = None) -> Iterato
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         redis = redis or stack.enter_context(start_valkey(folder)).url
-        yield Place(folder, redis, postgres or stack.enter_context(start_postgres(folder)).url)
+        yield Backends(folder, redis, postgres or stack.enter_context(start_postgres(folder)).url)
 
 
 class Peer(NamedTuple):
@@ -65,7 +65,7 @@ class Peer(NamedTuple):
     sessions: str
     store: str
     interface: str  # as in calls.SITES
-    make: Callable[[str, str, Place], Any]
+    make: Callable[[str, str, Backends], Any]
 
     @property
     def name(self) -> str:
@@ -81,11 +81,11 @@ class Peer(NamedTuple):
         with_logout = self.framework == "Django" and self.sessions != NONE
         return "/logout" if self.ours or with_logout else "/clear"
 
-    def app(self, place: Place) -> Any:
+    def app(self, backends: Backends) -> Any:
         if self.sessions == OURS and self.framework not in ("Django", "WSGI"):
             module = import_module(f"tests.harness.apps.{self.framework.lower()}_app")
-            return module.make_app(**place.options(self.store))
-        return self.make(self.sessions, self.store, place)
+            return module.make_app(**backends.options(self.store))
+        return self.make(self.sessions, self.store, backends)
 
 
 class Forgetful:
@@ -99,7 +99,7 @@ class Forgetful:
         await self._app(scope, receive, send)
 
 
-def starlette(sessions: str, store: str, place: Place) -> Any:
+def starlette(sessions: str, store: str, backends: Backends) -> Any:
     from starlette.middleware import Middleware
     from starlette.middleware.sessions import SessionMiddleware as CookieSessions
     from starsessions import InMemoryStore, SessionAutoloadMiddleware, SessionMiddleware
@@ -110,7 +110,7 @@ def starlette(sessions: str, store: str, place: Place) -> Any:
     if sessions != "starsessions":
         one = Middleware(Forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
         return bare_app(middleware=[one])
-    client = Redis.from_url(place.redis)
+    client = Redis.from_url(backends.redis)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -123,7 +123,7 @@ def starlette(sessions: str, store: str, place: Place) -> Any:
     return bare_app(middleware=both, lifespan=lifespan)
 
 
-def litestar(sessions: str, store: str, place: Place) -> Any:
+def litestar(sessions: str, store: str, backends: Backends) -> Any:
     from litestar.middleware.session.server_side import ServerSideSessionConfig
     from litestar.stores.file import FileStore
     from litestar.stores.memory import MemoryStore
@@ -135,13 +135,13 @@ def litestar(sessions: str, store: str, place: Place) -> Any:
         return bare_app(middleware=[Forgetful])
     kept: Any = MemoryStore()
     if store == "files":
-        kept = FileStore(place.folder / "litestar", create_directories=True)
+        kept = FileStore(backends.folder / "litestar", create_directories=True)
     elif store == "Valkey":
-        kept = RedisStore.with_client(place.redis)
+        kept = RedisStore.with_client(backends.redis)
     return bare_app(middleware=[ServerSideSessionConfig().middleware], stores={"sessions": kept})
 
 
-def flask(sessions: str, store: str, place: Place) -> Any:
+def flask(sessions: str, store: str, backends: Backends) -> Any:
     from flask.sessions import SecureCookieSession
 
     from tests.harness.apps.flask_app import bare_app
@@ -158,12 +158,12 @@ def flask(sessions: str, store: str, place: Place) -> Any:
         from flask_sqlalchemy import SQLAlchemy
 
         if store == "Valkey":
-            app.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(place.redis))
+            app.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(backends.redis))
         elif store == "PostgreSQL":
-            app.config["SQLALCHEMY_DATABASE_URI"] = place.postgres.replace("://", "+psycopg://", 1)
+            app.config["SQLALCHEMY_DATABASE_URI"] = backends.postgres.replace("://", "+psycopg://", 1)
             app.config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=SQLAlchemy(app))
         else:
-            kept = SimpleCache() if store == "memory" else FileSystemCache(str(place.folder / "flask"))
+            kept = SimpleCache() if store == "memory" else FileSystemCache(str(backends.folder / "flask"))
             app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=kept)
         Session(app)
     return app
@@ -179,7 +179,7 @@ def django_without_sessions(get_response: Callable[[Any], Any]) -> Callable[[Any
     return respond
 
 
-def django(sessions: str, store: str, place: Place) -> Any:
+def django(sessions: str, store: str, backends: Backends) -> Any:
     """Its settings belong to the process: make there the bare application and one other, in this order."""
     from django import setup
     from django.conf import settings
@@ -194,7 +194,7 @@ def django(sessions: str, store: str, place: Place) -> Any:
         # the file anew, and each write waits for the disk.
         options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
         sqlite = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": options, "CONN_MAX_AGE": None}
-        url, caches = urlsplit(place.postgres), "django.core.cache.backends"
+        url, caches = urlsplit(backends.postgres), "django.core.cache.backends"
         postgres = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
         postgres |= {"NAME": url.path[1:], "USER": url.username, "CONN_MAX_AGE": None}
         settings.configure(
@@ -202,13 +202,13 @@ def django(sessions: str, store: str, place: Place) -> Any:
             SECRET_KEY=SECRET,
             ROOT_URLCONF="tests.harness.apps.django_app",
             INSTALLED_APPS=["django.contrib.sessions"],
-            DATABASES={"default": {**sqlite, "NAME": place.folder / "django.sqlite3"}, "PostgreSQL": postgres},
+            DATABASES={"default": {**sqlite, "NAME": backends.folder / "django.sqlite3"}, "PostgreSQL": postgres},
             DATABASE_ROUTERS=[SimpleNamespace(db_for_read=alias, db_for_write=alias)],
             CACHES={
                 "default": {"BACKEND": f"{caches}.locmem.LocMemCache"},
-                "Valkey": {"BACKEND": f"{caches}.redis.RedisCache", "LOCATION": place.redis},
+                "Valkey": {"BACKEND": f"{caches}.redis.RedisCache", "LOCATION": backends.redis},
             },
-            SESSION_FILE_PATH=place.folder,
+            SESSION_FILE_PATH=backends.folder,
         )
         setup()
     middleware = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -221,7 +221,7 @@ def django(sessions: str, store: str, place: Place) -> Any:
         if kind == "db":
             call_command("migrate", verbosity=0, database=settings.SESSION_CACHE_ALIAS)
     else:
-        settings.SESSION_KIT = place.options(store)
+        settings.SESSION_KIT = backends.options(store)
         settings.SESSION_ENGINE = "session_kit.integrations.django"
         if sessions == f"{OURS} middleware":
             middleware = "session_kit.integrations.django.SessionMiddleware"
@@ -229,7 +229,7 @@ def django(sessions: str, store: str, place: Place) -> Any:
     return WSGIHandler()
 
 
-def wsgi(sessions: str, store: str, place: Place) -> Any:
+def wsgi(sessions: str, store: str, backends: Backends) -> Any:
     from beaker.middleware import SessionMiddleware as Beaker
 
     from session_kit.wsgi import SessionMiddleware
@@ -253,15 +253,15 @@ def wsgi(sessions: str, store: str, place: Place) -> Any:
         return [body]
 
     if sessions == OURS:
-        return SessionMiddleware(app, **place.options(store))
+        return SessionMiddleware(app, **backends.options(store))
     if sessions == "Beaker":
         kind = "memory" if store == "memory" else "file"
-        options = {"session.type": kind, "session.data_dir": str(place.folder / "beaker"), "session.secret": SECRET}
+        options = {"session.type": kind, "session.data_dir": str(backends.folder / "beaker"), "session.secret": SECRET}
         return Beaker(app, options)
     return app
 
 
-def aiohttp(sessions: str, store: str, place: Place) -> Any:
+def aiohttp(sessions: str, store: str, backends: Backends) -> Any:
     from aiohttp_session import get_session, setup
     from aiohttp_session.cookie_storage import EncryptedCookieStorage
     from aiohttp_session.redis_storage import RedisStorage
@@ -273,7 +273,7 @@ def aiohttp(sessions: str, store: str, place: Place) -> Any:
 
     app = bare_app(nothing if sessions == NONE else get_session)
     if store == "Valkey":
-        setup(app, RedisStorage(Redis.from_url(place.redis)))
+        setup(app, RedisStorage(Redis.from_url(backends.redis)))
     elif store == "cookie":
         # Its plain cookie is neither signed nor encrypted, and meant for tests alone.
         setup(app, EncryptedCookieStorage(base64.urlsafe_b64encode(SECRET[:32].encode()).decode()))
@@ -284,7 +284,7 @@ STORES = ["memory", "sqlite", "disk", "Valkey"]
 WITH_DATABASE = [*STORES, "PostgreSQL"]
 CACHES = ["memory", "files", "Valkey"]
 # Interface, what makes the applications of others, and the stores of each kind of sessions.
-KINDS: dict[str, tuple[str, Callable[[str, str, Place], Any], dict[str, list[str]]]] = {
+KINDS: dict[str, tuple[str, Callable[[str, str, Backends], Any], dict[str, list[str]]]] = {
     "Starlette": (
         "asgi",
         starlette,
@@ -318,5 +318,5 @@ def named(name: str) -> Peer:
 
 def create() -> Any:
     """Make the application that the environment names: a factory for web servers."""
-    place = Place(Path(os.environ["FOLDER"]), os.environ["REDIS"], os.environ["POSTGRES"])
-    return named(os.environ["PEER"]).app(place)
+    backends = Backends(Path(os.environ["FOLDER"]), os.environ["REDIS"], os.environ["POSTGRES"])
+    return named(os.environ["PEER"]).app(backends)

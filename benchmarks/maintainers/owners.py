@@ -17,7 +17,7 @@ from statistics import median
 
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.benchmarks.maintainers.results import markdown
-from session_kit.benchmarks.place import Meter
+from session_kit.benchmarks.measured_store import Meter
 from session_kit.drivers import Driver, open_driver
 from session_kit.record import hash_id
 from tests.harness.sessions import SECRET

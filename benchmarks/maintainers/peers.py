@@ -23,7 +23,7 @@ from functools import partial
 
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import KINDS as FRAMEWORKS
-from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named, open_place
+from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer, named, open_backends
 from session_kit.benchmarks.maintainers.calls import SITES, Browser, Call, Site
 from session_kit.benchmarks.measure import Noise, microseconds
 
@@ -93,9 +93,9 @@ def validate(site: Site, peer: Peer) -> None:
 
 
 @contextmanager
-def open_site(peer: Peer, place: Place) -> Iterator[Site]:
+def open_site(peer: Peer, backends: Backends) -> Iterator[Site]:
     """The application of a peer, which has shown that it keeps sessions, if it has any."""
-    with closing(SITES[peer.interface](peer.app(place))) as site:
+    with closing(SITES[peer.interface](peer.app(backends))) as site:
         if peer.sessions != NONE:
             validate(site, peer)
         yield site
@@ -116,7 +116,7 @@ def crowd(pool: Executor, visit: Callable[[], Costs], number: int) -> None:
 
 
 def measure(
-    peers: Sequence[Peer], place: Place, visits: int, rounds: int, size: int = SIZE
+    peers: Sequence[Peer], backends: Backends, visits: int, rounds: int, size: int = SIZE
 ) -> tuple[dict[Peer, Costs], float]:
     """Validate and measure applications by turns, in this process. Returns their costs, and the noise.
 
@@ -131,7 +131,7 @@ def measure(
         return {kind: costs[kind] / VISIT.count(kind) for kind in KINDS} | {WHOLE: sum(costs.values())}
 
     with ExitStack() as stack:
-        visit = {peer: partial(play, stack.enter_context(open_site(peer, place)), peer, size) for peer in peers}
+        visit = {peer: partial(play, stack.enter_context(open_site(peer, backends)), peer, size) for peer in peers}
         alone = {peer: partial(round_of, visit[peer]) for peer in peers}
         results.best_of(alone, 1, noise)  # to warm up
         best = results.best_of(alone, rounds, noise)
@@ -145,11 +145,11 @@ def measure(
 
 
 def measure_apart(
-    peers: Sequence[Peer], place: Place, visits: int, rounds: int, noise: Noise, size: int = SIZE
+    peers: Sequence[Peer], backends: Backends, visits: int, rounds: int, noise: Noise, size: int = SIZE
 ) -> dict[Peer, Costs]:
     """Measure applications of a framework in a new process: the bare one, then what others cost beyond that."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=be_quiet) as process:
-        found, spread = process.submit(measure, peers, place, visits, rounds, size).result()
+        found, spread = process.submit(measure, peers, backends, visits, rounds, size).result()
     noise.hear(spread)
     bare, *others = peers
     over = {peer: {kind: cost - found[bare][kind] for kind, cost in found[peer].items()} for peer in others}
@@ -162,7 +162,9 @@ def be_quiet() -> None:
     logging.disable()
 
 
-def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: int, noise: Noise) -> dict[Peer, Costs]:
+def compare_all(
+    frameworks: Iterable[str], backends: Backends, visits: int, rounds: int, noise: Noise
+) -> dict[Peer, Costs]:
     """Measure all applications of some frameworks. What was measured twice has the better figure."""
     found: dict[Peer, Costs] = {}
     for framework in frameworks:
@@ -170,7 +172,7 @@ def compare_all(frameworks: Iterable[str], place: Place, visits: int, rounds: in
         # Django's settings belong to a process, and allow one beside the bare one.
         for group in [[peer] for peer in others] if framework == "Django" else [others]:
             print(f"{group[-1].name} ...", file=sys.stderr)
-            for peer, costs in measure_apart([bare, *group], place, visits, rounds, noise).items():
+            for peer, costs in measure_apart([bare, *group], backends, visits, rounds, noise).items():
                 found[peer] = results.least(found.get(peer, {}), costs)
     return found
 
@@ -208,17 +210,17 @@ def main() -> None:
     parser.add_argument("--http", action="store_true", help="a few under a real server too; needs wrk")
     parser.add_argument("--measure", nargs="+", metavar="NAME", help="these alone, in this process; prints JSON")
     chosen = parser.parse_args()
-    with open_place(chosen.redis, chosen.postgres) as place:
+    with open_backends(chosen.redis, chosen.postgres) as backends:
         if chosen.measure:
-            costs, _ = measure([named(name) for name in chosen.measure], place, chosen.visits, chosen.rounds)
+            costs, _ = measure([named(name) for name in chosen.measure], backends, chosen.visits, chosen.rounds)
             print(json.dumps({peer.name: figures for peer, figures in costs.items()}))
             return
         noise = Noise()
-        made = tables(compare_all(chosen.parts or list(FRAMEWORKS), place, chosen.visits, chosen.rounds, noise))
+        made = tables(compare_all(chosen.parts or list(FRAMEWORKS), backends, chosen.visits, chosen.rounds, noise))
         if chosen.http:
             from session_kit.benchmarks.maintainers.served import report_http
 
-            made += report_http(place)
+            made += report_http(backends)
     results.publish("peers", results.report(made, PACKAGES, noise), write=chosen.write)
 
 

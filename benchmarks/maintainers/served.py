@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place
+from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer
 from session_kit.benchmarks.maintainers.calls import HEADERS, Answer, Browser, Call, answer
 from session_kit.benchmarks.maintainers.peers import call_of, cells, validate
 from session_kit.benchmarks.maintainers.results import ROOT, Figures, best_of, markdown
@@ -37,9 +37,9 @@ end
 class PeerServer(Server):
     """One application under granian, in a process of its own."""
 
-    def __init__(self, peer: Peer, place: Place) -> None:
-        self._peer, self._place = peer, place
-        super().__init__(place.folder, "granian")
+    def __init__(self, peer: Peer, backends: Backends) -> None:
+        self._peer, self._backends = peer, backends
+        super().__init__(backends.folder, "granian")
 
     def _command(self) -> list[str]:
         app = "--factory session_kit.benchmarks.maintainers.apps:create --no-ws --no-log"
@@ -47,8 +47,8 @@ class PeerServer(Server):
         return [sys.executable, "-W", "ignore", "-m", "granian", *app.split(), *address.split()]
 
     def _environment(self) -> dict[str, str]:
-        place = dict(zip(("FOLDER", "REDIS", "POSTGRES"), map(str, self._place), strict=True))
-        return {"PEER": self._peer.name, **place, "PYTHONPATH": str(ROOT)}
+        backends = dict(zip(("FOLDER", "REDIS", "POSTGRES"), map(str, self._backends), strict=True))
+        return {"PEER": self._peer.name, **backends, "PYTHONPATH": str(ROOT)}
 
     def _ready(self) -> bool:
         return bool(self.ask(Call("/untouched"), "").content["ok"])
@@ -73,12 +73,12 @@ class PeerServer(Server):
         return float(rate[1])
 
 
-def measure(peers: list[Peer], place: Place) -> dict[Peer, Figures]:
+def measure(peers: list[Peer], backends: Backends) -> dict[Peer, Figures]:
     """The seconds of a request by kind, the best of a few rounds in which the servers take turns."""
     with ExitStack() as stack:
 
         def prepare(peer: Peer) -> Callable[[], Figures]:
-            server = stack.enter_context(PeerServer(peer, place))
+            server = stack.enter_context(PeerServer(peer, backends))
             if peer.sessions != NONE:
                 validate(server, peer)
             visitors = [Browser(server) for _ in range(VISITORS)]
@@ -95,7 +95,7 @@ def measure(peers: list[Peer], place: Place) -> dict[Peer, Figures]:
         return best_of({peer: prepare(peer) for peer in peers}, ROUNDS, Noise())
 
 
-def report_http(place: Place) -> str:
+def report_http(backends: Backends) -> str:
     """Measure, and say it in Markdown."""
     if shutil.which("wrk") is None:
         raise SystemExit("--http needs wrk: apt-get install wrk, or brew install wrk")
@@ -104,7 +104,7 @@ def report_http(place: Place) -> str:
         print(f"{framework} under granian ...", file=sys.stderr)
         peers = [peer for peer in PEERS if peer.framework == framework]
         peers = [peer for peer in peers if peer.sessions != "Flask-Session" or peer.store == "Valkey"]
-        found = measure(peers, place)
+        found = measure(peers, backends)
         rows += [[*cells(peer), *(f"{1 / found[peer][kind]:.0f}" for kind in KINDS)] for peer in peers]
     how = f"granian, one worker, wrk with 16 connections and {VISITORS} visitors on the same machine"
     head = ["framework", "sessions", "store", "reads a second", "writes a second"]

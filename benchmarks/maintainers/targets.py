@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers import results
-from session_kit.benchmarks.maintainers.apps import NONE, Place, named, open_place
+from session_kit.benchmarks.maintainers.apps import NONE, Backends, named, open_backends
 from session_kit.benchmarks.maintainers.calls import AsgiSite, Browser
 from session_kit.benchmarks.maintainers.growth import Scale, Stock, operations
 from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart
@@ -57,39 +57,39 @@ IN_MEMORY: list[tuple[str, int, str, str, dict[str, float]]] = [
 ]
 
 
-def frameworks(place: Place, noise: Noise) -> Iterator[Result]:
+def frameworks(backends: Backends, noise: Noise) -> Iterator[Result]:
     """In memory, beside what each framework brings; the cookies of Starlette and Flask have no store at all."""
     for framework, size, against, theirs, limits in IN_MEMORY:
         both = ["session_kit:memory", theirs]
         # Django's settings allow one beside the bare one.
         turns = [[one] for one in both] if framework == "Django" else [both]
-        found = [costs for turn in turns for costs in overheads(framework, turn, place, size, noise)]
+        found = [costs for turn in turns for costs in overheads(framework, turn, backends, size, noise)]
         large = "" if size == SIZE else ", 4 KB"
         for kind, limit in limits.items():
             ours, other = (max(costs[kind], 1e-9) for costs in found)  # never nothing: it is divided by
             yield Result(f"{framework}, memory{large}: {kind}", against, ours, other, limit)
 
 
-def overheads(framework: str, sessions: list[str], place: Place, size: int, noise: Noise) -> list[Costs]:
+def overheads(framework: str, sessions: list[str], backends: Backends, size: int, noise: Noise) -> list[Costs]:
     """What these sessions cost, with so many bytes in them."""
     peers = [named(f"{framework}:{one}") for one in (NONE, *sessions)]
-    return list(measure_apart(peers, place, 50, 40, noise, size).values())[1:]
+    return list(measure_apart(peers, backends, 50, 40, noise, size).values())[1:]
 
 
-def valkey(place: Place, noise: Noise) -> Iterator[Result]:
+def valkey(backends: Backends, noise: Noise) -> Iterator[Result]:
     """One at a time and fifty at once, beside bare calls of redis-py's clients, and beside starsessions."""
     import redis.asyncio
 
     get, peer = "redis.asyncio GET", "starsessions"
     with ExitStack() as stack:
-        client = stack.enter_context(redis.Redis.from_url(place.redis))
+        client = stack.enter_context(redis.Redis.from_url(backends.redis))
         client.set("raw", VALUE)
         runner = stack.enter_context(asyncio.Runner())
-        aclient = redis.asyncio.Redis.from_url(place.redis)
+        aclient = redis.asyncio.Redis.from_url(backends.redis)
         stack.callback(lambda: runner.run(aclient.aclose()))
         for kind, limits in {"read": {get: 0.30, peer: 0.12}, "write": {peer: 0.20}}.items():
             names = {"bare": NONE, "ours": "session_kit:Valkey", peer: "starsessions:Valkey"}
-            cases = {name: visits(stack, f"Starlette:{one}", place, kind) for name, one in names.items()}
+            cases = {name: visits(stack, f"Starlette:{one}", backends, kind) for name, one in names.items()}
             if get in limits:
                 cases[get] = tasks(runner, lambda: aclient.get("raw"), VISITORS)
             shares = {name: best / VISITORS for name, best in results.compare(cases, 20, 11, noise).items()}
@@ -103,16 +103,18 @@ def valkey(place: Place, noise: Noise) -> Iterator[Result]:
             "two redis-py calls": results.repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
         }
         best = results.compare(raw, 500, 11, noise)
-    (asgi,), (wsgi,) = (overheads(name, ["session_kit:Valkey"], place, SIZE, noise) for name in ("Starlette", "WSGI"))
+    (asgi,), (wsgi,) = (
+        overheads(name, ["session_kit:Valkey"], backends, SIZE, noise) for name in ("Starlette", "WSGI")
+    )
     yield Result("ASGI, Valkey: read, one at a time", get, asgi["read"], best[get], 1.0)
     for kind, calls in (("read", "one redis-py call"), ("write", "two redis-py calls")):
         yield Result(f"WSGI, Valkey: {kind}", calls, wsgi[kind], best[calls], 1.15)
 
 
-def visits(stack: ExitStack, name: str, place: Place, kind: str) -> results.Case:
+def visits(stack: ExitStack, name: str, backends: Backends, kind: str) -> results.Case:
     """Fifty visitors at once, each with a session of their own."""
     peer = named(name)
-    site = stack.enter_context(closing(AsgiSite(peer.app(place))))
+    site = stack.enter_context(closing(AsgiSite(peer.app(backends))))
     visitors = [Browser(site) for _ in range(VISITORS)]
     for visitor in visitors:
         visitor.ask(call_of("login", peer))
@@ -130,7 +132,7 @@ def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number:
     return lambda times: runner.run(do(times))
 
 
-def disk(place: Place, noise: Noise) -> Iterator[Result]:
+def disk(backends: Backends, noise: Noise) -> Iterator[Result]:
     """The disk and SQLite drivers, beside diskcache as it comes."""
     import diskcache
 
@@ -140,9 +142,9 @@ def disk(place: Place, noise: Noise) -> Iterator[Result]:
         return lambda number: [call(name) for name in names[:number]]
 
     with (
-        closing(diskcache.Cache(str(place.folder / "theirs"))) as cache,
-        closing(open_driver(f"disk://{place.folder}/ours")) as disk,
-        closing(open_driver(f"sqlite://{place.folder}/ours.db")) as sqlite,
+        closing(diskcache.Cache(str(backends.folder / "theirs"))) as cache,
+        closing(open_driver(f"disk://{backends.folder}/ours")) as disk,
+        closing(open_driver(f"sqlite://{backends.folder}/ours.db")) as sqlite,
     ):
         sets = {
             "disk": case(lambda name: disk.set(name, VALUE, ttl=3600)),
@@ -154,7 +156,7 @@ def disk(place: Place, noise: Noise) -> Iterator[Result]:
         yield from beside("diskcache", gets, len(names), {"disk: get": 1.2, "sqlite: get": 1.0}, noise)
 
 
-def s3(place: Place, noise: Noise) -> Iterator[Result]:
+def s3(backends: Backends, noise: Noise) -> Iterator[Result]:
     """The S3 driver, beside boto3 with the same pool of connections."""
     from botocore.config import Config
 
@@ -163,7 +165,7 @@ def s3(place: Place, noise: Noise) -> Iterator[Result]:
 
     bucket, many = "bench", 32
     with ExitStack() as stack:
-        server = stack.enter_context(start_seaweed(place.folder))
+        server = stack.enter_context(start_seaweed(backends.folder))
         config = Config(max_pool_connections=many)
         raw, own = (stack.enter_context(closing(server.client(config=config))) for _ in range(2))
         raw.create_bucket(Bucket=bucket)
@@ -195,18 +197,18 @@ def beside(
         yield Result(what, theirs, best[what.partition(":")[0]], best[theirs], limit)
 
 
-def memory(place: Place, noise: Noise) -> Iterator[Result]:
+def memory(backends: Backends, noise: Noise) -> Iterator[Result]:
     """The memory driver with a million sessions, beside one with a thousand: the 99th percentile of each call."""
     few, many = 1_000, 1_000_000
     best: dict[int, results.Figures] = {}
     for size in (few, many):
-        with Stock(place.folder).store("memory", size) as store:
+        with Stock(backends.folder).store("memory", size) as store:
             best[size] = operations(store.driver, size, Scale(), noise)
     for call in ("get, p99", "set, p99"):
         yield Result(f"memory, a million sessions: {call}", "a thousand", best[many][call], best[few][call], 2.0)
 
 
-def imports(place: Place, noise: Noise) -> Iterator[Result]:
+def imports(backends: Backends, noise: Noise) -> Iterator[Result]:
     """The first import of the library, beside that of json, each in a new interpreter."""
     program = "import sys, time; sys.path.insert(0, sys.argv[1]); begin = time.perf_counter(); import {}\n"
     program += "print(time.perf_counter() - begin)"
@@ -219,16 +221,16 @@ def imports(place: Place, noise: Noise) -> Iterator[Result]:
     yield Result("import session_kit", "import json", best["session_kit"], best["json"], 5.0)
 
 
-PARTS: dict[str, Callable[[Place, Noise], Iterator[Result]]] = {
+PARTS: dict[str, Callable[[Backends, Noise], Iterator[Result]]] = {
     part.__name__: part for part in (frameworks, valkey, disk, s3, memory, imports)
 }
 
 
 def main() -> None:
     chosen, noise, rows = results.make_parser("targets", PARTS).parse_args(), Noise(), []
-    with open_place() as place:
+    with open_backends() as backends:
         for name in chosen.parts or PARTS:
-            for result in PARTS[name](place, noise):
+            for result in PARTS[name](backends, noise):
                 rows.append(result.cells)
                 print(*rows[-1], sep=" | ", file=sys.stderr)
     head = ["what", "against", "ours, µs", "theirs, µs", "ratio", "at most", ""]

@@ -180,6 +180,11 @@ def browser(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+async def async_poll(request: HttpRequest) -> HttpResponse:
+    session = await request.session.session.aload(touch=False)
+    return JsonResponse({"value": session.get("user")})
+
+
 async def async_write(request: HttpRequest) -> HttpResponse:
     await request.session.aset("user", "async")
     return JsonResponse({"value": await request.session.aget("user")})
@@ -207,6 +212,7 @@ VIEWS = (
     flashed,
     stream,
     browser,
+    async_poll,
     async_write,
     visit,
     first_save,

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from session_kit import ConfigError, CookieOptions, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.testing import CountingDriver, FaultyDriver, ManualClock
+from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Schedule, SteppedDriver
 from tests.harness.django_site import client, driver
 from tests.harness.django_source import unpack_django
 from tests.harness.sessions import SECRET, take_down
@@ -132,6 +132,25 @@ def test_async_views_read_and_write(client: Client, driver: CountingDriver) -> N
         assert (await visitor.get("/read")).json() == {"value": "async"}
 
     asyncio.run(steps())
+
+
+@pytest.mark.parametrize(("path", "left"), [("/async_poll", None), ("/async_write", "async")])
+def test_a_poll_by_an_async_view_is_no_use(path: str, left: str | None) -> None:
+    clock = ManualClock()
+    # As on a network, the session is loaded before the view.
+    driver = SteppedDriver(MemoryDriver(clock=clock), Schedule())
+    kit = {"store": UnstorageSessionStore(driver, ttl=100, clock=clock), "clock": clock}
+
+    async def steps() -> None:
+        visitor = AsyncClient()
+        await visitor.get("/async_write")
+        for _ in range(12):
+            clock.advance(10)
+            await visitor.get(path)
+        assert (await visitor.get("/async_poll")).json() == {"value": left}
+
+    with override_settings(SESSION_KIT=kit):
+        asyncio.run(steps())
 
 
 def test_a_change_in_a_stream_is_stored(driver: CountingDriver) -> None:

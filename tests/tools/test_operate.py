@@ -376,8 +376,8 @@ def test_names_in_plain_are_hashed_on_the_way_and_never_the_other_way_round(cloc
         session["page"] = 1
     assert moved(plain, hashed) == {"same": 1, "updated": 1, "ended_in_old": 1}
     assert read(visitor_of(hashed, clock, ada.cookie)) == {"user": "ada"}
-    for name in ("ada", "bob", "eve"):
-        assert not any(name in key for key in hashed.driver.keys())
+    for key in plain.driver.keys():
+        assert key not in hashed.driver.keys()
     with pytest.raises(ConfigError, match="the names are not known"):
         copy(hashed, plain, Counts())
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from session_kit.benchmarks.maintainers import peers as module
-from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Peer, Place, named
+from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer, named
 from session_kit.benchmarks.maintainers.calls import Answer, Browser, Call, WsgiSite
 from session_kit.benchmarks.maintainers.peers import (
     AT_ONCE,
@@ -37,15 +37,15 @@ QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework != "Django"], ids=lambda peer: peer.name)
 def test_every_application_keeps_a_session_as_it_should(peer: Peer, tmp_path: Path) -> None:
-    with open_site(peer, Place(tmp_path, *NO_SERVERS)):  # which validates it
+    with open_site(peer, Backends(tmp_path, *NO_SERVERS)):  # which validates it
         pass
 
 
 # Its settings belong to a process, as they do in the comparison.
 @pytest.mark.parametrize("peer", [peer for peer in QUICK if peer.framework == "Django"], ids=lambda peer: peer.name)
 def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer, tmp_path: Path) -> None:
-    place = Place(tmp_path, *NO_SERVERS)
-    found = measure_apart([named(f"Django:{NONE}"), peer], place, visits=1, rounds=1, noise=Noise())
+    backends = Backends(tmp_path, *NO_SERVERS)
+    found = measure_apart([named(f"Django:{NONE}"), peer], backends, visits=1, rounds=1, noise=Noise())
     assert list(found) == [named(f"Django:{NONE}"), peer]
     assert all(costs.keys() == {*KINDS, WHOLE} for costs in found.values())
 
@@ -56,8 +56,8 @@ def test_every_application_of_django_is_measured_beside_its_bare_one(peer: Peer,
 def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitors(
     peer: Peer, postgres: Postgres, tmp_path: Path
 ) -> None:
-    place, bare = Place(tmp_path, NO_SERVERS[0], postgres.url), named(f"{peer.framework}:{NONE}")
-    costs = measure_apart([bare, peer], place, visits=1, rounds=1, noise=Noise())[peer]  # which validates it
+    backends, bare = Backends(tmp_path, NO_SERVERS[0], postgres.url), named(f"{peer.framework}:{NONE}")
+    costs = measure_apart([bare, peer], backends, visits=1, rounds=1, noise=Noise())[peer]  # which validates it
     assert costs[WHOLE] > 0
     assert (AT_ONCE in costs) == (peer.interface == "wsgi")
 
@@ -66,7 +66,7 @@ def test_every_application_with_a_database_keeps_sessions_and_bears_many_visitor
 def test_a_bare_application_is_found_out(framework: str, tmp_path: Path) -> None:
     bare = named(f"{framework}:{NONE}")
     with (
-        open_site(bare, Place(tmp_path, *NO_SERVERS)) as site,
+        open_site(bare, Backends(tmp_path, *NO_SERVERS)) as site,
         pytest.raises(Unfaithful, match=f"{framework}:none: user is None where 'ada' is right"),
     ):
         validate(site, bare)
@@ -190,12 +190,12 @@ def test_fifty_visitors_at_once_are_said_to_be_of_wsgi_alone() -> None:
 def test_each_part_of_the_targets_is_measured(
     part: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quick(peers: Any, place: Place, visits: int, rounds: int, noise: Noise, size: int = 200) -> Any:
-        return measure_apart(peers, place, 1, 1, noise, size)
+    def quick(peers: Any, backends: Backends, visits: int, rounds: int, noise: Noise, size: int = 200) -> Any:
+        return measure_apart(peers, backends, 1, 1, noise, size)
 
     monkeypatch.setattr("session_kit.benchmarks.maintainers.targets.measure_apart", quick)
     redis = request.getfixturevalue("valkey").url if part == "valkey" else NO_SERVERS[0]
-    results = list(PARTS[part](Place(tmp_path, redis, NO_SERVERS[1]), Noise()))
+    results = list(PARTS[part](Backends(tmp_path, redis, NO_SERVERS[1]), Noise()))
     assert results
     assert all(0 < result.ours < 1 and 0 < result.theirs < 1 for result in results)
     if part == "frameworks":

@@ -29,13 +29,12 @@ def labels(urls: Sequence[str]) -> list[str]:
     """
     names = [redact(split_url(url)[0]) for url in urls]
     return [
-        f"{name} #{number}" if (number := names[: place + 1].count(name)) > 1 else name
-        for place, name in enumerate(names)
+        f"{name} #{number}" if (number := names[: at + 1].count(name)) > 1 else name for at, name in enumerate(names)
     ]
 
 
 @contextmanager
-def opened(url: str, label: str, runner: asyncio.Runner, say: Callable[[str], None]) -> Iterator[Place]:
+def opened(url: str, label: str, runner: asyncio.Runner, say: Callable[[str], None]) -> Iterator[MeasuredStore]:
     """Open the store at `url`, and delete what was written to it and close it at the end.
 
     url: as `open_store` takes it; our own prefix begins with the one that it names.
@@ -55,11 +54,11 @@ def opened(url: str, label: str, runner: asyncio.Runner, say: Callable[[str], No
     store = open_store(url)
     try:
         prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
-        place = Place(UnstorageSessionStore(store.driver, prefix=prefix, ttl=store.ttl), label)
+        measured = MeasuredStore(UnstorageSessionStore(store.driver, prefix=prefix, ttl=store.ttl), label)
         try:
-            yield place
+            yield measured
         finally:
-            place.clean_up()
+            measured.clean_up()
     finally:
         runner.run(store.aclose())
         store.close()
@@ -74,7 +73,7 @@ def _seconds(ttl: str, label: str) -> float:
         raise ConfigError(f"{label}: ttl: {error}") from None
 
 
-class Place:
+class MeasuredStore:
     """A store with a random prefix of our own, and the names of what we wrote.
 
     store: on the driver that is measured.
@@ -104,12 +103,12 @@ class Place:
         self._ids.append([])
         return self._ids[-1]
 
-    def behind(self, driver: Driver) -> Place:
-        """The same place by way of `driver`, which passes on to ours; what is written is noted here too."""
+    def behind(self, driver: Driver) -> MeasuredStore:
+        """The same store by way of `driver`, which passes on to ours; what is written is noted here too."""
         store = UnstorageSessionStore(driver, prefix=self.store.prefix, ttl=self.ttl)
-        place = Place(store, self.label)
-        place._keys, place._ids = self._keys, self._ids
-        return place
+        measured = MeasuredStore(store, self.label)
+        measured._keys, measured._ids = self._keys, self._ids
+        return measured
 
     def clean_up(self) -> None:
         """Delete what was written. If the store does not let us, raise `DriverUnavailable`, which says what is left."""
