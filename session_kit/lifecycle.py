@@ -548,9 +548,10 @@ class Lifecycle(State, eq=False):
 
     async def _file_read(self, io: Any, stored: Stored) -> None:
         """Say in the index that a read has let a session live on, whatever comes of the request."""
-        ttl = self.policy.store.ttl
+        ttl, remember = self.policy.store.ttl, stored.notes.remember
+        lives = None if ttl is None or callable(ttl) else max(ttl, remember)
         try:
-            await self._file(io, stored, None if callable(ttl) else ttl)
+            await self._file(io, stored, lives)
         except (Conflict, DriverUnavailable) as error:
             self.policy.emit("store_error", stored.name, error)
 

@@ -278,6 +278,21 @@ def test_a_session_that_lives_on_without_a_renewal_of_its_cookie_is_revoked_too(
     assert store.length() == 0
 
 
+def test_a_remembered_session_stays_in_the_list_when_another_application_reads_it(
+    clients: Callable[..., list[Visitor]], make_manager: Callable[..., SessionManager], clock: ManualClock
+) -> None:
+    (visitor,) = clients(1, remember="30d")
+    log_in_as(visitor)
+    with visitor.request() as session:
+        visitor.do(session, "remember")
+    clock.advance(TTL / 2)
+    visitor.manager = make_manager()  # which does not know of `remember`
+    with visitor.request() as session:
+        assert session["user"] == "ada"
+    clock.advance(2 * TTL)
+    assert len(ask(visitor, "sessions_of", "ada")) == visitor.manager.store.length() == 1
+
+
 def test_an_index_that_cannot_be_read_locks_nobody_out(clients: Callable[..., list[Visitor]]) -> None:
     one, two = clients(2)
     log_in_as(one)
