@@ -61,7 +61,6 @@ class MemoryDriver(Driver):
     capabilities = Capabilities(renew=True, create=True, swap=True, never_blocks=True)
 
     def __init__(self, *, max_entries: int | None = None, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock=clock)
         if max_entries is not None and max_entries < 1:
             raise ConfigError(f"max_entries must be at least 1, not {max_entries}")
         self.max_entries = max_entries
@@ -75,6 +74,7 @@ class MemoryDriver(Driver):
         self._removed = 0  # entries, so far
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
+        super().__init__(clock=clock)
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: object) -> Self:

@@ -102,7 +102,6 @@ class PostgresDriver(Driver):
         clock: Callable[[], float] = time.time,
         **options: Any,
     ) -> None:
-        super().__init__(clock=clock)
         self._table = Table.named(table, schema, unlogged=unlogged)
         self._settings = Settings.parse(
             urlsplit(url), timeout=timeout, max_connections=max_connections, options=options
@@ -110,6 +109,7 @@ class PostgresDriver(Driver):
         self._statements = Statements(self._table, clock)
         self._pools = Pools(self._settings)
         self._writes = itertools.count(1)
+        super().__init__(clock=clock)
 
     @classmethod
     def url_options(cls, url: SplitResult) -> Mapping[str, Parser]:

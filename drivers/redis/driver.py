@@ -88,12 +88,7 @@ class RedisDriver(Driver):
         sentinel_password: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock=clock)
         self._commands = Commands(clock)
-        if client is not None:
-            self._transport: Transport = GivenClient(client)
-            self._hosts, self._encrypted = list[str](), False
-            return
         tls = {
             "ssl_ca_certs": ssl_ca_certs,
             "ssl_certfile": ssl_certfile,
@@ -101,17 +96,22 @@ class RedisDriver(Driver):
             "ssl_cert_reqs": ssl_cert_reqs,
             "ssl_check_hostname": ssl_check_hostname,
         }
-        settings = Settings.parse(
-            urlsplit(url),
-            db=db,
-            timeout=timeout,
-            max_connections=max_connections,
-            tls={name: value for name, value in tls.items() if value is not None},
-            sentinel_username=sentinel_username,
-            sentinel_password=sentinel_password,
-        )
-        self._hosts, self._encrypted = [host for host, _ in settings.hosts], settings.secure
-        self._transport = Cluster(settings) if settings.kind == "cluster" else Server(settings)
+        if client is not None:
+            self._transport: Transport = GivenClient(client)
+            self._hosts, self._encrypted = list[str](), False
+        else:
+            settings = Settings.parse(
+                urlsplit(url),
+                db=db,
+                timeout=timeout,
+                max_connections=max_connections,
+                tls={name: value for name, value in tls.items() if value is not None},
+                sentinel_username=sentinel_username,
+                sentinel_password=sentinel_password,
+            )
+            self._hosts, self._encrypted = [host for host, _ in settings.hosts], settings.secure
+            self._transport = Cluster(settings) if settings.kind == "cluster" else Server(settings)
+        super().__init__(clock=clock)
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:

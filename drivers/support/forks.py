@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from functools import partial
 from typing import Protocol
 
 
@@ -25,20 +26,21 @@ def tell_of_forks(one: Forked) -> None:
 _told: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
-def _before_fork() -> None:
+def _tell(method: str) -> None:
+    """Call a method of each. What one raises keeps none of the others from its turn; then the interpreter prints it."""
+    errors = []
     for one in list(_told):
-        one.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for one in list(_told):
-        one.after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    for one in list(_told):
-        one.after_fork()
+        try:
+            getattr(one, method)()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup(f"{method} failed", errors)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
+    os.register_at_fork(
+        before=partial(_tell, "before_fork"),
+        after_in_parent=partial(_tell, "after_fork_in_parent"),
+        after_in_child=partial(_tell, "after_fork"),
+    )

@@ -13,8 +13,8 @@ class WrappedDriver(Driver):
     """Passes every call on to `driver`; `before` and `after` see its name, the same for a method and its async twin."""
 
     def __init__(self, driver: Driver) -> None:
-        super().__init__(clock=driver.clock)
         self.driver = driver
+        super().__init__(clock=driver.clock)
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # asked of the driver inside

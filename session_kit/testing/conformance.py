@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import subprocess
 import sys
@@ -545,6 +546,7 @@ class Sharing(Suite):
         child = os.fork()
         if child == 0:
             status = 1
+            faulthandler.dump_traceback_later(60, exit=True)  # a child that waits for ever is to say where
             try:
                 driver.set("after", b"child")
                 asyncio.run(driver.aset("twin-after", b"child"))
