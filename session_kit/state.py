@@ -336,7 +336,7 @@ class State(msgspec.Struct, eq=False):
                 return True  # the cookie says how long the session lives
             interval = policy.renewal_interval(policy.ttl_of(draft, stored.notes))
         notes = stored.notes
-        if notes.remember and notes.remember > 0 and policy.renews and self.client_id is not None:
+        if notes.remember > 0 and policy.renews and self.client_id is not None:
             return True  # by another application: here the read has cut its life short
         if (notes.turn is not None or policy.rotate_every is not None) and (
             self._turn_is_due(notes, now) or self._turn_is_seen(stored) or self._is_behind(stored, now)
