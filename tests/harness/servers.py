@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import datetime
+import fcntl
 import http.client
 import importlib.util
 import ipaddress
@@ -24,6 +25,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -160,19 +162,37 @@ class Server(Stoppable):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on.
+    """Ports that nobody listens on, and that no other run of these tests gets as long as this process lives.
+
+    A server takes a second to listen, and one that is stopped for a while wants its port back: what finds a port free
+    meanwhile would answer in its place.
 
     Below the range from which systems take the ports of outgoing connections: a client that knocks at a dead server
     could be given the server's own port, and keep it from coming back.
     """
-    with contextlib.ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            probe, port = stack.enter_context(socket.socket()), 10_000 + secrets.randbelow(20_000)
-            with contextlib.suppress(OSError):
+    ports: list[int] = []
+    while len(ports) < count:
+        port = 10_000 + secrets.randbelow(20_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            if _claim(port):
                 probe.bind((HOST, port))
                 ports.append(port)
-        return ports
+    return ports
+
+
+_claims = (Path(tempfile.gettempdir()) / f"session_kit-ports-{os.getuid()}").open("wb")
+_claimed: set[int] = set()
+_claiming = threading.Lock()
+
+
+def _claim(port: int) -> bool:
+    """Lock the byte of this port in a file that all runs share; the system lets go of it when this process ends."""
+    with _claiming:
+        if port in _claimed:  # a lock keeps out other processes alone
+            return False
+        fcntl.lockf(_claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        _claimed.add(port)
+        return True
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:

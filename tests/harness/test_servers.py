@@ -204,6 +204,28 @@ def test_a_port_that_is_taken_meanwhile_is_given_up(
             start(tmp_path)
 
 
+def test_no_port_is_found_twice_by_runs_that_go_on_at_once() -> None:
+    numbers = "import secrets; left = {}; secrets.randbelow = lambda _: left.pop()"
+    find = "from tests.harness.servers import free_ports; print(*free_ports({}), flush=True); input()"
+    first = f"{numbers.format([3, 2, 1])}; {find.format(3)}"
+    second = f"{numbers.format([4, 3, 3, 2, 1])}; {find.format(1)}"
+    with contextlib.ExitStack() as runs:
+        found = []
+        for script in (first, second):
+            run = runs.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", script],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=Path.cwd(),
+                )
+            )
+            assert run.stdout is not None
+            found.append(run.stdout.readline().split())
+    assert found == [["10001", "10002", "10003"], ["10004"]]
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
 def test_a_run_leaves_no_server_behind_however_it_ends(end: signal.Signals | None, tmp_path: Path) -> None:
     script = (
