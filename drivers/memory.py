@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
 from session_kit.drivers.base import (
+    ABSENT,
     ANY,
     LIST_BATCH,
     Capabilities,
@@ -134,8 +135,9 @@ class MemoryDriver(Driver):
             if self._seconds and self._seconds[0] <= now:
                 self._free(FREED_PER_WRITE, now, now)
             old = self._live(key, now)
-            if expect is not ANY and (old is None or old[1] != expect):
-                check_expected(old is not None, None if old is None else old[1], expect)
+            seen = ABSENT if old is None else old[1]
+            if expect is not ANY and expect != seen:
+                check_expected(old is not None, seen, expect)
             version = next(self._versions)
             self._put(key, (value, version, None if ttl is None else now + ttl), old)
             if self.max_entries is not None and len(self._entries) > self.max_entries:

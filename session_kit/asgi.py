@@ -87,17 +87,17 @@ class SessionMiddleware:
         scope[KEY] = scope[OURS] = session
 
         def send_with_session(message: Message) -> Awaitable[None]:
-            ours = session.lifecycle
-            if ours.phase is AHEAD:
+            phase = lifecycle.phase
+            if phase is AHEAD:
                 if message["type"] in RESPONSE_STARTS:
                     if scope.get(KEY) is not session:
                         self._check_inner(message)
-                    if ours.touched:
+                    if lifecycle.touched:
                         return self._begin(session, message, scope, send)
-                    ours.phase = BEGUN
-                elif message["type"] == "websocket.close" and ours.touched:
-                    return _save_and_close(ours, message, send)
-            elif ours.phase is REPLACED:  # by a 503: nothing of the application's answer is sent
+                    lifecycle.phase = BEGUN
+                elif message["type"] == "websocket.close" and lifecycle.touched:
+                    return _save_and_close(lifecycle, message, send)
+            elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
                 return _ignore()
             return send(message)
 
@@ -245,12 +245,16 @@ async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple
 
 def _with_headers(message: Message, headers: Headers) -> Message:
     """A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie."""
-    # By identity: almost every answer says the first, and to compare texts would take longer than to encode them.
-    encoded = [
-        _VARY if header is VARY else _NO_SHARED_COOKIE if header is NO_SHARED_COOKIE else _encode(header)
-        for header in headers
-    ]
-    return {**message, "headers": [*message.get("headers", ()), *encoded]}
+    encoded = [*message.get("headers", ())]
+    for header in headers:
+        # By identity: almost every answer says the first, and to compare texts would take longer than to encode them.
+        if header is VARY:
+            encoded.append(_VARY)
+        elif header is NO_SHARED_COOKIE:
+            encoded.append(_NO_SHARED_COOKIE)
+        else:
+            encoded.append(_encode(header))
+    return {**message, "headers": encoded}
 
 
 def _encode(header: tuple[str, str]) -> tuple[bytes, bytes]:

@@ -240,10 +240,10 @@ class Signer:
     def verify(self, token: bytes) -> Candidate | None:
         """Return the id in `token` if one of the secrets signed it, else None. Any bytes may come in."""
         sid, _, signature = token.rpartition(b".")
-        for position, signer in enumerate(self._signers):
+        for signer in self._signers:
             # Compared as they are written, so that there is one text for each signature.
             if compare_digest(signer.get_signature(sid), signature):
-                return sid.decode(), position > 0
+                return sid.decode(), signer is not self._signers[0]
         return None
 
 

@@ -252,6 +252,11 @@ class Draft:
 
     def detect_changes(self) -> bool:
         """Take the values that were changed in place into the record. True if it would be written differently."""
+        if self.values:
+            self._detect_edits()
+        return self.fields is not self.stored and self.fields != self.stored
+
+    def _detect_edits(self) -> None:
         for key, value in self.values.items():
             base = self.fields[key]
             if self.codec.same(value, base):
@@ -267,7 +272,6 @@ class Draft:
             if not self.codec.same(loaded, ours):
                 self.store(key, ours, keep_value=True)
                 self.log.append(Edit(key, base, ours))
-        return self.fields is not self.stored and self.fields != self.stored
 
     # --- when others were faster, and afterwards ---
 

@@ -70,14 +70,16 @@ class Lifecycle(State, eq=False):
             draft = self.draft = policy.draft(policy.first())
             return draft
         candidate = candidates[0]
-        name = name_of(candidate[0])
+        sid = candidate[0]
+        name = name_of(sid)
         answers: list[Answer] = []
         try:
             answer = policy.store.read(name, renew=policy.renews and self.counts)
             if answer is not None:
                 stored = self.stored_as(name, answer)
-                over = policy.max_lifetime is not None and self.is_over(stored.notes)
-                if stored.id == candidate[0] and not over and not self.reading_files(stored.notes):
+                notes = stored.notes
+                over = policy.max_lifetime is not None and self.is_over(notes)
+                if stored.id == sid and not over and not (notes.owner and self.reading_files(notes)):
                     return self.open_record(candidate, stored, answer.fields)
             answers = [answer]
         except DriverUnavailable as error:
@@ -247,10 +249,15 @@ class Lifecycle(State, eq=False):
 
     def end_at_once(self) -> None:
         """`end` by blocking calls. The usual case, a write that no other is in the way of, takes none of its steps."""
-        policy, draft = self.policy, self.data
+        policy, draft, stored = self.policy, self.draft, self.stored
         answer: Failed | None = None
         # Before the first write of all nobody knows what the backend can do.
-        if policy.prepared and not self.fresh and not self.reads_first():
+        if (
+            draft is not None
+            and policy.prepared
+            and not self.fresh
+            and (stored is None or not self.reads_first(stored))
+        ):
             attempt = self.prepare(draft, draft)
             ttl = attempt.ttl
             if not attempt.files and (ttl is None or ttl > 0):
@@ -298,7 +305,7 @@ class Lifecycle(State, eq=False):
         """Create, write or rotate; if others were faster, replay the changes on what they wrote, and try again."""
         store, seen = self.policy.store, self.loaded()
         draft: Draft | None = seen
-        if answer is None and (stored := self.stored) is not None and self.reads_first():
+        if answer is None and (stored := self.stored) is not None and self.reads_first(stored):
             draft = await self._merge(io, await self._fetch(io, stored.name))
         replaced: Written | None = None
         for number in range(MAX_ATTEMPTS):

@@ -281,7 +281,7 @@ class SessionManager:
         """
         headers: CookieHeaders
         if isinstance(cookies, bytes):
-            headers = ((b"cookie", cookies),)
+            headers = ((b"cookie", cookies),) if cookies else ()
         elif isinstance(cookies, str):
             headers = ((b"cookie", cookies.encode(errors="replace")),)  # a cookie of ours is plain ASCII
         else:

@@ -200,8 +200,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         draft = self._changing()
         if callable(changes):
             draft.apply(cast(Updater, changes))
-        else:
-            values = {**dict(changes), **values} if changes else values
+        elif changes:
+            values = {**dict(changes), **values}
         if values:
             draft.put_all(values)
         return self

@@ -480,10 +480,9 @@ class State(msgspec.Struct, eq=False):
 
     # --- a write ---
 
-    def reads_first(self) -> bool:
+    def reads_first(self, stored: Stored) -> bool:
         """Whether a write cannot go by what was loaded: others cannot be noticed, or have rotated the id."""
-        stored = self.stored
-        return stored is not None and (stored.id != self.id or not self.policy.swaps)
+        return stored.id != self.id or not self.policy.swaps
 
     def prepare(self, draft: Draft, seen: Draft) -> Attempt:
         """A write of `draft`, which is `seen`, the data of this request, or a merge for another holder."""
@@ -497,7 +496,7 @@ class State(msgspec.Struct, eq=False):
             notes = Notes(now, NEVER, token)
             if self.pending is not None:
                 notes = Notes(now, NEVER, token, NEVER, self._owned_by(""), self._remembered(NEVER))
-            expect, event, files = policy.absent, "created", notes.owner != ""
+            expect, event, files = policy.absent, "created", bool(notes.owner)
         else:
             notes, expect = before.notes, before.version if policy.swaps else ANY
             if self.next_id is None and before.id == self.id and self.rotates and seen.gained(policy.rotate_on):
@@ -517,9 +516,13 @@ class State(msgspec.Struct, eq=False):
                         sid, event = join_id(name, notes.token), "rotated"
                 else:
                     raw = before.raw
-            files = notes.owner != "" or before.notes.owner != ""
-            if files and event == "saved" and self.pending is None:
-                files = (self.counts or raw is None) and self._writing_files(draft, before.notes)
+            files = False
+            if notes.owner or before.notes.owner:
+                files = (
+                    event != "saved"
+                    or self.pending is not None
+                    or ((self.counts or raw is None) and self._writing_files(draft, before.notes))
+                )
         if raw is None:
             raw = policy.codec.encode(notes)
         if before is None or self.counts or notes is not before.notes:  # with new notes it is sent a new cookie too
@@ -603,8 +606,9 @@ class State(msgspec.Struct, eq=False):
 
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""
-        assert self.stored is not None  # noqa: S101
-        return self.policy.lifetime(self.data, self.stored.notes, stored=False)
+        draft, stored = self.draft, self.stored
+        assert draft is not None and stored is not None  # noqa: S101, PT018
+        return self.policy.lifetime(draft, stored.notes, stored=False)
 
     def no_answer(self) -> DriverUnavailable:
         """What is raised when the session is asked for again in an outage."""

@@ -28,7 +28,7 @@ def check_key(key: str) -> None:
 
     >>> check_key("sess:42")
     """
-    if type(key) is str and 0 < len(key) <= MAX_KEY_BYTES and key.isascii():
+    if type(key) is str and key and len(key) <= MAX_KEY_BYTES and key.isascii():
         return
     if not isinstance(key, str):
         raise TypeError(f"a key must be a str, not {type(key).__name__}")
