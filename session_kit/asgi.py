@@ -86,14 +86,22 @@ class SessionMiddleware:
         session: Session[Any] = Session(lifecycle)
         scope[KEY] = scope[OURS] = session
 
-        def send_with_session(message: Message) -> Awaitable[None]:
+        # Bound as defaults: what a closure shares is put into a cell, for each name and each request.
+        def send_with_session(
+            message: Message,
+            middleware: SessionMiddleware = self,
+            session: Session[Any] = session,
+            scope: Scope = scope,
+            send: Send = send,
+        ) -> Awaitable[None]:
+            lifecycle = session.lifecycle
             phase = lifecycle.phase
             if phase is AHEAD:
                 if message["type"] in RESPONSE_STARTS:
                     if scope.get(KEY) is not session:
-                        self._check_inner(message)
+                        middleware._check_inner(message)
                     if lifecycle.touched:
-                        return self._begin(session, message, scope, send)
+                        return middleware._begin(session, message, scope, send)
                     lifecycle.phase = BEGUN
                 elif message["type"] == "websocket.close" and lifecycle.touched:
                     return _save_and_close(lifecycle, message, send)
