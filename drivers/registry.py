@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import PurePath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -146,9 +147,10 @@ def _driver_class(scheme: str) -> type[Driver]:
         if target is None:
             known = sorted({*_builtin, *_registered, *(entry_point.name.lower() for entry_point in found)})
             names = ", ".join(f"{name}://" for name in known)
+            missing = "" if find_spec("fsspec") else f": {how_to_install('fsspec')}"
             raise ConfigError(
                 f"no driver for {scheme}://{guess(scheme, known, '{}://')} Known: {names}, and with the extra"
-                " 'fsspec' what fsspec knows (gs://, az://, sftp:// ...)"
+                f" 'fsspec' what fsspec knows (gs://, az://, sftp:// ...){missing}"
             )
     cls: object = target
     if isinstance(target, str):

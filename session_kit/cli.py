@@ -212,7 +212,7 @@ def _add_operators(cli: "Typer") -> None:
         """Copy the sessions of one store into another, both in use; again, what has changed since."""
 
         def command() -> int:
-            with commands.opened(old) as source, commands.opened(new) as target:
+            with commands.opened(old) as source, commands.opened(new, new=True) as target:
                 return commands.copy_sessions(source, target, print, _complain)
 
         run(command)

@@ -482,7 +482,9 @@ def _seconds_of(days: float | None, usual: float | None) -> float:
     if days == 0:
         return -1.0
     if usual is None:
-        raise SessionError('this needs SessionManager(..., remember="30d"): a read must not cut a long life short')
+        raise SessionError(
+            'this needs the setting remember="30d", beside the store: without it a read would cut a long life short'
+        )
     if days is None:
         return usual
     if type(days) not in (int, float) or not 0 < days <= MOST_DAYS:

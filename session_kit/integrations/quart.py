@@ -1,6 +1,7 @@
 """Quart: `quart.session` as a server-side session, with Quart's own settings, `flash` and test client.
 
-`session` of this module is `quart.session` itself; a type checker knows more of it by this name.
+`session` of this module is `quart.session`; a type checker knows more of it by this name, and without `SessionKit` it
+raises, where `quart.session` would keep what it is given in Quart's own cookie.
 
 >>> from quart import Quart
 >>> app = Quart("shop")
@@ -35,12 +36,12 @@ from session_kit.integrations.flask.extension import (
     replace,
     show_in_templates,
 )
-from session_kit.integrations.flask.sessions import FlaskSession
+from session_kit.integrations.flask.sessions import FlaskSession, only_ours
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 from session_kit.state import Phase
 
-session = cast(FlaskSession, quart.session)
+session = only_ours(quart.session)
 
 
 class SessionKit(flask.SessionKit):

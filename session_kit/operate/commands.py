@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from session_kit.drivers.registry import redact, split_url
 from session_kit.drivers.support.findings import Finding
+from session_kit.drivers.support.folder import expanded, named_in
 from session_kit.errors import ConfigError, DriverError, SessionKitError
 from session_kit.operate.copy import Counts, copy
 from session_kit.operate.doctor import examine, examine_cookie, examine_secret
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
 Say = Callable[[str], object]
 """Prints one line."""
 
+LOCAL = ("sqlite", "disk", "file")
+"""The stores in a file or folder of this machine."""
 SHOWN = 16
 """So much of a handle is listed: enough to tell a million sessions apart."""
 UNKNOWN = "-"
+NONE_BOUND = ": none was bound to this user by session.bind"
 OUTCOMES = {
     "copied": "copied",
     "updated": "changed in the old store since they were copied, and updated",
@@ -56,8 +61,15 @@ def run(command: Callable[[], int], complain: Say) -> int:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[UnstorageSessionStore]:
-    """A store by URL, which is closed in the end."""
+def opened(url: str, *, new: bool = False) -> Iterator[UnstorageSessionStore]:
+    """A store by URL, which is closed in the end.
+
+    new: whether it may be made now. Otherwise `ConfigError` if its file or folder is not there: a mistyped path must
+        not look like a store without sessions.
+    """
+    parts, _ = split_url(url)
+    if not new and parts.scheme in LOCAL and parts.path and not expanded(named_in(parts.path)).exists():
+        raise ConfigError(f"{redact(parts)}: there is no such store yet; is the path right?")
     store = open_store(url)
     try:
         yield store
@@ -81,7 +93,7 @@ def list_sessions(store: UnstorageSessionStore, say: Say, owner: str | None = No
         created, used, expires, size = _cells(summary, store.clock())
         say(f"{summary.handle[:SHOWN]}  {created:16}  {used:16}  {expires:>10}  {size:>8}")
         count += 1
-    say(f"{count} sessions")
+    say(f"{count} sessions{NONE_BOUND if owner is not None and not count else ''}")
     return 0
 
 
@@ -106,7 +118,8 @@ def revoke_sessions(
     if (owner is None) != bool(handles):
         raise ConfigError("say which sessions to end: some handles, or --owner USER for all of a user")
     if owner is not None:
-        say(f"revoked {store.revoke(owner)} sessions")
+        count = store.revoke(owner)
+        say(f"revoked {count} sessions{'' if count else NONE_BOUND}")
         return 0
     code = 0
     for handle in handles:
@@ -152,7 +165,7 @@ def copy_with(store: UnstorageSessionStore, old: str | None, new: str | None, sa
     if old is not None:
         with opened(old) as source:
             return copy_sessions(source, store, say, complain)
-    with opened(str(new)) as target:
+    with opened(str(new), new=True) as target:
         return copy_sessions(store, target, say, complain)
 
 
@@ -161,7 +174,7 @@ def examine_url(url: str, secret_env: str | None, say: Say) -> int:
 
     def findings() -> Iterator[Finding]:
         try:
-            with opened(url) as store:
+            with opened(url, new=True) as store:
                 yield from examine(store)
         except ConfigError as error:
             yield Finding("store", "failed", str(error))

@@ -303,11 +303,23 @@ VALUES = [
 def keep(app: Flask, value: Any) -> Any:
     """What one request finds of a value that another has put in."""
     found = []
-    app.add_url_rule("/put", "put", lambda: str(session.update(kept={"deep": [value]})))
-    app.add_url_rule("/find", "find", lambda: found.append(session["kept"]["deep"][0]) or "ok")
+    app.add_url_rule("/put", "put", lambda: str(flask.session.update(kept={"deep": [value]})))
+    app.add_url_rule("/find", "find", lambda: found.append(flask.session["kept"]["deep"][0]) or "ok")
     client = app.test_client()
     assert [client.get(path, base_url="https://localhost").status_code for path in ("/put", "/find")] == [200, 200]
     return found[0]
+
+
+@pytest.mark.parametrize("secret", [SECRET, None])
+def test_a_forgotten_session_kit_raises_and_nothing_goes_into_a_cookie_that_can_be_read(secret: str | None) -> None:
+    app = Flask("forgetful")
+    app.secret_key = secret
+    app.testing = True
+    app.add_url_rule("/", "put", lambda: str(session.update(user="ada")))
+    with pytest.raises(SessionError, match=r"SessionKit\(app, ...\) is missing"):
+        app.test_client().get("/")
+    with pytest.raises(RuntimeError, match="outside of request context"):
+        session.get("user")
 
 
 @pytest.mark.parametrize("value", VALUES)

@@ -144,6 +144,19 @@ def play(steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(steps())
 
 
+def test_a_forgotten_session_kit_raises_and_nothing_goes_into_a_cookie_that_can_be_read() -> None:
+    app = Quart("forgetful")
+    app.secret_key = SECRET
+    app.testing = True
+
+    @app.get("/")
+    async def put() -> str:
+        return str(session.update(user="ada"))
+
+    with pytest.raises(SessionError, match=r"SessionKit\(app, ...\) is missing"):
+        asyncio.run(app.test_client().get("/"))
+
+
 def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver) -> None:
     async def steps() -> None:
         client = make_app(driver).test_client()

@@ -220,6 +220,20 @@ for form, kept in (({}, False), ({"remember": "on"}, True)):
         assert ("Max-Age=2592300" in header) is kept, header
         assert ("Max-Age" in header) is kept, header
 """
+EVERYWHERE = """
+import httpx
+
+assert app.extensions["session_kit"].store is manager.store
+phone, laptop, nobody = (
+    httpx.Client(transport=httpx.WSGITransport(app), base_url="https://testserver", headers={"user-agent": name})
+    for name in ("phone", "laptop", "nobody")
+)
+for client in (phone, laptop):
+    assert client.post("/login", data={"user": "ada"}).json() == {"user": "ada"}
+assert phone.get("/devices").json() == [{"label": "laptop", "this": False}, {"label": "phone", "this": True}]
+assert phone.post("/logout-everywhere-else").json() == {"ended": 1}
+assert [client.get("/devices").status_code for client in (phone, laptop, nobody)] == [200, 401, 401]
+"""
 SIGN_ON = """
 import httpx
 from starlette.testclient import TestClient
@@ -277,6 +291,7 @@ PLAYS = {
     ("recipes.md", "CSRF"): CSRF,
     ("recipes.md", "A cart"): CART,
     ("recipes.md", "Remember me"): REMEMBER,
+    ("recipes.md", "Log out everywhere"): EVERYWHERE,
     ("recipes.md", "Single sign-on across two frameworks"): SIGN_ON,
     ("security.md", "Settings of a strict application"): STRICT,
     ("testing.md", "The pytest plugin"): PYTEST,

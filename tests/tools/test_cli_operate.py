@@ -119,6 +119,28 @@ def test_two_thousand_sessions_are_listed_shown_revoked_and_copied(
     assert not re.search(r"\x1b|\x07", session_kit.said)
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "disk", "file"])
+def test_a_mistyped_path_does_not_look_like_an_empty_store(
+    scheme: str, session_kit: SessionKit, tmp_path: Path
+) -> None:
+    url, typo = f"{scheme}://{tmp_path}/sessions", f"{scheme}://{tmp_path}/session"
+    fill(url, 1)
+    for command in (["list"], ["show"], ["revoke"], ["prune"], ["copy"]):
+        rest = {"show": ["0a"], "revoke": ["0a"], "copy": [url]}.get(command[0], [])
+        code, _, errors = session_kit(*command, f"{typo}?prefix=shop", *rest)
+        assert (code, errors) == (2, f"session-kit: {typo}: there is no such store yet; is the path right?\n")
+    assert not (tmp_path / "session").exists()
+    assert session_kit.done("copy", url, f"{scheme}://{tmp_path}/new") == "1 sessions\n       1 copied\n"
+
+
+def test_that_nobody_was_bound_to_a_user_is_said(session_kit: SessionKit, tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/s.db"
+    fill(url, 1)
+    none_bound = "0 sessions: none was bound to this user by session.bind\n"
+    assert session_kit.done("list", url, "--owner", "ada") == none_bound
+    assert session_kit.done("revoke", url, "--owner", "ada") == f"revoked {none_bound}"
+
+
 def test_a_bad_address_or_handle_is_one_line(session_kit: SessionKit, tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/s.db"
     (sid,) = fill(url, 1)

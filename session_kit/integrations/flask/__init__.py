@@ -1,6 +1,7 @@
 """Flask: `flask.session` as a server-side session, with Flask's own settings, `flash` and test client.
 
-`session` of this module is `flask.session` itself; a type checker knows more of it by this name.
+`session` of this module is `flask.session`; a type checker knows more of it by this name, and without `SessionKit` it
+raises, where `flask.session` would keep what it is given in Flask's own cookie.
 
 >>> from flask import Flask
 >>> app = Flask("shop")
@@ -15,13 +16,11 @@
 [1, 2]
 """
 
-from typing import cast
-
 import flask
 
 from session_kit.integrations.flask.extension import FlaskSessions, SessionKit
-from session_kit.integrations.flask.sessions import FlaskSession
+from session_kit.integrations.flask.sessions import FlaskSession, only_ours
 
 __all__ = ["FlaskSession", "FlaskSessions", "SessionKit", "session"]
 
-session = cast(FlaskSession, flask.session)
+session = only_ours(flask.session)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, cast
+
+from werkzeug.local import LocalProxy
 
 from session_kit.draft import Draft
+from session_kit.errors import SessionError
 from session_kit.flash import FLASHES, pack, unpack
 from session_kit.lifecycle import Lifecycle
 from session_kit.session import Session
 
 PERMANENT = "_permanent"
+NOT_OURS = "this application keeps its sessions itself, in a cookie: SessionKit(app, ...) is missing"
 
 
 class FlaskSession(Session[Any]):
@@ -101,6 +105,18 @@ class FlaskSession(Session[Any]):
     def __delitem__(self, key: str) -> None:
         if key != FLASHES or not self.flashes():
             super().__delitem__(key)
+
+
+def only_ours(session: Any) -> FlaskSession:
+    """`flask.session` or `quart.session`, which raises `SessionError` where it is not one of ours."""
+
+    def current() -> FlaskSession:
+        found = session._get_current_object()
+        if not isinstance(found, FlaskSession):
+            raise SessionError(NOT_OURS)
+        return found
+
+    return cast(FlaskSession, LocalProxy(current))
 
 
 class TemplateSession(MutableMapping[str, Any]):
