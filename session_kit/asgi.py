@@ -11,7 +11,7 @@ from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, Sessi
 from session_kit.lifecycle import Lifecycle
 from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
-from session_kit.state import AHEAD, BEGUN, ENDED, REPLACED
+from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, REPLACED
 from session_kit.store import SessionStore, UnstorageSessionStore
 
 Scope = MutableMapping[str, Any]
@@ -102,9 +102,9 @@ class SessionMiddleware:
                         middleware._check_inner(message)
                     if lifecycle.touched:
                         return middleware._begin(session, message, scope, send)
-                    lifecycle.phase = BEGUN
+                    lifecycle.phase = BEGUN if message.get("status", 200) < 500 else FAILED
                 elif message["type"] == "websocket.close" and lifecycle.touched:
-                    return _save_and_close(lifecycle, message, send)
+                    return middleware._save_and_close(session, message, scope, send)
             elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
                 return _ignore()
             return send(message)
@@ -120,8 +120,13 @@ class SessionMiddleware:
             if lifecycle.phase is AHEAD:
                 await self._refuse(session, scope, send)
             elif lifecycle.phase is not REPLACED:
+                lifecycle.phase = ENDED
                 raise
             return
+        except BaseException:
+            if lifecycle.phase is not REPLACED:
+                lifecycle.phase = ENDED  # whatever answers it lies outside: a change there would be lost, and raises
+            raise
         if not lifecycle.touched:
             lifecycle.phase = ENDED
             return
@@ -155,6 +160,16 @@ class SessionMiddleware:
         else:
             await send(_with_headers(message, headers))
 
+    async def _save_and_close(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> None:
+        """Refuse a WebSocket, without a cookie. Whoever hears of it may go at once, so the session is saved before."""
+        session.lifecycle.phase = BEGUN
+        try:
+            await session.lifecycle.save_in_turn(ending=True)
+        except DriverUnavailable:
+            await self._refuse(session, scope, send)
+        else:
+            await send(message)
+
     def _refuse(self, session: Session[Any], scope: Scope, send: Send) -> Awaitable[None]:
         """Answer that the store is down, in place of the application."""
         return say_unavailable(scope["type"], send, self.manager.refuse(session, _plain_host, scope))
@@ -164,6 +179,8 @@ class SessionMiddleware:
         name = self._policy.cookie.name
         outer = scope.get(OURS)
         if outer is not None:
+            if outer.lifecycle.phase in (ENDED, REPLACED):  # it was ours, and this is the same request once more
+                return
             header, theirs = self._policy.header, outer.lifecycle.policy
             if theirs.cookie.name == name:
                 raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
@@ -227,13 +244,6 @@ def _plain_host(scope: Scope) -> str | None:
         if name == b"host":
             return str(value, "latin-1")
     return ""
-
-
-async def _save_and_close(lifecycle: Lifecycle, message: Message, send: Send) -> None:
-    """Refuse a WebSocket, without a cookie. Whoever hears of it may go at once, so the session is saved before."""
-    lifecycle.phase = BEGUN
-    await lifecycle.save_in_turn(ending=True)
-    await send(message)
 
 
 async def _ignore() -> None:

@@ -58,24 +58,40 @@ class SessionMiddleware:
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, **options)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if KEY in environ:
+        if KEY in environ and environ[KEY].lifecycle.phase is not ENDED:  # else it is the same request once more
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
         session = self.manager.open(self.manager.credentials(environ))
         environ[KEY] = session
         response = _Response(self.manager, session, start_response, environ)
+        body: Iterable[bytes] = ()
         try:
             body = self.app(environ, response.start)
+            written = response.begun
             if response.pending is not None:
                 response.begin()
         except DriverUnavailable:
             if response.begun:
                 raise
+            close(body)
             return response.refuse()
+        except BaseException:
+            session.lifecycle.phase = (
+                ENDED  # whatever answers it lies outside: a change there would be lost, and raises
+            )
+            raise
         # A whole body leaves at once, and no code of the application runs after it.
         if response.begun and (type(body) in (list, tuple) or type(body) is environ.get("wsgi.file_wrapper")):
+            if written:  # by `write`: there may be changes since
+                self.manager.finish(session)
             session.lifecycle.phase = ENDED
             return body
         return _Body(body, response)
+
+
+def close(body: Iterable[bytes]) -> None:
+    """Tell a body that it is not asked for any more (PEP 3333)."""
+    if hasattr(body, "close"):
+        body.close()
 
 
 class _Response:
@@ -142,9 +158,7 @@ class FinishingBody:
 
     def close(self) -> None:
         try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
+            close(self._body)
         finally:
             self._finish()
 

@@ -29,8 +29,8 @@ from session_kit.store import SessionStore, UnstorageSessionStore
 __all__ = ["KeyValueStore", "Session", "SessionKit", "SessionMiddleware", "use_session"]
 
 STARTS_AND_CLOSES = RESPONSE_STARTS | {"websocket.close"}
-FAILED = {500, 4500}
-"""What Litestar makes of an exception that nobody handles: the status, or the code that closes a WebSocket."""
+CLOSED = 4000
+"""A WebSocket is closed with this and the status that an answer would have had."""
 
 
 class SessionKit(InitPlugin, CLIPlugin):
@@ -180,7 +180,7 @@ def _in_litestars_way(app: App) -> App:
             nonlocal refused
             if message["type"] in STARTS_AND_CLOSES and not refused:
                 try:
-                    await _settle(scope, session, failed=message.get("status", message.get("code")) in FAILED)
+                    await _settle(scope, session, _status_of(message))
                 except DriverUnavailable:
                     # Litestar would turn it into another error here.
                     refused = True
@@ -196,7 +196,12 @@ def _in_litestars_way(app: App) -> App:
     return call
 
 
-async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) -> None:
+def _status_of(message: Message) -> int:
+    code: int = message.get("status", message.get("code", 200))
+    return code - CLOSED if code >= CLOSED else code
+
+
+async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> None:
     """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
     left = scope[KEY]
     if getattr(scope["route_handler"], "is_mount", False) and left is not types.Empty:
@@ -204,8 +209,8 @@ async def _settle(scope: Scope, session: Session[Any], *, failed: bool = False) 
     else:
         scope[KEY] = session
     lifecycle = session.lifecycle
-    if failed:
-        if lifecycle.outage is not None:
+    if 500 <= status < 600:
+        if status == 500 and lifecycle.outage is not None:  # nobody has handled it
             raise lifecycle.outage
         lifecycle.revert()
     elif left is types.Empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import django
 import pytest
@@ -115,6 +115,24 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(body())
 
 
+def broken_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def body() -> Iterator[bytes]:
+        yield b"one"
+        request.session["user"] = "eve"
+        raise RuntimeError("broken")
+
+    return StreamingHttpResponse(body())
+
+
+async def async_broken_stream(request: HttpRequest) -> StreamingHttpResponse:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await request.session.aset("user", "eve")
+        raise RuntimeError("broken")
+
+    return StreamingHttpResponse(body())
+
+
 def visit(request: HttpRequest) -> HttpResponse:
     """The key of a visitor's first visit, as a cart keeps it."""
     if not request.session.session_key:
@@ -211,6 +229,8 @@ VIEWS = (
     flash,
     flashed,
     stream,
+    broken_stream,
+    async_broken_stream,
     browser,
     async_poll,
     async_write,

@@ -22,7 +22,7 @@ from session_kit import ConfigError, SessionError, UnstorageSessionStore, use_se
 from session_kit.asgi import SessionMiddleware
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.testing import CountingDriver
+from session_kit.testing import CountingDriver, FaultyDriver
 from tests.harness.bare_asgi import Scope, bare, call, cookie_of, headers_of, put
 from tests.harness.sessions import PLAIN_HTTP, SECRET, SlowDriver
 
@@ -92,6 +92,62 @@ def test_a_handler_that_raises_changes_nothing_and_logs_nobody_out() -> None:
     seen: list[Any] = []
     asyncio.run(call(SessionMiddleware(bare(lambda session: seen.append(dict(session))), store, SECRET), cookie))
     assert seen == [{"user": "ada"}]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+@pytest.mark.parametrize("change", [lambda session: session.clear(), lambda session: session.update(user="eve")])
+def test_a_change_after_a_handler_has_raised_is_not_lost_in_silence(error: type[BaseException], change: Any) -> None:
+    """Starlette's handler of `Exception` lies outside all middleware, and nothing is saved after it."""
+    sessions: list[Any] = []
+
+    async def fail(session: Any) -> None:
+        sessions.append(session)
+        session.get("user")
+        raise error
+
+    with pytest.raises(error):
+        asyncio.run(call(SessionMiddleware(bare(fail), "memory://", SECRET)))
+    with pytest.raises(SessionError, match="the request of this session has ended"):
+        change(sessions[0])
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_answer_that_failed_keeps_no_late_change_of_a_session_that_was_not_looked_at(waits: bool) -> None:
+    store = UnstorageSessionStore(SlowDriver(MemoryDriver()) if waits else MemoryDriver())
+    cookie = cookie_of(asyncio.run(call(SessionMiddleware(bare(put), store, SECRET))))
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        scope["session"]["user"] = "eve"
+        await send({"type": "http.response.body", "body": b""})
+
+    asyncio.run(call(SessionMiddleware(app, store, SECRET), cookie))
+    ((_, data),) = store.all()
+    assert data == {"user": "ada"}
+
+
+def test_an_outage_while_a_websocket_is_refused_closes_it_with_try_again_later() -> None:
+    driver = FaultyDriver(SlowDriver(MemoryDriver()))
+    store = UnstorageSessionStore(driver)
+    cookie = cookie_of(asyncio.run(call(SessionMiddleware(bare(put), store, SECRET))))
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        scope["session"]["user"] = "eve"
+        driver.fail("set")
+        await send({"type": "websocket.close"})
+
+    sent = asyncio.run(call(SessionMiddleware(app, store, SECRET), cookie, "websocket"))
+    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1013)]
+
+
+def test_a_middleware_outside_may_call_the_application_once_more_for_the_same_request() -> None:
+    inner = SessionMiddleware(bare(put), "memory://", SECRET)
+
+    async def retry(scope: Scope, receive: Any, send: Any) -> None:
+        await inner(scope, receive, lambda message: asyncio.sleep(0))
+        await inner(scope, receive, send)
+
+    assert asyncio.run(call(retry))[0]["status"] == 200
 
 
 def test_a_logout_stays_even_if_the_handler_fails_afterwards() -> None:

@@ -162,6 +162,29 @@ def test_a_change_in_a_stream_is_stored(driver: CountingDriver) -> None:
     assert client.get("/read").json() == {"value": "late"}
 
 
+def test_a_stream_that_raises_has_changed_nothing(driver: CountingDriver) -> None:
+    client = Client()
+    client.get("/write")
+    response = client.get("/broken_stream")
+    with pytest.raises(RuntimeError, match="broken"):
+        list(response.streaming_content)  # type: ignore[attr-defined]
+    response.close()
+    assert client.get("/read").json() == {"value": "ada"}
+
+
+def test_an_asynchronous_stream_that_raises_has_changed_nothing(driver: CountingDriver) -> None:
+    async def visit() -> Any:
+        client = AsyncClient()
+        await client.get("/write")
+        response: Any = await client.get("/async_broken_stream")
+        with pytest.raises(RuntimeError, match="broken"):
+            _ = [part async for part in response.streaming_content]
+        await asyncio.to_thread(response.close)
+        return (await client.get("/read")).json()
+
+    assert asyncio.run(visit()) == {"value": "ada"}
+
+
 def test_set_expiry_zero_ends_with_the_browser(client: Client) -> None:
     client.get("/browser")
     (morsel,) = client.cookies.values()

@@ -15,7 +15,7 @@ import pytest
 from litestar import Litestar, Request, Response, Router, WebSocket, asgi, get, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency, Provide
-from litestar.exceptions import LitestarException, NotAuthorizedException
+from litestar.exceptions import HTTPException, LitestarException, NotAuthorizedException
 from litestar.exceptions import WebSocketDisconnect as Disconnect
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.rate_limit import RateLimitConfig
@@ -445,6 +445,27 @@ def test_the_test_client_sets_and_gets_the_session(cookie: CookieOptions) -> Non
             assert client.get("/read").json() == {"user": user}
         client.post("/write?user=eve")
         assert client.get_session_data() == {"user": "eve"}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize("how", ["clear", "replace"])
+def test_a_handler_that_answers_with_a_5xx_has_changed_nothing_in_litestars_own_way_either(
+    status: int, how: str
+) -> None:
+    @post("/break", status_code=200)
+    async def broken(request: AnyRequest) -> None:
+        if how == "clear":
+            request.clear_session()
+        else:
+            request.set_session({"user": "eve"})
+        raise HTTPException(status_code=status)
+
+    with TestClient(make_app([broken, read, write])) as client:
+        login(client)
+        answer = client.post("/break")
+        assert answer.status_code == status
+        assert "set-cookie" not in answer.headers
+        assert client.get("/read").json() == {"user": "ada"}
 
 
 def test_a_request_and_a_websocket_know_the_id_of_their_session() -> None:

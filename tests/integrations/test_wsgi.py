@@ -69,6 +69,64 @@ def test_the_save_ends_before_the_first_byte_leaves(manager: SessionManager, cou
     assert server.sent[-1] == "part"
 
 
+def test_a_change_after_write_is_not_lost_when_the_body_is_a_list(manager: SessionManager) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [])
+        write(b"first")
+        environ["session_kit.session"]["user"] = "eve"
+        return []
+
+    _, headers, _ = wrap(application(put), manager).get()
+    cookie = cookie_of(headers)
+    wrap(app, manager).get(cookie)
+    assert manager.open(cookie)["user"] == "eve"
+    with pytest.raises(SessionError, match="the response has begun"):  # a new visitor can be sent no id any more
+        wrap(app, manager).get()
+
+
+@pytest.mark.parametrize("change", [lambda session: session.clear(), lambda session: session.update(user="eve")])
+def test_a_change_after_the_application_has_raised_is_not_lost_in_silence(change: Any, manager: SessionManager) -> None:
+    sessions: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        sessions.append(environ["session_kit.session"])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        wrap(app, manager).get()
+    with pytest.raises(SessionError, match="the request of this session has ended"):
+        change(sessions[0])
+
+
+def test_a_body_is_closed_when_the_store_is_down_at_the_commit() -> None:
+    closed: list[bool] = []
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["session_kit.session"]["user"] = "eve"
+        start_response("200 OK", [])
+        return Body([b"ok"])
+
+    driver = FaultyDriver(MemoryDriver())
+    driver.fail("set")
+    status, _, _ = wrap(app, SessionManager(UnstorageSessionStore(driver), secret=SECRET)).get()
+    assert status.startswith("503")
+    assert closed == [True]
+
+
+def test_a_middleware_outside_may_call_the_application_once_more_for_the_same_request(manager: SessionManager) -> None:
+    inner = SessionMiddleware(application(put), manager=manager)
+
+    def retry(environ: dict[str, Any], start_response: Any) -> Any:
+        inner(environ, lambda *_: None)
+        return inner(environ, start_response)
+
+    assert BareServer(retry).get()[0] == "200 OK"
+
+
 def test_an_application_that_is_a_generator_gets_its_cookie(manager: SessionManager) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         environ["session_kit.session"]["user"] = "ada"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from session_kit.integrations.django.engine import SessionStore
 from session_kit.integrations.django.requests import bare_key, plain_host_of, unavailable
 from session_kit.integrations.django.session import DjangoSession, open_session
 from session_kit.integrations.django.settings import is_set, manager
-from session_kit.manager import Headers
+from session_kit.manager import Headers, SessionManager
 
 log = logging.getLogger("django.request")
 THEIRS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -125,6 +125,9 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             else:
                 patch_cache_control(response, no_cache='"Set-Cookie"')
         if response.streaming:
+            if getattr(response, "file_to_stream", None) is None:  # that the server sends by itself
+                revert = _areverting if response.is_async else _reverting
+                response.streaming_content = revert(response.streaming_content, self.manager, store)
             response._resource_closers.append(functools.partial(self._finish, store))
         else:
             self.manager.finish(store.session)
@@ -136,6 +139,26 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         except Exception:
             # Django says nothing of what is raised when a response is closed.
             log.exception("what was changed while the response was streamed could not be saved")
+
+
+def _reverting(parts: Iterable[bytes], manager: SessionManager, store: SessionStore) -> Iterator[bytes]:
+    """The parts of a body that has changed nothing if it raises."""
+    try:
+        yield from parts
+    except Exception:
+        manager.revert(store.session)
+        raise
+
+
+async def _areverting(
+    parts: AsyncIterable[bytes], manager: SessionManager, store: SessionStore
+) -> AsyncIterator[bytes]:
+    try:
+        async for part in parts:
+            yield part
+    except Exception:
+        manager.revert(store.session)
+        raise
 
 
 def engine() -> type[Any]:
