@@ -153,6 +153,17 @@ def test_a_poll_by_an_async_view_is_no_use(path: str, left: str | None) -> None:
         asyncio.run(steps())
 
 
+def test_a_poll_renews_no_cookie_where_every_request_is_saved() -> None:
+    async def steps() -> list[bool]:
+        visitor = AsyncClient()
+        await visitor.get("/async_write")
+        return [bool((await visitor.get(path)).cookies) for path in ("/read", "/async_poll")]
+
+    kit = {"store": UnstorageSessionStore(SteppedDriver(MemoryDriver(), Schedule()))}
+    with override_settings(SESSION_KIT=kit, SESSION_SAVE_EVERY_REQUEST=True):
+        assert asyncio.run(steps()) == [True, False]
+
+
 def test_a_change_in_a_stream_is_stored(driver: CountingDriver) -> None:
     client = Client()
     client.get("/write")

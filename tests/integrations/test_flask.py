@@ -518,6 +518,11 @@ def test_without_refresh_a_permanent_cookie_counts_from_the_last_change(refresh:
         session["value"] = value
         return "ok"
 
+    @app.get("/poll/<value>")
+    def poll(value: str) -> str:
+        session.load(touch=False)
+        return write(value)
+
     app.add_url_rule("/read", "its read", lambda: {"value": session.get("value")})
     client = app.test_client()
     assert "Max-Age=6" in client.get("/write/1").headers["Set-Cookie"]
@@ -528,6 +533,9 @@ def test_without_refresh_a_permanent_cookie_counts_from_the_last_change(refresh:
     clock.advance(1)
     assert ("Set-Cookie" in client.get("/write/2").headers) != refresh
     assert "Set-Cookie" not in client.get("/write/2").headers
+    clock.advance(100)
+    assert "Set-Cookie" not in client.get("/poll/3").headers  # it does not count as use
+    assert client.get("/read").json == {"value": "3"}
 
 
 def test_modified_false_saves_nothing_of_what_came_before(app: Flask, driver: CountingDriver) -> None:

@@ -108,7 +108,7 @@ class SessionState(SessionBase):  # type: ignore[misc]  # Django has no types
         Returns whether the session is to be written and its cookie sent, though nothing may have changed.
         """
         lifecycle = self.session.lifecycle
-        every, draft = conf.settings.SESSION_SAVE_EVERY_REQUEST, lifecycle.draft
+        every, draft = conf.settings.SESSION_SAVE_EVERY_REQUEST and lifecycle.counts, lifecycle.draft
         asked = self._flag and not self._saved and (draft is None or not draft.log)
         if draft is not None and draft.log:
             if 0 < self._seen >= len(draft.log) and not self.modified:

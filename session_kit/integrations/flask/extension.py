@@ -159,7 +159,7 @@ def apply_config(app: Any, session: FlaskSession) -> str | None:
     lifecycle = session.lifecycle
     if app.config["SESSION_REFRESH_EACH_REQUEST"] or lifecycle.draft is None or not session.permanent:
         return None
-    if session.modified:
+    if session.modified and lifecycle.counts:
         lifecycle.client_id = None  # the cookie is sent again
     return lifecycle.client_id
 
