@@ -77,6 +77,8 @@ async def get_session(request: web.BaseRequest, *, touch: bool = True) -> Sessio
 
 @web.middleware
 async def _middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if KEY in request:
+        raise ConfigError("setup was called on an application and on one that is mounted in it; keep the outer one")
     manager = request.config_dict[MANAGER]
     session = request[KEY] = manager.open(_credentials(request, manager), asynchronous=True)
     lifecycle = session.lifecycle

@@ -133,6 +133,23 @@ def test_a_sub_application_shares_the_session(driver: CountingDriver) -> None:
     play(steps, driver)
 
 
+def test_a_second_setup_on_what_is_mounted_is_refused_and_confuses_no_two_sessions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def steps() -> None:
+        app, inner = web.Application(), web.Application()
+        inner.router.add_get("/write", write)
+        setup(inner, "memory://", SECRET, name="inner")
+        app.add_subapp("/inner", inner)
+        setup(app, "memory://", SECRET)
+        async with TestClient(TestServer(app)) as client:
+            answer = await client.get("/inner/write")
+            assert (answer.status, "Set-Cookie" in answer.headers) == (500, False)
+
+    asyncio.run(steps())
+    assert "mounted in it; keep the outer one" in caplog.text
+
+
 def test_a_redirect_is_an_answer_and_an_error_is_none(driver: CountingDriver) -> None:
     async def steps(client: TestClient[Any, Any]) -> None:
         await client.get("/redirect")
