@@ -24,7 +24,6 @@ KEY = "session"
 """Where frameworks look for a session; another middleware may put its own there."""
 OURS = "session_kit.session"
 """Where `use_session` looks."""
-RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 OTHER_NAME = "give this one another cookie name (name=...), or take the other away to share this session"
 HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..., secret=...)"
 
@@ -95,17 +94,17 @@ class SessionMiddleware:
             send: Send = send,
         ) -> Awaitable[None]:
             lifecycle = session.lifecycle
-            phase = lifecycle.phase
-            if phase is AHEAD:
-                if message["type"] in RESPONSE_STARTS:
+            if lifecycle.phase is AHEAD:
+                status = message.get("status")  # whatever begins an answer has one, but for a WebSocket's accept
+                if status is not None or message["type"] == "websocket.accept":
                     if scope.get(KEY) is not session:
                         middleware._check_inner(message)
                     if lifecycle.touched:
                         return middleware._begin(session, message, scope, send)
-                    lifecycle.phase = BEGUN if message.get("status", 200) < 500 else FAILED
+                    lifecycle.phase = FAILED if status is not None and status >= 500 else BEGUN
                 elif message["type"] == "websocket.close" and lifecycle.touched:
                     return middleware._save_and_close(session, message, scope, send)
-            elif phase is REPLACED:  # by a 503: nothing of the application's answer is sent
+            elif lifecycle.phase is REPLACED:  # by a 503: nothing of the application's answer is sent
                 return _ignore()
             return send(message)
 

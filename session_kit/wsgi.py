@@ -63,27 +63,28 @@ class SessionMiddleware:
         session = self.manager.open(self.manager.credentials(environ))
         environ[KEY] = session
         response = _Response(self.manager, session, start_response, environ)
-        body: Iterable[bytes] = ()
         try:
             body = self.app(environ, response.start)
-            written = response.begun
-            if response.pending is not None:
-                response.begin()
         except DriverUnavailable:
             if response.begun:
                 raise
-            close(body)
             return response.refuse()
         except BaseException:
-            session.lifecycle.phase = (
-                ENDED  # whatever answers it lies outside: a change there would be lost, and raises
-            )
+            session.lifecycle.phase = ENDED  # whatever answers it lies outside: a change there would be lost
             raise
         # A whole body leaves at once, and no code of the application runs after it.
-        if response.begun and (type(body) in (list, tuple) or type(body) is environ.get("wsgi.file_wrapper")):
-            if written:  # by `write`: there may be changes since
-                self.manager.finish(session)
-            session.lifecycle.phase = ENDED
+        whole = type(body) in (list, tuple) or type(body) is environ.get("wsgi.file_wrapper")
+        if response.pending is not None:
+            try:
+                response.begin()
+            except DriverUnavailable:
+                close(body)
+                return response.refuse()
+            if whole:
+                session.lifecycle.phase = ENDED
+                return body
+        elif whole and response.begun:  # by `write`: there may be changes since
+            self.manager.finish(session)
             return body
         return _Body(body, response)
 
@@ -97,6 +98,8 @@ def close(body: Iterable[bytes]) -> None:
 class _Response:
     """Holds the status and headers back until the first byte is about to leave, and commits the session then."""
 
+    _write: Callable[[bytes], object] | None = None
+
     def __init__(
         self, manager: SessionManager, session: Session[Any], start_response: StartResponse, environ: Environ
     ) -> None:
@@ -106,7 +109,6 @@ class _Response:
         self.environ = environ
         self.pending: tuple[str, list[tuple[str, str]], Any] | None = None
         self.begun = False
-        self._write: Callable[[bytes], object] | None = None
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         if self.begun:

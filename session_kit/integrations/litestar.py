@@ -17,7 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import CLIPlugin, InitPlugin
 
 from session_kit import asgi
-from session_kit.asgi import KEY, OURS, RESPONSE_STARTS, App, Message, Receive, Scope, Send
+from session_kit.asgi import KEY, OURS, App, Message, Receive, Scope, Send
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.integrations.command_line import make_group
 from session_kit.integrations.litestar_backend import SessionConfig, SessionRequest, SessionWebSocket
@@ -28,7 +28,9 @@ from session_kit.store import SessionStore, UnstorageSessionStore
 
 __all__ = ["KeyValueStore", "Session", "SessionKit", "SessionMiddleware", "use_session"]
 
-STARTS_AND_CLOSES = RESPONSE_STARTS | {"websocket.close"}
+STARTS_AND_CLOSES = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"}
+)
 CLOSED = 4000
 """A WebSocket is closed with this and the status that an answer would have had."""
 
