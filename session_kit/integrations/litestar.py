@@ -199,6 +199,7 @@ def _in_litestars_way(app: App) -> App:
 
 
 def _status_of(message: Message) -> int:
+    """The status of an answer, or what a WebSocket that is closed would have been answered."""
     code: int = message.get("status", message.get("code", 200))
     return code - CLOSED if code >= CLOSED else code
 

@@ -68,7 +68,8 @@ def opened(url: str, *, new: bool = False) -> Iterator[UnstorageSessionStore]:
         not look like a store without sessions.
     """
     parts, _ = split_url(url)
-    if not new and parts.scheme in LOCAL and parts.path and not expanded(named_in(parts.path)).exists():
+    named = parts.scheme in LOCAL and not parts.netloc and parts.path
+    if named and not new and not expanded(named_in(named)).exists():
         raise ConfigError(f"{redact(parts)}: there is no such store yet; is the path right?")
     store = open_store(url)
     try:

@@ -14,7 +14,7 @@ from session_kit.lifecycle import Lifecycle
 from session_kit.session import Session
 
 PERMANENT = "_permanent"
-NOT_OURS = "this application keeps its sessions itself, in a cookie: SessionKit(app, ...) is missing"
+NOT_OURS = "the sessions of this application are not those of session_kit: SessionKit(app, ...) is missing"
 
 
 class FlaskSession(Session[Any]):
