@@ -144,17 +144,22 @@ def play(steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(steps())
 
 
-def test_a_forgotten_session_kit_raises_and_nothing_goes_into_a_cookie_that_can_be_read() -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_forgotten_session_kit_raises_and_nothing_goes_into_a_cookie_that_can_be_read(
+    debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     app = Quart("forgetful")
     app.secret_key = SECRET
-    app.testing = True
+    app.debug = debug
+    app.config["PROPAGATE_EXCEPTIONS"] = False
 
     @app.get("/")
     async def put() -> str:
         return str(session.update(user="ada"))
 
-    with pytest.raises(SessionError, match=r"SessionKit\(app, ...\) is missing"):
-        asyncio.run(app.test_client().get("/"))
+    answer = asyncio.run(app.test_client().get("/"))
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (500, False)
+    assert "SessionKit(app, ...) is missing" in caplog.text
 
 
 def test_each_kind_of_request_costs_what_the_budget_says(driver: CountingDriver) -> None:

@@ -109,9 +109,10 @@ class FlaskSession(Session[Any]):
 
 def only_ours(session: Any) -> FlaskSession:
     """`flask.session` or `quart.session`, which raises `SessionError` where it is not one of ours."""
+    look_up = session._get_current_object
 
     def current() -> FlaskSession:
-        found = session._get_current_object()
+        found = look_up()
         if not isinstance(found, FlaskSession):
             raise SessionError(NOT_OURS)
         return found
