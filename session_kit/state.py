@@ -607,7 +607,8 @@ class State(msgspec.Struct, eq=False):
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""
         draft, stored = self.draft, self.stored
-        assert draft is not None and stored is not None  # noqa: S101, PT018
+        assert draft is not None  # noqa: S101
+        assert stored is not None  # noqa: S101
         return self.policy.lifetime(draft, stored.notes, stored=False)
 
     def no_answer(self) -> DriverUnavailable:

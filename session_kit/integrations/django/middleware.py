@@ -125,7 +125,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             else:
                 patch_cache_control(response, no_cache='"Set-Cookie"')
         if response.streaming:
-            if getattr(response, "file_to_stream", None) is None:  # that the server sends by itself
+            if getattr(response, "file_to_stream", None) is None:  # else the server sends it by itself
                 revert = _areverting if response.is_async else _reverting
                 response.streaming_content = revert(response.streaming_content, self.manager, store)
             response._resource_closers.append(functools.partial(self._finish, store))
