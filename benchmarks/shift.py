@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from itertools import islice
 from typing import Any
 
-# More would say nothing new, and each is kept as a number.
+# Of all workers together. More would say nothing new, and each is kept as a number.
 MOST_OPERATIONS = 20_000
 
 
@@ -18,13 +18,11 @@ class Shift:
     """How long each operation took, while several workers were at it.
 
     seconds: for which they work; every worker does one operation at least.
-    most: how many operations they do together at most.
     durations: seconds that each operation took. elapsed: from the beginning of the first to the end of the last.
     """
 
-    def __init__(self, seconds: float, most: int = MOST_OPERATIONS) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.most = most
         self.durations = array("d")
         self._until = 0.0
         self._begins: list[float] = []
@@ -43,13 +41,13 @@ class Shift:
         """Work with one thread for each of `arguments`; raise what an operation raised."""
         if len(arguments) == 1:
             self._start()
-            self._work(do, arguments[0], self.most)
+            self._work(do, arguments[0], MOST_OPERATIONS)
         else:
             barrier = threading.Barrier(len(arguments), action=self._start)
 
             def work(own: Iterator[Any]) -> None:
                 barrier.wait()
-                self._work(do, own, self.most // len(arguments))
+                self._work(do, own, MOST_OPERATIONS // len(arguments))
 
             threads = [threading.Thread(target=work, args=(own,)) for own in arguments]
             for thread in threads:
@@ -61,7 +59,7 @@ class Shift:
     async def arun(self, do: Callable[[Any], Coroutine[Any, Any, object]], arguments: list[Iterator[Any]]) -> None:
         """Async twin of `run`, with tasks."""
         self._start()
-        most = self.most // len(arguments)
+        most = MOST_OPERATIONS // len(arguments)
         await asyncio.gather(*(self._awork(do, own, most) for own in arguments))
         self._raise()
 

@@ -2,7 +2,7 @@
 
 peers.py    the same ten requests through session_kit and its peers; served.py: a few under a real server
 targets.py  what sessions may cost, as ratios
-growth.py   how cost grows with entries, threads and processes; growth_plots.py: its pictures
+growth.py   how cost grows with the number of entries; growth_plot.py: its picture
 codecs.py   what a codec costs by itself
 owners.py   what a list of sessions costs a user who has many
 apps.py     the applications: those of the tests, with sessions of ours, of a peer, or none

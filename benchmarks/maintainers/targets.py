@@ -19,7 +19,7 @@ from typing import NamedTuple
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import NONE, Backends, named, open_backends
 from session_kit.benchmarks.maintainers.calls import AsgiSite, Browser
-from session_kit.benchmarks.maintainers.growth import Scale, Stock, operations
+from session_kit.benchmarks.maintainers.growth import full_store, time_calls
 from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart
 from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.drivers import open_driver
@@ -202,8 +202,8 @@ def memory(backends: Backends, noise: Noise) -> Iterator[Result]:
     few, many = 1_000, 1_000_000
     best: dict[int, results.Figures] = {}
     for size in (few, many):
-        with Stock(backends.folder).store("memory", size) as store:
-            best[size] = operations(store.driver, size, Scale(), noise)
+        with full_store(backends.folder, "memory", size) as store:
+            best[size] = time_calls(store.driver, size, noise)
     for call in ("get, p99", "set, p99"):
         yield Result(f"memory, a million sessions: {call}", "a thousand", best[many][call], best[few][call], 2.0)
 
