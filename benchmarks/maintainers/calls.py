@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 from wsgiref.util import setup_testing_defaults
 
-DEADLINE = 10.0  # seconds
+from tests.harness.sites import started
+
 HOST, PORT = "127.0.0.1", 8000
 # What browsers send with every request, and a cookie of somebody else.
 HEADERS = {"host": HOST, "accept": "text/html,*/*;q=0.8", "accept-language": "en", "user-agent": "Mozilla/5.0"}
@@ -90,11 +91,7 @@ class AsgiSite:
     def __init__(self, app: Any) -> None:
         self._app, self._runner = app, asyncio.Runner()
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-        self._orders: asyncio.Queue[Any] = asyncio.Queue()
-        self._replies: asyncio.Queue[Any] = asyncio.Queue()
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        self._life = self._runner.get_loop().create_task(app(scope, self._orders.get, self._replies.put))
-        self._runner.run(self._tell("startup"))
+        self._lifespan = self._runner.run(started(app))
 
     def ask(self, call: Call, cookie: str) -> Answer:
         return self._runner.run(self._ask(call, cookie))
@@ -108,23 +105,12 @@ class AsgiSite:
         self._runner.run(all_of_them())
 
     def close(self) -> None:
-        self._runner.run(self._tell("shutdown"))
+        self._runner.run(self._lifespan.tell("shutdown"))
         self._runner.close()
 
-    async def _tell(self, what: str) -> None:
-        self._orders.put_nowait({"type": f"lifespan.{what}"})
-        reply = await asyncio.wait_for(self._replies.get(), DEADLINE)
-        if reply["type"] != f"lifespan.{what}.complete":
-            raise RuntimeError(f"{what} of the application failed: {reply.get('message', '')}")
-
     async def _ask(self, call: Call, cookie: str) -> Answer:
-        scope: Any = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "state": {},
-        }
-        scope |= {"scheme": "http", "root_path": "", "client": (HOST, 50_000), "server": (HOST, PORT)}
+        scope: Any = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1"}
+        scope |= {"scheme": "http", "root_path": "", "client": (HOST, 50_000), "server": (HOST, PORT), "state": {}}
         scope |= {"method": call.method, "path": call.path, "raw_path": call.path.encode()}
         scope |= {"query_string": call.text.encode(), "headers": [*self._headers, (b"cookie", cookie.encode())]}
         messages: list[Any] = []

@@ -58,10 +58,8 @@ class ASGIInProcess(httpx.BaseTransport):
 
     def __init__(self, app: Any, *, raises: bool = True) -> None:
         self.loop = LoopThread()
-        self._app = app
         self._inner = httpx.ASGITransport(app, raise_app_exceptions=raises)
-        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.loop.run(self._start())
+        self._lifespan = self.loop.run(started(app))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         return self.loop.run(self._handle(request))
@@ -70,26 +68,36 @@ class ASGIInProcess(httpx.BaseTransport):
         response = await self._inner.handle_async_request(request)
         return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
 
-    async def _start(self) -> None:
+    def close(self) -> None:
+        self.loop.run(self._lifespan.tell("shutdown"))
+        self.loop.close()
+
+
+class Lifespan:
+    """Tells an ASGI application of its startup and shutdown, as a server does; one that knows of neither is fine."""
+
+    def __init__(self, app: Any) -> None:
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._answered = asyncio.Event()
-
-        async def send(message: Any) -> None:
-            self._answered.set()
-
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-        self._lifespan = asyncio.ensure_future(self._app(scope, self._messages.get, send))
-        self._lifespan.add_done_callback(lambda _: self._answered.set())  # one that knows of no lifespan
-        await self._tell("lifespan.startup")
+        self._task = asyncio.ensure_future(app(scope, self._messages.get, self._send))
+        self._task.add_done_callback(lambda _: self._answered.set())
 
-    async def _tell(self, kind: str) -> None:
+    async def _send(self, message: Any) -> None:
+        self._answered.set()
+
+    async def tell(self, what: str) -> None:
         self._answered.clear()
-        if not self._lifespan.done():
-            self._messages.put_nowait({"type": kind})
+        if not self._task.done():
+            self._messages.put_nowait({"type": f"lifespan.{what}"})
             await self._answered.wait()
 
-    def close(self) -> None:
-        self.loop.run(self._tell("lifespan.shutdown"))
-        self.loop.close()
+
+async def started(app: Any) -> Lifespan:
+    """The lifespan of an ASGI application that has been told of its startup."""
+    lifespan = Lifespan(app)
+    await lifespan.tell("startup")
+    return lifespan
 
 
 def serve(app: Any) -> Site:
