@@ -56,11 +56,12 @@ def setup(
     """
     if MANAGER in app:
         raise ConfigError("setup was called twice on this application; keep one")
-    app[MANAGER] = choose_manager("setup", manager, store, secret, "app", **options)
+    chosen = app[MANAGER] = choose_manager("setup", manager, store, secret, "app", **options)
     if manager is None:
         app.on_cleanup.append(_close)
-    app.middlewares.insert(0, _middleware)
-    app.on_response_prepare.append(_commit)
+    sessions = _Sessions(chosen)
+    app.middlewares.insert(0, sessions.serve)
+    app.on_response_prepare.append(sessions.commit)
 
 
 async def get_session(request: web.BaseRequest, *, touch: bool = True) -> Session[Any]:
@@ -75,71 +76,73 @@ async def get_session(request: web.BaseRequest, *, touch: bool = True) -> Sessio
     return await session.aload(touch=touch)
 
 
-@web.middleware
-async def _middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if KEY in request:
-        raise ConfigError("setup was called on an application and on one that is mounted in it; keep the outer one")
-    manager = request.config_dict[MANAGER]
-    session = request[KEY] = manager.open(_credentials(request, manager), asynchronous=True)
-    lifecycle = session.lifecycle
-    try:
+class _Sessions:
+    """What happens to the sessions of one application."""
+
+    def __init__(self, manager: SessionManager) -> None:
+        self._manager = manager
+
+    @web.middleware
+    async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if KEY in request:
+            raise ConfigError("setup was called on an application and on one that is mounted in it; keep the outer one")
+        manager = self._manager
+        session = request[KEY] = manager.open(_credentials(request, manager), asynchronous=True)
+        lifecycle = session.lifecycle
         try:
-            response = await handler(request)
-        except web.HTTPException as answer:
-            await _end(request, session, answer)
+            try:
+                response = await handler(request)
+            except web.HTTPException as answer:
+                await self._end(request, session, answer)
+                raise
+            except Exception:
+                if lifecycle.outage is not None:
+                    raise lifecycle.outage from None  # whatever became of it on its way here
+                raise
+            if isinstance(response, web.StreamResponse):
+                await self._end(request, session, response)
+            else:
+                manager.revert(session)  # aiohttp says what is wrong with it
+            return response
+        except DriverUnavailable:
+            if lifecycle.phase is not Phase.AHEAD:
+                raise
+            headers = manager.refuse(session, _plain_host, request)
+            raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=headers) from None
+        except web.HTTPException:
             raise
-        except Exception:
-            if lifecycle.outage is not None:
-                raise lifecycle.outage from None  # whatever became of it on its way here
+        except BaseException:  # the answer is aiohttp's 500
+            manager.revert(session)
             raise
-        if isinstance(response, web.StreamResponse):
-            await _end(request, session, response)
-        else:
-            manager.revert(session)  # aiohttp says what is wrong with it
-        return response
-    except DriverUnavailable:
-        if lifecycle.phase is not Phase.AHEAD:
-            raise
-        headers = manager.refuse(session, _plain_host, request)
-        raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=headers) from None
-    except web.HTTPException:
-        raise
-    except BaseException:  # the answer is aiohttp's 500
-        manager.revert(session)
-        raise
+
+    async def _end(self, request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
+        """The handler has answered."""
+        if session.lifecycle.phase is Phase.AHEAD:
+            # Here and not when it is prepared, so that an outage can still become another answer.
+            await self._add_headers(request, session, response)
+        await self._manager.afinish(session)
+
+    async def commit(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Before the first byte of a streamed response leaves, of a WebSocket, or of aiohttp's 500."""
+        session = request.get(KEY)
+        if session is not None and session.lifecycle.phase is Phase.AHEAD:
+            try:
+                await self._add_headers(request, session, response)
+            except DriverUnavailable:
+                # Another answer will be written in its place, whole.
+                writer: Any = request.writer
+                writer.chunked, writer.length = False, None
+                raise
+
+    async def _add_headers(self, request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
+        for name, value in await self._manager.acommit(session, response.status, _plain_host, request):
+            response.headers.add(name, value)
 
 
 def _credentials(request: web.Request, manager: SessionManager) -> Cookies:
     headers, header = request.headers, manager.policy.header
     cookies = [value.encode("utf-8", "surrogateescape") for value in headers.getall("Cookie", ())]
     return cookies if header is None else [*cookies, *header.pairs(headers.getall(header.name, ()))]
-
-
-async def _end(request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
-    """The handler has answered."""
-    if session.lifecycle.phase is Phase.AHEAD:
-        # Here and not when it is prepared, so that an outage can still become another answer.
-        await _add_headers(request, session, response)
-    await request.config_dict[MANAGER].afinish(session)
-
-
-async def _commit(request: web.Request, response: web.StreamResponse) -> None:
-    """Before the first byte of a streamed response leaves, of a WebSocket, or of aiohttp's 500."""
-    session = request.get(KEY)
-    if session is not None and session.lifecycle.phase is Phase.AHEAD:
-        try:
-            await _add_headers(request, session, response)
-        except DriverUnavailable:
-            # Another answer will be written in its place, whole.
-            writer: Any = request.writer
-            writer.chunked, writer.length = False, None
-            raise
-
-
-async def _add_headers(request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
-    manager = request.config_dict[MANAGER]
-    for name, value in await manager.acommit(session, response.status, _plain_host, request):
-        response.headers.add(name, value)
 
 
 def _plain_host(request: web.Request) -> str | None:
