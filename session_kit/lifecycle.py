@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -61,18 +62,25 @@ class Lifecycle(State, eq=False):
         return self.next_id or sid
 
     def _load_at_once(self) -> Draft:
-        """`load` by blocking calls. The usual cases, no cookie or one with a record, take none of its steps."""
+        """`load` by blocking calls."""
+        found = self.open_at_once()
+        return run(self.load(self.policy.store.blocking, found)) if isinstance(found, list) else found
+
+    def open_at_once(self) -> Draft | list[Answer]:
+        """The usual cases of `load`, no cookie or one with a record, by a blocking read and without its steps.
+
+        In others what the store has said of the first cookie, for `load`.
+        """
         policy = self.policy
         candidates = self.find_candidates()
         if self.unanswered:
-            return run(self.load(policy.store.blocking))
+            return []
         if not candidates:
             draft = self.draft = policy.draft(policy.first())
             return draft
         candidate = candidates[0]
         sid = candidate[0]
         name = name_of(sid)
-        answers: list[Answer] = []
         try:
             answer = policy.store.read(name, renew=policy.renews and self.counts)
             if answer is not None:
@@ -81,12 +89,11 @@ class Lifecycle(State, eq=False):
                 over = policy.max_lifetime is not None and self.is_over(notes)
                 if stored.id == sid and not over and not (notes.owner and self.reading_files(notes)):
                     return self.open_record(candidate, stored, answer.fields)
-            answers = [answer]
+            return [answer]
         except DriverUnavailable as error:
-            answers = [error]
+            return [error]
         except (CorruptEntry, RecursionError):
-            pass  # it is read again
-        return run(self.load(policy.store.blocking, answers))
+            return []  # it is read again
 
     async def load(self, io: Any, answers: list[Answer] | None = None) -> Draft:
         """Load the session, unless it is loaded. answers: what the store has said already of the first cookie."""
@@ -575,6 +582,16 @@ class Lifecycle(State, eq=False):
                 self.policy.emit("store_error", before.name, error)
 
     # --- the tasks of one request ---
+
+    async def load_in_turn(self) -> None:
+        """Load the session; a read that waits for nothing, as of memory or SQLite, is made without a coroutine."""
+        answers: list[Answer] = []
+        if not self.busy and self.policy.store.reads_at_once():
+            found = self.open_at_once()
+            if not isinstance(found, list):
+                return
+            answers = found
+        await self.in_turn(partial(self.load, answers=answers))
 
     async def in_turn(self, step: Callable[[Any], Awaitable[T]]) -> T:
         """Take a step by native calls, after those that other tasks of this request have begun."""

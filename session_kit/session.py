@@ -316,7 +316,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         if not touch:
             lifecycle.spare()
         if lifecycle.draft is None:
-            await lifecycle.in_turn(lifecycle.load)
+            await lifecycle.load_in_turn()
         return self
 
     def save(self) -> None:
