@@ -71,6 +71,22 @@ class Edit(msgspec.Struct, frozen=True):
         draft.store(self.key, merged)
 
 
+class EditSet(msgspec.Struct, frozen=True):
+    """A set, which is stored as a list in any order, was changed in place from `base` to `ours`."""
+
+    key: str
+    base: Raw
+    ours: Raw
+
+    def replay(self, draft: Draft) -> None:
+        base, ours, theirs = (
+            draft.codec.load(raw, list) for raw in (self.base, self.ours, draft.fields.get(self.key, self.base))
+        )
+        merged = [item for item in theirs if item in ours or item not in base]
+        merged += (item for item in ours if item not in base and item not in theirs)
+        draft.store(self.key, draft.codec.dump(merged, self.key))
+
+
 class Apply(msgspec.Struct, frozen=True):
     """An updater function was run; on a newer record it runs again."""
 
@@ -110,7 +126,7 @@ class Take(msgspec.Struct, frozen=True):
             draft.forget(self.key)
 
 
-Change = Put | Default | Drop | Edit | Apply | Replace | Take
+Change = Put | Default | Drop | Edit | EditSet | Apply | Replace | Take
 
 
 class Draft:
@@ -452,12 +468,14 @@ MISSING: Final = object()
 
 
 def merge(base: Any, ours: Any, theirs: Any) -> Any:
-    """Merge two changes of one JSON value: by key in objects; what was appended to a list is appended; else ours.
+    """Merge two changes of one JSON value: by key in objects; what either appended to a list is kept; else ours.
 
     >>> merge({"a": 1}, {"a": 1, "b": 2}, {"a": 1, "c": 3})
     {'a': 1, 'c': 3, 'b': 2}
     >>> merge([1], [1, 2], [1, 3])
     [1, 3, 2]
+    >>> merge([1, 2], [2], [1, 2, 3])
+    [2, 3]
     """
     if _same(ours, base):
         return theirs
@@ -468,8 +486,10 @@ def merge(base: Any, ours: Any, theirs: Any) -> Any:
             for key in (theirs | ours)
         }
         return {key: value for key, value in merged.items() if value is not MISSING}
-    if all(isinstance(value, list) for value in (base, ours, theirs)) and _same(ours[: len(base)], base):
-        return theirs + ours[len(base) :]
+    if all(isinstance(value, list) for value in (base, ours, theirs)):
+        for longer, other in ((ours, theirs), (theirs, ours)):
+            if _same(longer[: len(base)], base):
+                return other + longer[len(base) :]
     return ours
 
 

@@ -224,8 +224,7 @@ class Lifecycle(State, eq=False):
             return
         name = stored.name
         found = await self._ask_again(io, name)
-        self.next_id = self.pending = None
-        self.fresh = False
+        self.next_id = self.pending = self.fresh = None
         if found is None:
             self.block()
         elif found.stored.id == next_id or self.goes_on(found.stored):
@@ -262,7 +261,7 @@ class Lifecycle(State, eq=False):
         if (
             draft is not None
             and policy.prepared
-            and not self.fresh
+            and self.fresh is None
             and (stored is None or not self.reads_first(stored))
         ):
             attempt = self.prepare(draft, draft)
@@ -415,8 +414,8 @@ class Lifecycle(State, eq=False):
             self.next_id = None  # the other request has done it
         try:
             newest = policy.draft(found.fields)
-        except CorruptEntry:  # left alone, as when a session is loaded
-            policy.emit("misfit", name)
+        except CorruptEntry as error:  # left alone, as when a session is loaded
+            policy.emit("misfit", name, error)
             self.begin(name)
             return None
         if found.stored.id == self.id:

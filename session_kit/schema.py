@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, get_origin, is_typeddict
 
 import msgspec
 from msgspec import Raw
 
 from session_kit.codec import JSON, Codec, Format, format_of, too_deep
-from session_kit.draft import Draft, Drop, Edit, Put, Updater, check_name
+from session_kit.draft import Draft, Drop, Edit, EditSet, Put, Updater, check_name
 from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class _Model(Protocol):
     @classmethod
     def model_validate_json(cls, data: bytes) -> Any: ...
 
-    def model_dump_json(self) -> str: ...
+    def model_dump_json(self, *, by_alias: bool, round_trip: bool, warnings: bool) -> str: ...
 
 
 class Schema:
@@ -45,12 +46,12 @@ class Schema:
             self._decode = _decoder(data_type, form)
         except TypeError as error:
             raise ConfigError(f"data_type={data_type!r} cannot be stored as {form.name}: {error}") from None
-        # A struct, a dataclass, a pydantic model; a TypedDict has none, and is read as a mapping.
-        declared = [
-            getattr(data_type, name, ()) for name in ("__struct_fields__", "__dataclass_fields__", "model_fields")
-        ]
+        _check_names(data_type)
+        declared = [getattr(data_type, name, ()) for name in DECLARED]
         self.names: frozenset[str] = frozenset().union(*declared)
+        self.is_mapping = is_typeddict(get_origin(data_type) or data_type)
         self._encode: Callable[[object], bytes] = form.module.Encoder(enc_hook=partial(_plain, form)).encode
+        self._encode_value = _value_encoder(data_type, form) or self._encode
         self._split: Callable[[bytes], dict[str, Raw]] = form.module.Decoder(dict[str, Raw]).decode
 
     def decode(self, fields: Mapping[str, Raw]) -> Any:
@@ -87,9 +88,14 @@ class Schema:
         return fields
 
     def dump(self, value: object, where: str) -> Raw:
-        """Encode one value. Its type says what it is when it is read, so that a datetime may be text in the store."""
+        """Encode the value of one key. What its type says when it is read may be text in the store, as a datetime is.
+
+        What the type knows nothing of, such as a key of a framework, has the codec's values alone.
+        """
+        if where not in self.names:
+            return self.codec.dump(value, where)
         try:
-            data = self._encode(value)
+            data = self._encode_value(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise SessionError(f"{where}: {_reason(error)}") from None
         except RecursionError:
@@ -110,15 +116,25 @@ class Schema:
         except CorruptEntry:
             if self.upgrade is None:
                 raise
-            fields = self.encode(self.upgrade({key: self.codec.load(raw, object) for key, raw in fields.items()}))
+            fields = self._upgraded({key: self.codec.load(raw, object) for key, raw in fields.items()})
             self.decode(fields)
         return fields
+
+    def _upgraded(self, data: dict[str, Any]) -> dict[str, Raw]:
+        assert self.upgrade is not None  # noqa: S101
+        try:
+            return self.encode(self.upgrade(data))
+        except SessionError as error:
+            raise CorruptEntry(f"what upgrade returned is of no use: {error}") from None
+        except Exception as error:  # without its text, which may hold data
+            raise CorruptEntry(f"upgrade raised {type(error).__name__}") from error
 
 
 class TypedDraft(Draft):
     """A draft whose data is one value of the schema's type; what is changed inside that value is found like the rest.
 
-    A change by key makes a new value: ask the session for its `data` again after it.
+    It stays one value: a change by key, or of another request, is made in it too. One that cannot be changed, such as a
+    frozen dataclass, is replaced: ask the session for its `data` again.
     """
 
     __slots__ = ("_baseline", "_schema", "_value")
@@ -139,13 +155,12 @@ class TypedDraft(Draft):
     def __getitem__(self, key: str) -> Any:
         data = self.data
         if isinstance(data, Mapping):
-            return data[key]
-        if key not in self._schema.names and key not in self._baseline:  # a method of the type is no datum
-            raise KeyError(key)
-        try:
-            return getattr(data, key)
-        except AttributeError:
-            raise KeyError(key) from None
+            if key in data:
+                return data[key]
+        elif key in self._schema.names or key in self._baseline:  # a method of the type is no datum
+            with suppress(AttributeError):
+                return getattr(data, key)
+        return super().__getitem__(key)  # what the type knows nothing of
 
     def get(self, key: str, default: Any = None) -> Any:
         try:
@@ -154,21 +169,35 @@ class TypedDraft(Draft):
             return default
 
     def detect_changes(self) -> bool:
+        super().detect_changes()
         if self._value is None:
             return self.changed
         now = self._schema.split(self._value)
         changed = {key: raw for key, raw in now.items() if raw != self._baseline.get(key)}
+        gone = self._baseline.keys() - now.keys()
+        if changed or gone:
+            for key, raw in changed.items():
+                self._schema.check_depth(raw, key)
+            self._decode({key: raw for key, raw in self.fields.items() if key not in gone} | changed)
         for key, raw in changed.items():
-            self._schema.check_depth(raw, key)
-        for key, raw in changed.items():
-            base = self.fields.get(key, self._baseline.get(key))
+            base = self.fields.get(key, self._baseline.get(key)) or self._empty(key, raw)
             self.store(key, raw)
-            self.log.append(Put({key: raw}) if base is None else Edit(key, base, raw))
-        for key in self._baseline.keys() - now.keys():
+            if base is None:
+                self.log.append(Put({key: raw}))
+            else:
+                self.log.append((EditSet if isinstance(self[key], (set, frozenset)) else Edit)(key, base, raw))
+        for key in gone:
+            base = self.fields.get(key, self._baseline[key])
+            empty = None if self._schema.is_mapping else self._empty(key, base)
             self.forget(key)
-            self.log.append(Drop(key))
+            self.log.append(Drop(key) if empty is None else Edit(key, base, empty))
         self._baseline = now
         return self.changed
+
+    def _empty(self, key: str, raw: Raw) -> Raw | None:
+        """What a list or a dict was, or will be, while nothing of it is stored: empty, so that others can add to it."""
+        kind = type(self.codec.load(raw, object))
+        return self.codec.dump(kind(), key) if kind in (list, dict) else None
 
     def put(self, key: str, value: object) -> None:
         self.put_all({key: value})
@@ -184,20 +213,34 @@ class TypedDraft(Draft):
 
         self._change(put)
 
+    def default(self, key: str, value: object) -> None:
+        self.detect_changes()
+        try:
+            self[key]
+        except KeyError:
+            super().default(key, value)
+
     def drop(self, key: str) -> None:
-        self._change(lambda: super(TypedDraft, self).drop(key))
+        self.detect_changes()
+        if key in self.fields:
+            self._change(lambda: super(TypedDraft, self).drop(key))
+        else:
+            self[key]  # it may be there by default, of which nothing is stored
 
     def extend(self, key: str, item: object) -> None:
-        value = self._value  # it stays the application's: the type knows nothing of this key
         self._change(lambda: super(TypedDraft, self).extend(key, item))
-        self._value = value
 
     def apply(self, function: Updater) -> None:
         self._change(lambda: super(TypedDraft, self).apply(function))
 
     def replace(self, data: Any) -> None:
         fields = self._schema.encode(data)
-        self._change(lambda: self.take_over(fields))
+        self._decode(fields)
+        self.take_over(fields)
+
+    def take_over(self, fields: dict[str, Raw]) -> None:
+        super().take_over(fields)
+        self._value = None
 
     def call(self, function: Updater) -> None:
         value = self._schema.decode(self.fields)
@@ -207,8 +250,9 @@ class TypedDraft(Draft):
             plain = {check_name(key): item for key, item in result.items()}
             after = {key: self._schema.dump(item, key) for key, item in plain.items()}
         else:
-            if not isinstance(result, self._schema.type):
-                kind, wanted = type(result).__name__, self._schema.type.__name__
+            wanted = self._schema.type.__name__
+            if self._schema.is_mapping or not isinstance(result, get_origin(self._schema.type) or self._schema.type):
+                kind = type(result).__name__
                 raise SessionError(f"an updater must return a {wanted} or a mapping of the keys to change, not {kind}")
             after = self._schema.encode(result)
             for key in before.keys() - after.keys():
@@ -223,7 +267,8 @@ class TypedDraft(Draft):
 
     def rebase(self, fields: dict[str, Raw]) -> None:
         super().rebase(fields)
-        self._value = None
+        if self._value is not None:
+            self._follow(self._schema.decode(self.fields))
 
     def check(self) -> None:
         try:
@@ -236,14 +281,77 @@ class TypedDraft(Draft):
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change, or none at all if the data would not fit afterwards."""
         self.detect_changes()
-        fields, log = dict(self.fields), list(self.log)
+        before = dict(self.fields), dict(self.values), list(self.log)
         try:
             change()
-            self._schema.decode(self.fields)
+            new = self._decode(self.fields)
+        except BaseException:
+            self.fields, self.values, self.log = before
+            raise
+        if self._value is not None:
+            self._follow(new)
+
+    def _decode(self, fields: dict[str, Raw]) -> Any:
+        """The value of the type that these fields would be; `SessionError` if there is none."""
+        try:
+            return self._schema.decode(fields)
         except CorruptEntry as error:
-            self.fields, self.log = fields, log
             raise SessionError(f"refused, because then {error}") from None
-        self._value = None
+
+    def _follow(self, new: Any) -> None:
+        """Let the value in the application's hands say what a newer one says; where it cannot be changed, drop it."""
+        value, before, now = self._value, self._baseline, self._schema.split(new)
+        try:
+            for key in before.keys() | now.keys():
+                if before.get(key) == now.get(key):
+                    continue
+                if not isinstance(value, dict):
+                    setattr(value, key, getattr(new, key))
+                elif key in now:
+                    value[key] = new[key]
+                else:
+                    del value[key]
+        except (AttributeError, TypeError, ValueError):
+            self._value = None
+        self._baseline = now
+
+
+DECLARED = (
+    *("__struct_fields__", "__dataclass_fields__", "model_fields"),
+    *("__required_keys__", "__optional_keys__"),  # of a TypedDict
+)
+
+
+def _check_names(data_type: type[Any]) -> None:
+    """Raise `ConfigError` if a field is stored by another name: keys of the session are the names of the fields."""
+    names = getattr(data_type, "__struct_fields__", ())
+    for name, stored in zip(names, getattr(data_type, "__struct_encode_fields__", names), strict=True):
+        if name != stored:
+            raise ConfigError(f"data_type={data_type.__name__} stores {name!r} as {stored!r}; take out its rename")
+    fields, config = getattr(data_type, "model_fields", {}), getattr(data_type, "model_config", {})
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    for name, field in fields.items():
+        if config.get("serialize_by_alias") or (field.validation_alias is not None and not by_name):
+            raise ConfigError(
+                f"data_type={data_type.__name__} names {name!r} by an alias; let its model_config have"
+                " populate_by_name=True, and no serialize_by_alias"
+            )
+
+
+def _value_encoder(data_type: type[Any], form: Format) -> Callable[[object], bytes] | None:
+    """For a pydantic model, what encodes one value as the model would: msgspec has another form of bytes."""
+    if not hasattr(data_type, "model_dump_json"):
+        return None
+    from pydantic_core import to_json
+
+    bytes_mode = data_type.model_config.get("ser_json_bytes", "utf8")
+
+    def encode(value: object) -> bytes:
+        text = to_json(value, by_alias=False, bytes_mode=bytes_mode, inf_nan_mode="null")
+        encoded: bytes = text if form is JSON else form.module.encode(msgspec.json.decode(text))
+        return encoded
+
+    return encode
 
 
 def _decoder(data_type: type[Any], form: Format) -> Callable[[bytes], Any]:
@@ -276,7 +384,8 @@ def _decoder(data_type: type[Any], form: Format) -> Callable[[bytes], Any]:
 def _plain(form: Format, value: object) -> object:
     """What msgspec cannot encode by itself: a pydantic model."""
     if callable(getattr(value, "model_dump_json", None)):
-        encoded = cast(_Model, value).model_dump_json().encode()
+        # A warning of pydantic's shows the value.
+        encoded = cast(_Model, value).model_dump_json(by_alias=False, round_trip=True, warnings=False).encode()
         return Raw(encoded) if form is JSON else msgspec.json.decode(encoded)
     raise TypeError(f"a {type(value).__name__} cannot be stored as {form.name}; convert it first")
 

@@ -148,7 +148,7 @@ class State(msgspec.Struct, eq=False):
     client_id: str | None = None  # the id that the client has sent; None: it is to be sent that of the session
     outdated: bool = False  # its cookie was signed with an old secret
     displaced: str | None = None  # the name of a session that is not this client's any more
-    fresh: bool = False  # `clear` was called
+    fresh: dict[str, Raw] | None = None  # what `clear` has put in place of the data
     destroyed: bool = False  # the client's cookie is to be deleted
     unanswered: bool = False  # the store did not answer when the session was to be loaded
     outage: DriverUnavailable | None = None  # that was raised to the application
@@ -203,9 +203,9 @@ class State(msgspec.Struct, eq=False):
         fields.pop(RESERVED, None)
         try:
             draft = self.draft = policy.draft(fields)
-        except CorruptEntry:
+        except CorruptEntry as error:
             # Left alone: an application that was rolled back, or another one, may be able to read it.
-            policy.emit("misfit", stored.name)
+            policy.emit("misfit", stored.name, error)
             return self.begin()
         if self.candidates:
             self.candidates.remove(candidate)
@@ -264,7 +264,7 @@ class State(msgspec.Struct, eq=False):
         draft = self.draft = self.policy.draft(self.policy.first())
         self.id = self.stored = self.next_id = self.pending = None
         self.displaced = displaced
-        self.fresh = False
+        self.fresh = None
         return draft
 
     def block(self) -> None:
@@ -291,7 +291,7 @@ class State(msgspec.Struct, eq=False):
             return False
         changed = draft.detect_changes()
         if ending:
-            if self.fresh and self.ends_empty:
+            if self.ends_empty:
                 return True
             ending = self.phase is AHEAD
         stored = self.stored
@@ -316,12 +316,12 @@ class State(msgspec.Struct, eq=False):
     @property
     def ends_empty(self) -> bool:
         """Whether `clear` was called and nothing came after it, or nothing that a displaced request may keep."""
-        draft, policy = self.draft, self.policy
-        if not self.fresh or draft is None:
+        draft, fresh = self.draft, self.fresh
+        if fresh is None or draft is None:
             return False
         if self.displaced is not None:
-            return not draft.gained(policy.rotate_on)
-        return not draft.fields or (policy.schema is not None and draft.fields == policy.first())
+            return not draft.gained(self.policy.rotate_on)
+        return draft.fields == fresh
 
     def renewal_is_due(self, stored: Stored, draft: Draft, now: float) -> bool:
         """Whether it is time to send the cookie again, and to store that it was sent."""
@@ -464,8 +464,7 @@ class State(msgspec.Struct, eq=False):
 
     def clear(self) -> None:
         """Drop the data and the id; if the session is still empty at the end of the request, it is destroyed."""
-        self.wipe()
-        self.fresh = True
+        self.fresh = self.wipe()
         notes = None if self.stored is None else self.stored.notes
         self.pending = (
             Pending(owner="", remember=NEVER) if notes is not None and (notes.owner or notes.remember) else None
@@ -473,10 +472,11 @@ class State(msgspec.Struct, eq=False):
         if self.phase is AHEAD and self.displaced is None:
             self.rotate()
 
-    def wipe(self) -> None:
-        """Drop the data."""
-        schema = self.policy.schema
-        self.data.replace({} if schema is None else schema.decode(self.policy.first()))
+    def wipe(self) -> dict[str, Raw]:
+        """Drop the data, and return what is there instead: what a new value of their type says, if they have one."""
+        first = {} if self.policy.schema is None else self.policy.first()
+        self.data.take_over(dict(first))
+        return first
 
     # --- a write ---
 
@@ -594,8 +594,7 @@ class State(msgspec.Struct, eq=False):
             self.draft.revert()
         elif self.unanswered:
             self.begin()
-        self.next_id = self.pending = None
-        self.fresh = False
+        self.next_id = self.pending = self.fresh = None
 
     def cookie_is_due(self) -> bool:
         """Whether the client is to be sent the id: this request has written it, as new or to renew its cookie.

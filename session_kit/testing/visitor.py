@@ -37,7 +37,7 @@ class Visitor:
         self.headers: Headers = []
 
     @contextmanager
-    def request(self, cookie: str | None = None) -> Iterator[Session]:
+    def request(self, cookie: str | None = None) -> Iterator[Session[Any]]:
         """One request: yields its session, loaded, and commits it at the end unless the block raises.
 
         cookie: the `Cookie` header to send in place of the visitor's own.
@@ -50,13 +50,13 @@ class Visitor:
             if name == "Set-Cookie":
                 self._receive(value)
 
-    def do(self, session: Session, method: str, **options: Any) -> Any:
+    def do(self, session: Session[Any], method: str, **options: Any) -> Any:
         """Call a session's method that does I/O by its name, blocking or async, as the visitor is."""
         if self.runner is None:
             return getattr(session, method)(**options)
         return self.runner.run(getattr(session, f"a{method}")(**options))
 
-    def _commit(self, session: Session) -> Headers:
+    def _commit(self, session: Session[Any]) -> Headers:
         if self.runner is None:
             return self.manager.commit(session)
         return self.runner.run(self.manager.acommit(session))

@@ -677,13 +677,14 @@ def test_a_value_that_was_nested_too_deep_in_place_is_refused_before_it_is_writt
         # only one changed it: that one, however alike Python finds the two
         ({"a": 1}, {"a": True}, {"a": 1, "b": 1}, {"a": True, "b": 1}),
         ({"a": 1}, {"a": 1}, {"a": 1.0}, {"a": 1.0}),
-        ([0], [False], [0, 1], [False]),
-        # lists: what was appended is appended; any other change of ours decides
+        ([0], [False], [0, 1], [False, 1]),
+        # lists: what either appended is kept; of two other changes ours decides
         ([1], [1, 2], [1, 3], [1, 3, 2]),
         ([1], [1, 2], [], [2]),
-        ([1, 2], [2], [1, 2, 3], [2]),
+        ([1, 2], [2], [1, 2, 3], [2, 3]),
         ([1], [1], [3, 2], [3, 2]),
-        ([1], [True, 2], [1, 3], [True, 2]),
+        ([1], [True, 2], [1, 3], [True, 2, 3]),
+        ([1, 2, 3], [1, 3], [2, 3], [1, 3]),
     ],
 )
 def test_the_same_value_changed_twice_is_decided_as_documented(base: Any, ours: Any, theirs: Any, merged: Any) -> None:

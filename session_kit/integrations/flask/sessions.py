@@ -79,7 +79,11 @@ class FlaskSession(Session[Any]):
         if self._unsaved is not None and not self.modified:
             lifecycle.revert()
         # Many applications set it before every request; that alone shall not make a session for every visitor.
-        if PERMANENT in draft.fields and len(draft.fields) == 1 and (lifecycle.stored is None or lifecycle.fresh):
+        if (
+            PERMANENT in draft.fields
+            and len(draft.fields) == 1
+            and (lifecycle.stored is None or lifecycle.fresh is not None)
+        ):
             draft.drop(PERMANENT)
 
     # Flask reads the whole list of its flashed messages and writes it back; others may flash at the same time.
