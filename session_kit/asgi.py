@@ -84,6 +84,9 @@ class SessionMiddleware:
         lifecycle = self._begin_request(scope["headers"], True)
         session: Session[Any] = Session(lifecycle)
         scope[KEY] = scope[OURS] = session
+        if kind == "websocket":
+            client = _Client(lifecycle, receive, send)
+            receive, send = client.receive, client.send
 
         # Bound as defaults: what a closure shares is put into a cell, for each name and each request.
         def send_with_session(
@@ -123,7 +126,9 @@ class SessionMiddleware:
                 raise
             return
         except BaseException:
-            if lifecycle.phase is not REPLACED:
+            if lifecycle.left and lifecycle.phase is BEGUN:  # that is no failure
+                await self.manager.afinish(session)
+            elif lifecycle.phase is not REPLACED:
                 lifecycle.phase = ENDED  # whatever answers it lies outside: a change there would be lost, and raises
             raise
         if not lifecycle.touched:
@@ -211,6 +216,26 @@ class SessionMiddleware:
             await send(message)
 
         return send_after_closing
+
+
+class _Client:
+    """The other end of a WebSocket. When it has left, a server lets `receive` say so, or `send` fail."""
+
+    def __init__(self, lifecycle: Lifecycle, receive: Receive, send: Send) -> None:
+        self._lifecycle, self._receive, self._send = lifecycle, receive, send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._lifecycle.left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:  # as ASGI has it since version 2.4 of its HTTP and WebSocket messages
+            self._lifecycle.left = True
+            raise
 
 
 async def use_session(request: Any, *, touch: bool = True) -> Session[Any]:

@@ -609,15 +609,15 @@ class Lifecycle(State, eq=False):
 
     async def save_in_turn(self, *, ending: bool) -> None:
         """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
-        waits = self.busy
-        if not waits and not self.due(ending=ending):
+        if not self.busy and not self.due(ending=ending):
             return
+        policy = self.policy
 
         async def step(io: Any) -> None:
-            if waits and not self.due(ending=ending):
+            # Another task may have been in front, and left nothing to do: the session may be gone, or be another one.
+            if not policy.capabilities.never_blocks and not self.due(ending=ending):
                 return
             writing = self.end(io) if ending else self.save(io)
-            policy = self.policy
             plain = self.stored is not None and self.next_id is None and not self.rotates_by_itself(self.data)
             if plain or policy.capabilities.never_blocks:
                 await writing

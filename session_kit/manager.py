@@ -335,20 +335,17 @@ class SessionManager:
         more; `DriverUnavailable`.
         """
         lifecycle = session.lifecycle
-        try:
-            if lifecycle.phase is BEGUN and lifecycle.touched and lifecycle.due(ending=True):
-                lifecycle.end_at_once()
-        finally:
-            lifecycle.phase = ENDED
+        # The end comes before the save: what another thread or task changed meanwhile would be in neither.
+        begun, lifecycle.phase = lifecycle.phase is BEGUN, ENDED
+        if begun and lifecycle.touched and lifecycle.due(ending=True):
+            lifecycle.end_at_once()
 
     async def afinish(self, session: Session[Any]) -> None:
         """Async twin of `finish`."""
         lifecycle = session.lifecycle
-        try:
-            if lifecycle.touched and lifecycle.phase is BEGUN:
-                await lifecycle.save_in_turn(ending=True)
-        finally:
-            lifecycle.phase = ENDED
+        begun, lifecycle.phase = lifecycle.phase is BEGUN, ENDED
+        if begun and lifecycle.touched:
+            await lifecycle.save_in_turn(ending=True)
 
     def revert(self, session: Session[Any]) -> None:
         """After a handler has raised, drop what it changed and did not save.

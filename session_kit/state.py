@@ -157,6 +157,7 @@ class State(msgspec.Struct, eq=False):
     counts: bool = True  # as use
     explicit: bool = False  # nothing is loaded before the handler says so
     touched: bool = False  # the application has looked at it
+    left: bool = False  # the client of a WebSocket has gone
     header_token: bytes | None = None  # what came in a header; None: the client's session is in a cookie
     filed: float = NEVER  # when this request has said to the index of the owner that the session is in use
     turn: asyncio.Lock | None = None  # the tasks of one request take turns

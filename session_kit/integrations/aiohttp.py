@@ -27,6 +27,8 @@ from session_kit.store import SessionStore, UnstorageSessionStore
 MANAGER = web.AppKey("session_kit.manager", SessionManager)
 # aiohttp warns of plain text as a key since it has keys of its own, 3.14.
 KEY: Any = web.RequestKey("session_kit.session", Session) if hasattr(web, "RequestKey") else "session_kit.session"
+FAILED: Any = web.RequestKey("session_kit.failed", bool) if hasattr(web, "RequestKey") else "session_kit.failed"
+"""Of a request whose handler has raised."""
 
 
 def setup(
@@ -111,8 +113,16 @@ class _Sessions:
             raise web.HTTPServiceUnavailable(text=STORE_DOWN, headers=headers) from None
         except web.HTTPException:
             raise
-        except BaseException:  # the answer is aiohttp's 500
+        except BaseException as error:
+            has_left = request.transport is None or request.transport.is_closing()
+            if has_left and lifecycle.phase is Phase.BEGUN:  # the client: that is no failure
+                await manager.afinish(session)
+                raise
             manager.revert(session)
+            if has_left or lifecycle.phase is not Phase.AHEAD or not isinstance(error, Exception):
+                lifecycle.phase = Phase.ENDED
+            else:
+                request[FAILED] = True  # aiohttp's 500 is still to be committed
             raise
 
     async def _end(self, request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
@@ -128,6 +138,8 @@ class _Sessions:
         if session is not None and session.lifecycle.phase is Phase.AHEAD:
             try:
                 await self._add_headers(request, session, response)
+                if FAILED in request:
+                    session.lifecycle.phase = Phase.ENDED
             except DriverUnavailable:
                 # Another answer will be written in its place, whole.
                 writer: Any = request.writer

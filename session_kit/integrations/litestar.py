@@ -212,7 +212,7 @@ async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> Non
     else:
         scope[KEY] = session
     lifecycle = session.lifecycle
-    if 500 <= status < 600:
+    if 500 <= status < 600 and not lifecycle.left:  # of a client that has left Litestar makes a failure
         if status == 500 and lifecycle.outage is not None:  # nobody has handled it
             raise lifecycle.outage
         lifecycle.revert()

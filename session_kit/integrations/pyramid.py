@@ -31,6 +31,7 @@ from session_kit.draft import Draft
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager, plain_host_of
 from session_kit.session import Session
+from session_kit.state import Phase
 from session_kit.store import SessionStore, UnstorageSessionStore
 from session_kit.wsgi import FinishingBody
 
@@ -150,6 +151,10 @@ def session_factory(
             else:
                 chosen.finish(session)
 
+        def end(request: Any) -> None:
+            if session.lifecycle.phase is Phase.AHEAD:  # nothing was answered
+                session.lifecycle.phase = Phase.ENDED
+
         answer_error: Any = getattr(request, ANSWER_ERROR, None)
 
         def answer_reverted(exc_info: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -161,6 +166,7 @@ def session_factory(
         if answer_error is not None:
             setattr(request, ANSWER_ERROR, answer_reverted)
         request.add_response_callback(commit)
+        request.add_finished_callback(end)
         return session
 
     return factory

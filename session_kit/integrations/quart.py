@@ -74,6 +74,7 @@ class QuartSessions(SessionInterface):
         self._takes_context = "ctx" in signature(handle).parameters
         app.register_error_handler(DriverUnavailable, unavailable)
         app.handle_user_exception = handle_reverted
+        app.teardown_request(self._end)
         app.teardown_websocket(self._finish)
         app.after_serving(manager.aclose)
         got_request_exception.connect(self._revert, app)
@@ -118,6 +119,12 @@ class QuartSessions(SessionInterface):
         """What the methods of the application take first, since Quart 0.23."""
         return (cast(Any, quart.globals.app_ctx)._get_current_object(),) if self._takes_context else ()
 
+    async def _end(self, error: BaseException | None) -> None:
+        """A request has ended; without an answer if the client has left, for Quart cancels the view then."""
+        lifecycle = _current().lifecycle
+        if lifecycle.phase is Phase.AHEAD:
+            lifecycle.phase = Phase.ENDED
+
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""
         await self._manager.afinish(_current())
@@ -140,6 +147,8 @@ class _Finishing(ResponseBody):
         await self._body.__aexit__(kind, *error)
         if kind is None or not issubclass(kind, Exception):  # a client that left has cancelled it; that is no failure
             await self._manager.afinish(self._session)
+        else:
+            self._session.lifecycle.phase = Phase.ENDED
 
 
 def _current() -> Session[Any]:

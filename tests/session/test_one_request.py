@@ -186,3 +186,58 @@ def test_a_handler_that_fails_after_a_save_that_failed_keeps_nothing() -> None:
     faulty.heal()
     manager.revert(session)
     assert dict(session) == {"n": 1}
+
+
+@pytest.mark.parametrize("step", ["areload", "adestroy"])
+def test_a_save_that_waited_for_another_task_brings_back_no_session_that_is_gone(
+    manager: SessionManager, step: str
+) -> None:
+    async def main() -> None:
+        cookie = await begin(manager, a=1)
+        slow = await manager.open(cookie, asynchronous=True).aload()
+        login = await manager.open(cookie, asynchronous=True).aload()
+        login["user"] = "ada"
+        logged_in = cookie_of(await manager.acommit(login))
+
+        async def report() -> None:
+            for number in range(2):  # the second comes while the other task waits for the first to end
+                slow["progress"] = number
+                await slow.asave()
+
+        await asyncio.gather(report(), getattr(slow, step)())
+        headers = dict(await manager.acommit(slow))
+        if step == "areload":
+            assert "Set-Cookie" not in headers  # it would take the place of the login's
+            assert (await read(manager, logged_in))["user"] == "ada"
+        else:
+            assert "Max-Age=0" in headers.get("Set-Cookie", "Max-Age=0")
+            assert await read(manager, cookie) == {}
+            assert [key async for key in manager.store.driver.akeys()] == []
+
+    asyncio.run(main())
+
+
+def test_a_change_while_the_last_save_is_under_way_raises(manager: SessionManager) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        cookie = await begin(manager, a=1)
+        session = await manager.open(cookie, asynchronous=True).aload()
+        await manager.acommit(session)
+        session["last"] = 0
+
+        async def tick() -> None:
+            number = 0
+            while True:
+                await asyncio.sleep(0)
+                session["last"] = number = number + 1
+                told.append(str(number))
+
+        ticking = asyncio.ensure_future(tick())
+        await asyncio.sleep(0)
+        await manager.afinish(session)
+        with pytest.raises(SessionError, match="has ended"):
+            await ticking
+        assert (await read(manager, cookie))["last"] == len(told)
+
+    asyncio.run(main())

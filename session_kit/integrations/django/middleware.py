@@ -20,7 +20,8 @@ from session_kit.integrations.django.engine import SessionStore
 from session_kit.integrations.django.requests import bare_key, plain_host_of, unavailable
 from session_kit.integrations.django.session import DjangoSession, open_session
 from session_kit.integrations.django.settings import is_set, manager
-from session_kit.manager import Headers, SessionManager
+from session_kit.manager import Headers
+from session_kit.state import Phase
 
 log = logging.getLogger("django.request")
 THEIRS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -50,7 +51,11 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
         self.process_request(request)
         await self.manager.apreload(request.session.session)
-        response = await self.get_response(request)
+        try:
+            response = await self.get_response(request)
+        except BaseException:  # Django answers what a view raises: the client has left
+            _fail(request.session)
+            raise
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return cast(HttpResponse, response)
@@ -127,7 +132,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         if response.streaming:
             if getattr(response, "file_to_stream", None) is None:  # else the server sends it by itself
                 revert = _areverting if response.is_async else _reverting
-                response.streaming_content = revert(response.streaming_content, self.manager, store)
+                response.streaming_content = revert(response.streaming_content, store)
             response._resource_closers.append(functools.partial(self._finish, store))
         else:
             self.manager.finish(store.session)
@@ -141,24 +146,29 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
             log.exception("what was changed while the response was streamed could not be saved")
 
 
-def _reverting(parts: Iterable[bytes], manager: SessionManager, store: SessionStore) -> Iterator[bytes]:
+def _reverting(parts: Iterable[bytes], store: SessionStore) -> Iterator[bytes]:
     """The parts of a body that has changed nothing if it raises."""
     try:
         yield from parts
     except Exception:
-        manager.revert(store.session)
+        _fail(store)
         raise
 
 
-async def _areverting(
-    parts: AsyncIterable[bytes], manager: SessionManager, store: SessionStore
-) -> AsyncIterator[bytes]:
+async def _areverting(parts: AsyncIterable[bytes], store: SessionStore) -> AsyncIterator[bytes]:
     try:
         async for part in parts:
             yield part
     except Exception:
-        manager.revert(store.session)
+        _fail(store)
         raise
+
+
+def _fail(store: Any) -> None:
+    """The request has ended without an answer, or in the middle of one: it has changed nothing, and does no more."""
+    if isinstance(store, SessionStore):
+        store.session.lifecycle.revert()
+        store.session.lifecycle.phase = Phase.ENDED
 
 
 def engine() -> type[Any]:
