@@ -191,11 +191,11 @@ class FileDriver(Driver):
         if all((self.path / name).is_dir() for name in (LOCKS, UNFINISHED)):
             return
         check_mounted(self.path, self._device, self)
-        log.warning("%r: the folder was removed while it was in use; it is made anew", self)
         try:
             self._make()
         except ConfigError as error:
             raise DriverUnavailable(str(error)) from None
+        log.warning("%r: the folder was removed while it was in use; it was made anew", self)
 
     def _expires_at(self, path: Path) -> float:
         """When the file expires: infinity for never, and 0 if it is not there or not one of ours."""

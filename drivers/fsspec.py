@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, unquote
 
 import fsspec
 
@@ -100,6 +100,7 @@ class FsspecDriver(Driver):
             own: dict[str, Any] = file_system._get_kwargs_from_urls(plain)
         except ValueError:  # whose message shows the password
             raise ConfigError(f"{redact(url)}: host and port cannot be told apart; {ESCAPE}") from None
+        own |= {name: unquote(own[name]) for name in ("username", "user", "password") if isinstance(own.get(name), str)}
         driver = cls(protocol, file_system._strip_protocol(plain), {**own, **options}, clock=clock)
         driver._where = redact(url)
         return driver

@@ -84,7 +84,12 @@ def open_parts(
     """Open a driver from a split URL. `also` names options that the caller has taken out, for error messages."""
     cls = _driver_class(parts.scheme)
     options = convert(query, cls.url_options(parts), where=redact(parts), also=also)
-    return cls.from_url(parts, clock=clock, **options)
+    try:
+        return cls.from_url(parts, clock=clock, **options)
+    except ConfigError:
+        raise
+    except ValueError:  # as of `url.port`, whose message shows a piece of the password
+        raise ConfigError(f"{redact(parts)}: {cls.__name__} does not understand this URL; {ESCAPE}") from None
 
 
 def split_url(url: str) -> tuple[SplitResult, Query]:

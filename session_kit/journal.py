@@ -83,6 +83,7 @@ class Journal:
         if 0 <= now - outage.failed < QUIET:
             return
         self._outage = None
+        self._written.pop("store_error", None)  # the next outage is another one, and is told at once
         if outage.logged:
             log.info("the store answers again after %d s; failures: %d", now - outage.began, outage.failures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
+from inspect import iscoroutinefunction
 from typing import Any
 
 from msgspec import Raw
@@ -12,6 +13,8 @@ from session_kit.drivers import ANY, Capabilities
 from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.errors import ConfigError
 from session_kit.record import Record
+
+METHODS = ("get", "set", "touch", "destroy")
 
 
 class PlainStore:
@@ -24,9 +27,14 @@ class PlainStore:
     capabilities = Capabilities()
 
     def __init__(self, store: Any, codec: Codec | None = None) -> None:
-        missing = [name for name in ("get", "set", "touch", "destroy") if not callable(getattr(store, name, None))]
+        missing = [name for name in METHODS if not callable(getattr(store, name, None))]
         if missing:
             raise ConfigError(f"{type(store).__name__} is no session store: it has no method {', '.join(missing)}")
+        if found := [name for name in METHODS if iscoroutinefunction(getattr(store, name))]:
+            raise ConfigError(
+                f"{type(store).__name__}.{found[0]} is a coroutine function: name it a{found[0]}, beside a blocking"
+                f" {found[0]}"
+            )
         if isinstance(codec, Wrapper):
             raise ConfigError(f"codec: {type(store).__name__} keeps no bytes that could be compressed or encrypted")
         self.codec: Codec = codec or JSONCodec()

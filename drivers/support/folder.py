@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path, PurePath, PureWindowsPath
 from urllib.parse import SplitResult, quote, unquote
 
@@ -40,8 +41,11 @@ def url_of(scheme: str, path: PurePath) -> str:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path that is meant, with `~` and `$NAME` filled in."""
-    return Path(os.path.expandvars(os.path.expanduser(path))).absolute()
+    """The path that is meant, with `~` and `$NAME` filled in. `ConfigError` if there is no such variable."""
+    found = os.path.expandvars(os.path.expanduser(path))
+    if missing := re.search(r"\$(\w+|\{\w+\})", os.fspath(found)):
+        raise ConfigError(f"{found}: the environment has no variable {missing[0]}")
+    return Path(found).absolute()
 
 
 def make_private(path: Path, scheme: str, ours: str) -> None:
@@ -74,7 +78,7 @@ def check_owner(path: Path, scheme: str) -> None:
     if owner not in (os.geteuid(), 0):
         raise ConfigError(
             f"{scheme}://{path} belongs to another user (uid {owner}, this process runs as {os.geteuid()}), who can"
-            " read every session there: give it to this user, or name another"
+            " read every session there: name another, or run this as the user that it is for"
         )
 
 

@@ -82,8 +82,10 @@ class SQLitePool:
         From then on readers wait for nobody, by the rules of SQLite's write-ahead log.
         """
         now = time.monotonic()
-        if now - self._looked >= LOOK_AGAIN and self._file is not None and self._identity() == self._file:
-            self._looked = now
+        if now - self._looked >= LOOK_AGAIN and self._file is not None:
+            with contextlib.suppress(OSError):  # the folder cannot be entered: a read says so
+                if self._identity() == self._file:
+                    self._looked = now
         return self._file is not None and now - self._looked < LOOK_AGAIN
 
     def reading(self) -> Loan:

@@ -22,7 +22,7 @@ from msgspec import Raw
 from session_kit.codec import Codec, JSONCodec
 from session_kit.drivers import ABSENT, ANY, Entry
 from session_kit.drivers.support.twins import run
-from session_kit.errors import ConfigError, Conflict, CorruptEntry, SessionError
+from session_kit.errors import ConfigError, Conflict, CorruptEntry, DriverError, SessionError
 from session_kit.operate.at_once import at_once
 from session_kit.record import RESERVED, Notes
 from session_kit.store import DAY, UnstorageSessionStore
@@ -119,10 +119,24 @@ def _share_a_place(old: UnstorageSessionStore, new: UnstorageSessionStore) -> bo
         new.driver.delete(probe)
 
 
+def _source_of(old: UnstorageSessionStore) -> str:
+    """What tells OLD from other stores, however its URL is written: a random name that is kept there."""
+    driver, key = old.driver, f"{old.prefix}:~source"
+    try:
+        if (found := driver.get(key)) is None:
+            found = secrets.token_hex(16).encode()
+            driver.set(key, found, expect=ABSENT if old.capabilities.create else ANY)
+        return found.decode()
+    except Conflict:  # another copy has begun at the same time
+        return _source_of(old)
+    except DriverError:  # it can only be read: the address has to do
+        return _digest(repr(old).encode())
+
+
 class _Move:
     def __init__(self, old: UnstorageSessionStore, new: UnstorageSessionStore) -> None:
         self._old, self._new = old, new
-        self._source = _digest(repr(old).encode())
+        self._source = _source_of(old)
         self._as_it_is = isinstance(old.codec, JSONCodec) and isinstance(new.codec, JSONCodec)
         self._creates: object = ABSENT if new.capabilities.create else ANY
         self.marks = f"{new.prefix}:~copied:"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -88,13 +88,15 @@ from session_kit.drivers import Conflict, open_driver
 
 driver = open_driver(sys.argv[1])
 for _ in range(int(sys.argv[2])):
-    while True:
+    for _ in range(10_000):
         entry = driver.read("counter")
         try:
             driver.set("counter", b"%d" % (int(entry.value) + 1), expect=entry.version)
             break
         except Conflict:
             pass
+    else:
+        sys.exit("all swaps met a conflict")
 print(driver.get("counter") is not None)
 """
 
@@ -266,6 +268,25 @@ class Expiry(Suite):
         assert expires_at is None or expires_at == pytest.approx(self.clock() + 100, abs=2)
         assert caller.read("forever").expires_at is None
 
+    def test_a_set_can_shorten_what_is_left(self, caller: Any) -> None:
+        caller.set("key", b"1", ttl=100)
+        caller.set("key", b"2", ttl=10)
+        self.pass_time(10)
+        assert caller.has("key") is False
+
+    @pytest.mark.parametrize("days", [31, 400, 4000])
+    def test_a_long_ttl_is_no_short_one(self, caller: Any, days: int) -> None:
+        ttl = days * 86_400
+        caller.set("set", b"1", ttl=ttl)
+        for name in ("touch", "renew"):
+            caller.set(name, b"1", ttl=5)
+            getattr(caller, name)(name, ttl)
+        self.pass_time(6)
+        for name in ("set", "touch", "renew"):
+            entry = caller.read(name)
+            assert entry is not None, name
+            assert entry.expires_at in (None, pytest.approx(self.clock() + ttl - 6, abs=30)), name
+
     def test_pruning_removes_what_has_expired_and_nothing_else(self, caller: Any) -> None:
         for number in range(20):
             caller.set(f"old-{number}", b"value", ttl=10)
@@ -300,6 +321,21 @@ class Conditions(Suite):
             caller.set("key", b"5", expect=second)
         assert caller.get("key") == b"4"
 
+    def test_a_creation_sets_the_ttl_and_tells_the_version(self, caller: Any, creates: None) -> None:
+        version = caller.set("key", b"1", ttl=10, expect=ABSENT)
+        if caller.target.capabilities.swap:
+            assert caller.read("key").version == version
+        self.pass_time(10)
+        assert caller.has("key") is False
+
+    def test_a_refused_swap_leaves_the_ttl(self, caller: Any, swaps: None) -> None:
+        old = caller.set("key", b"1", ttl=100)
+        caller.set("key", b"2", ttl=10)
+        with pytest.raises(Conflict):
+            caller.set("key", b"3", ttl=1000, expect=old)
+        self.pass_time(10)
+        assert caller.has("key") is False
+
     def test_the_version_of_a_deleted_key_conflicts(self, caller: Any, swaps: None) -> None:
         version = caller.set("key", b"1")
         caller.delete("key")
@@ -326,9 +362,12 @@ class Conditions(Suite):
         version = caller.set("key", b"2", ttl=100, expect=version)
         self.pass_time(50)
         assert caller.get("key") == b"2"
-        caller.set("key", b"3", expect=version)
+        version = caller.set("key", b"3", expect=version)
         self.pass_time(10**6)
         assert caller.get("key") == b"3"
+        caller.set("key", b"4", ttl=10, expect=version)
+        self.pass_time(10)
+        assert caller.has("key") is False
 
     def test_a_touch_or_renewal_does_not_make_a_concurrent_write_fail(self, caller: Any, swaps: None) -> None:
         if not caller.target.capabilities.renew:
@@ -373,12 +412,14 @@ class Conditions(Suite):
 
         def count() -> None:
             for _ in range(5):
-                while True:
+                for _ in range(10_000):
                     entry = driver.read("counter")
                     assert entry is not None
                     with suppress(Conflict):
                         driver.set("counter", b"%d" % (int(entry.value) + 1), expect=entry.version)
                         break
+                else:
+                    pytest.fail("all swaps met a conflict")
 
         in_threads([count] * 8)
         assert driver.get("counter") == b"40"
@@ -449,6 +490,13 @@ class Keys(Suite):
             assert driver.delete(key) is True
         assert sorted(seen) == sorted(f"key-{number}" for number in range(self.many))
         assert list(driver.keys()) == []
+
+    def test_a_long_listing_is_whole_and_clear_leaves_nothing(self, caller: Any) -> None:
+        names = [f"key-{number}" for number in range(self.many)]
+        caller.target.set_many(dict.fromkeys(names, b"value"))
+        assert sorted(caller.keys("key-")) == sorted(names)
+        assert caller.clear("key-") == self.many
+        assert list(caller.keys()) == []
 
 
 class Values(Suite):
@@ -525,6 +573,22 @@ class Sharing(Suite):
         asyncio.run(work("last"))
         assert sum(1 for _ in driver.keys()) == 50
 
+    def test_a_call_that_is_cancelled_gives_its_answer_to_no_other(self, driver: Driver) -> None:
+        async def main() -> None:
+            for name in ("a", "b"):
+                await driver.aset(name, name.encode())
+            for turns in range(1, 12):
+                reading = asyncio.ensure_future(driver.aread("a"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                reading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reading
+                assert await driver.aget("b") == b"b"
+            await driver.aclose()
+
+        asyncio.run(main())
+
     def test_calls_that_never_block_run_on_the_callers_thread(self, driver: Driver) -> None:
         if not driver.capabilities.never_blocks:
             pytest.skip("capabilities.never_blocks is False")
@@ -546,7 +610,8 @@ class Sharing(Suite):
         child = os.fork()
         if child == 0:
             status = 1
-            faulthandler.dump_traceback_later(60, exit=True)  # a child that waits for ever is to say where
+            # A child that waits for ever is ended. `faulthandler` would wait for a lock that the fork has copied.
+            signal.alarm(60)
             try:
                 driver.set("after", b"child")
                 asyncio.run(driver.aset("twin-after", b"child"))
@@ -568,7 +633,7 @@ class Sharing(Suite):
         rounds = 10 if driver.capabilities.swap else 0
         command = [sys.executable, "-c", OTHER_PROCESS, url, str(rounds)]
         processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]  # noqa: S603
-        assert [process.communicate()[0].strip() for process in processes] == [b"True"] * 3
+        assert [process.communicate(timeout=60)[0].strip() for process in processes] == [b"True"] * 3
         assert driver.get("counter") == b"%d" % (3 * rounds)
 
     def test_closing_twice_is_no_error(self, driver: Driver) -> None:
