@@ -12,6 +12,8 @@ log = logging.getLogger("session_kit")
 
 AGAIN_AFTER = 60.0
 """Seconds between two lines of one kind, of which the later one says how often it happened in between."""
+MOST_REASONS = 50
+"""So many reasons are told apart; further ones are one kind of line."""
 QUIET = 5.0
 """Seconds without a failure after which a store that answers is taken to be back."""
 
@@ -83,20 +85,22 @@ class Journal:
         if 0 <= now - outage.failed < QUIET:
             return
         self._outage = None
-        self._written.pop("store_error", None)  # the next outage is another one, and is told at once
         if outage.logged:
             log.info("the store answers again after %d s; failures: %d", now - outage.began, outage.failures)
 
     def _write(self, event: str, session: str | None, reason: Exception | None) -> bool:
-        """Write a line, unless one of its kind was written a moment ago."""
+        """Write a line, unless one of its kind, and for the same reason, was written a moment ago."""
         now = self._clock()
-        last, since = self._written.get(event, (None, 0))
-        if last is not None and 0 <= now - last < AGAIN_AFTER:
-            self._written[event] = last, since + 1
-            return False
-        self._written[event] = now, 0
-        level, line = LINES[event]
         why = "" if reason is None else f": {reason}"
+        kind = event + why
+        if kind not in self._written and len(self._written) >= MOST_REASONS:
+            kind = event
+        last, since = self._written.get(kind, (None, 0))
+        if last is not None and 0 <= now - last < AGAIN_AFTER:
+            self._written[kind] = last, since + 1
+            return False
+        self._written[kind] = now, 0
+        level, line = LINES[event]
         often = f"; {since} times more since the line before" if since else ""
         log.log(level, "%s%s%s", line.format(session), why, often)
         return True

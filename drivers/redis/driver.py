@@ -148,7 +148,9 @@ class RedisDriver(Driver):
                 yield found
 
     def examine(self) -> Iterator[Finding]:
-        return server_findings(self._transport.run, self._hosts, self._encrypted)
+        return server_findings(
+            self._transport.run, self._hosts, self._encrypted, not isinstance(self._transport, Server)
+        )
 
     def close(self) -> None:
         super().close()

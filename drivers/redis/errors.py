@@ -23,6 +23,7 @@ _REASONS: dict[type[Exception], str] = {
     ),
     exceptions.OutOfMemoryError: "the server has no memory left for it (maxmemory)",
     exceptions.ReadOnlyError: "the server is a read-only replica",
+    exceptions.AskError: "the server is a node of a cluster: the URL is to begin with redis+cluster://",
     exceptions.InvalidResponse: "what answers there does not speak the Redis protocol",
     exceptions.TimeoutError: _TIMEOUT,
     TimeoutError: _TIMEOUT,

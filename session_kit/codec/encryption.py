@@ -38,6 +38,8 @@ class Encrypted(Wrapper):
     inner: what encodes the values, by name or a `Codec`, compression included. Default `"json"`.
     accept_plain: read records that are not encrypted too, and encrypt them when they are written next: while a store
         moves to encryption. Default False, because who can write to the store could put in a session of their own.
+    write_plain: write as if there were no encryption, and read both: as long as there are workers without the key. It
+        has `accept_plain` in it. Default False.
 
     `"json+encrypt:NAME"`, also in a URL, takes the keys from the environment variable `NAME`, separated by commas.
 
@@ -57,12 +59,20 @@ class Encrypted(Wrapper):
     {'user': 'ada'}
     """
 
-    def __init__(self, keys: Key | Sequence[Key], inner: Codec | str = "json", *, accept_plain: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Key | Sequence[Key],
+        inner: Codec | str = "json",
+        *,
+        accept_plain: bool = False,
+        write_plain: bool = False,
+    ) -> None:
         codec = make_codec(inner)
         if isinstance(codec, Encrypted):
             raise ConfigError("codec: encryption comes once; give all keys to one, newest first")
-        if not isinstance(accept_plain, bool):
-            raise ConfigError(f"codec: accept_plain must be True or False, not {type(accept_plain).__name__}")
+        for name, value in {"accept_plain": accept_plain, "write_plain": write_plain}.items():
+            if not isinstance(value, bool):
+                raise ConfigError(f"codec: {name} must be True or False, not {type(value).__name__}")
         try:
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -71,7 +81,8 @@ class Encrypted(Wrapper):
                 f"codec: encryption needs the package cryptography, which is not installed: {how_to_install('crypto')}"
             ) from None
         super().__init__(codec)
-        self.accept_plain = accept_plain
+        self.accept_plain = accept_plain or write_plain
+        self.write_plain = write_plain
         self._refusals = (InvalidTag, ValueError)
         self._ciphers: dict[bytes, Any] = {}
         for key in _read_keys(keys):
@@ -85,6 +96,8 @@ class Encrypted(Wrapper):
         return f"Encrypted(<{len(self._ciphers)} keys>, {self.inner!r})"
 
     def pack(self, fields: Mapping[str, Raw], key: str = "") -> bytes:
+        if self.write_plain:
+            return self._pack(fields, key)
         head, nonce = self._head, os.urandom(NONCE_SIZE)
         sealed: bytes = self._newest.encrypt(nonce, self._pack(fields, key), head + key.encode())
         return head + nonce + sealed

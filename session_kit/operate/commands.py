@@ -40,6 +40,7 @@ OUTCOMES = {
     "updated": "changed in the old store since they were copied, and updated",
     "same": "already there",
     "newer": "changed in the new store since they were copied, and left so",
+    "both": "changed in both since they were copied: what the old store has is not carried over",
     "ended_in_new": "ended in the new store since they were copied, and left so",
     "ended_in_old": "ended in the old store since they were copied, and now in the new one too",
     "left": "gone from the old store with all others, as if it had been emptied, and left in the new one",

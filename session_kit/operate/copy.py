@@ -53,7 +53,8 @@ class Counts:
     """What became of the sessions of OLD.
 
     copied: they were not in NEW. updated: they were changed in OLD since they were copied.
-    same: there was nothing to do. newer: they were changed in NEW since they were copied, and stay so.
+    same: there was nothing to do. newer: they were changed in NEW since they were copied, and stay so. both: they were
+        changed in OLD as well, which is not carried over.
     ended_in_new: they were, since they were copied, and stay gone. ended_in_old: they were, and now are in NEW too.
     differs: NEW holds something else that was not copied from OLD; it stays. unreadable: not copied.
     left: they are gone from OLD, but so is every session, as if OLD had been emptied: they stay in NEW.
@@ -64,6 +65,7 @@ class Counts:
     updated: int = 0
     same: int = 0
     newer: int = 0
+    both: int = 0
     ended_in_new: int = 0
     ended_in_old: int = 0
     differs: int = 0
@@ -74,7 +76,8 @@ class Counts:
     @property
     def done(self) -> int:
         """How many sessions of OLD were dealt with."""
-        return self.copied + self.updated + self.same + self.newer + self.ended_in_new + self.differs + self.unreadable
+        there = self.copied + self.updated + self.same + self.newer + self.both
+        return there + self.ended_in_new + self.differs + self.unreadable
 
 
 def copy(
@@ -206,7 +209,7 @@ class _Move:
             self._set_mark(name, entry, value)  # that is all that was missing
             return "same"
         if _digest(there.value) != mark.new:
-            return "newer"
+            return "newer" if _digest(entry.value) == mark.old else "both"
         if _digest(entry.value) != mark.old:
             value = self._translated(entry.value, key, target)
             swaps = self._new.capabilities.swap

@@ -286,6 +286,38 @@ def test_a_folder_that_was_removed_under_a_running_process_is_made_anew_for_all_
 
 
 @pytest.mark.parametrize("scheme", ["disk", "sqlite"])
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_a_folder_that_cannot_be_entered_is_an_outage_on_an_event_loop_too(
+    tmp_path: Path, scheme: str, anonymous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_pool, "LOOK_AGAIN", 0.0)
+    folder = tmp_path / "folder"
+
+    async def ask(manager: SessionManager, cookie: str) -> Any:
+        session = manager.open(cookie, asynchronous=True)
+        await manager.apreload(session)
+        await session.aload()
+        return session.get("user")
+
+    with contextlib.closing(
+        SessionManager(f"{scheme}://{folder}/store", SECRET, on_error="anonymous" if anonymous else "raise")
+    ) as manager:
+        session = manager.open()
+        session["user"] = "ada"
+        cookie = cookie_of(manager.commit(session))
+        folder.rename(tmp_path / "moved")
+        folder.write_text("a file, so that nothing in it can be found")
+        if anonymous:
+            assert asyncio.run(ask(manager, cookie)) is None
+        else:
+            with pytest.raises(DriverUnavailable):
+                asyncio.run(ask(manager, cookie))
+        folder.unlink()
+        (tmp_path / "moved").rename(folder)
+        assert asyncio.run(ask(manager, cookie)) == "ada"
+
+
+@pytest.mark.parametrize("scheme", ["disk", "sqlite"])
 def test_a_loss_is_noticed_within_a_second(tmp_path: Path, scheme: str) -> None:
     with contextlib.closing(open_driver(f"{scheme}://{tmp_path}/folder/store")) as driver:
         driver.set("key", b"old")

@@ -204,6 +204,19 @@ def test_a_folder_that_was_removed_under_a_running_process_is_made_anew_and_said
         assert other.get("key") == b"new"
 
 
+def test_a_folder_that_cannot_be_made_anew_is_not_said_to_be(
+    driver: FileDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.set("key", b"value")
+    shutil.rmtree(driver.path)
+    driver.path.write_text("a file stands in its place")
+    with caplog.at_level(logging.WARNING, "session_kit.drivers"):
+        for _ in range(3):
+            with pytest.raises(DriverUnavailable):
+                driver.set("key", b"other")
+    assert "made anew" not in caplog.text
+
+
 def test_a_disk_that_is_gone_is_an_outage_not_a_missing_key(driver: FileDriver) -> None:
     driver.set("key", b"value")
     driver.path.rename(driver.path.with_name("moved"))

@@ -16,6 +16,7 @@ import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.utils import infer_storage_options
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,6 +246,31 @@ def test_a_password_in_a_url_is_never_shown(password: str) -> None:
     driver = open_driver(f"ftp://user:{quote(password, safe='')}@ftp.example.com/folder")
     assert repr(driver) == "FsspecDriver(ftp://ftp.example.com/folder)"
     assert driver._options["password"] in (password, quote(password, safe=""))  # type: ignore[attr-defined]
+
+
+class LoginFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """One that takes user and password from its URL, as those for FTP, SFTP and SMB do."""
+
+    protocol = "login"
+    cachable = False
+    seen: ClassVar[list[Any]] = []
+
+    def __init__(self, username: str = "", password: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seen.append((username, password))
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        found = infer_storage_options(path)
+        return {name: found[name] for name in ("username", "password") if name in found}
+
+
+def test_a_password_in_a_url_reaches_the_file_system_as_it_is() -> None:
+    fsspec.register_implementation("login", LoginFileSystem, clobber=True)
+    user, password = "ada@shop", "p@ss/w0rd?#%é"
+    driver = open_driver(f"fsspec+login://{quote(user, safe='')}:{quote(password, safe='')}@host/folder")
+    driver.set("key", b"value")
+    assert set(LoginFileSystem.seen) == {(user, password)}
 
 
 def test_a_read_that_meets_a_write_of_a_local_file_never_ends_a_session(tmp_path: Path) -> None:

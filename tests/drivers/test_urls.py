@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path, PureWindowsPath
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, Self
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import pytest
 from hypothesis import assume, given, settings
@@ -576,3 +576,33 @@ def test_the_url_of_a_folder_of_windows_names_that_folder(names: list[str]) -> N
     url = urlsplit(url_of("disk", folder))
     assert not url.netloc
     assert PureWindowsPath(named_in(url.path, windows=True)) == folder
+
+
+class Careless(MemoryDriver):
+    @classmethod
+    def from_url(cls, url: SplitResult, **options: Any) -> Self:
+        assert url.port is None  # which raises, and shows what it took for a port
+        return cls(**options)
+
+
+def test_what_a_driver_makes_of_a_bad_url_shows_no_piece_of_its_password() -> None:
+    register_driver("careless", Careless)
+    with pytest.raises(ConfigError, match="does not understand this URL") as error:
+        open_driver("careless://ada:s3cr3t/x@host/name")
+    assert "s3cr3t" not in str(error.value)
+    assert error.value.__cause__ is None
+    open_driver("careless://host/name").close()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "disk", "file"])
+@pytest.mark.parametrize("name", ["$NOT_SET", "${NOT_SET}"])
+def test_a_variable_that_is_not_set_is_no_folder_of_that_name(
+    scheme: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(ConfigError, match="the environment has no variable"):
+        open_driver(f"{scheme}://{tmp_path}/{name}/store")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("NOT_SET", "set")
+    open_driver(f"{scheme}://{tmp_path}/{name}/store").close()
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]

@@ -12,7 +12,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -740,6 +740,29 @@ def test_compression_that_cannot_be_is_one_clear_line(options: Any, message: str
         Compressed(**options)
 
 
-def test_accept_plain_is_no_text() -> None:
-    with pytest.raises(ConfigError, match="accept_plain must be True or False, not str"):
-        Encrypted(NEW, accept_plain="no")  # type: ignore[arg-type]
+@pytest.mark.parametrize("option", ["accept_plain", "write_plain"])
+def test_whether_plain_records_are_read_or_written_is_no_text(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} must be True or False, not str"):
+        Encrypted(NEW, **{option: "no"})  # type: ignore[arg-type]
+
+
+def test_workers_that_learn_of_encryption_one_after_the_other_read_each_other(
+    open_with: Callable[..., Visitor], backend: Driver, events: list[str]
+) -> None:
+    steps: list[Any] = [
+        "json",
+        Encrypted(NEW, write_plain=True),
+        Encrypted(NEW, accept_plain=True),
+        Encrypted(NEW, write_plain=True),  # and back
+        "json",
+    ]
+    visitor = open_with(steps[0])
+    with visitor.request() as session:
+        session.set({"n": 0, "user": "ada"})
+    for number, pair in enumerate(pairwise(steps)):
+        for turn in (0, 1, 0, 1):  # while a step is under way, requests come to workers of both
+            visitor = open_with(pair[turn], visitor)
+            with visitor.request() as session:
+                assert session["user"] == "ada"
+                session["n"] = [number, turn]
+    assert "other_codec" not in events

@@ -460,3 +460,14 @@ def test_a_pause_of_the_blocking_face_never_suspends_and_that_of_the_native_one_
 
     asyncio.run(waits())
     assert order == ["other", "waited"]
+
+
+def test_a_store_of_coroutines_is_refused_at_start_and_not_with_the_first_session() -> None:
+    class Coroutines(PlainStore):
+        async def get(self, sid: str) -> dict[str, Any] | None:  # type: ignore[override]  # the mistake
+            return None
+
+    with pytest.raises(
+        ConfigError, match=r"Coroutines\.get is a coroutine function: name it aget, beside a blocking get"
+    ):
+        SessionManager(Coroutines(), SECRET)

@@ -102,6 +102,13 @@ def test_an_outage_is_one_warning_and_its_end_one_line(
     ask(ada, 10)
     assert lines() == [("INFO", f"the store answers again after {AGAIN_AFTER + QUIET:.0f} s; failures: 305")]
     assert policy.on_event is None
+    faulty.fail("renew", DriverUnavailable("down for another reason"))
+    ask(ada, 3)
+    assert lines() == [("WARNING", "the store does not answer: down for another reason")]  # though it is soon
+    faulty.heal()
+    clock.advance(QUIET)
+    ask(ada)
+    assert [level for level, _ in lines()] == ["INFO"]
     ask(ada, 10, a=1)
     assert lines() == []
 

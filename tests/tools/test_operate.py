@@ -321,6 +321,46 @@ def test_an_old_store_that_was_emptied_logs_nobody_out(
         assert read(visitor_of(new, clock, visitor.cookie))
 
 
+def test_a_logout_in_the_old_store_counts_however_its_url_is_written(
+    new: UnstorageSessionStore, clock: ManualClock, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    urls = [f"sqlite://{tmp_path}/{name}/s.db?ttl=1000" for name in ("real", "link")]
+    for url, found in zip(urls, ({"copied": 2}, {"ended_in_old": 1, "same": 1}), strict=True):
+        with closing(open_store(url, clock=clock)) as old:
+            if "copied" in found:
+                ada, bob = put(old, clock, user="ada"), put(old, clock, user="bob")
+            else:
+                with visitor_of(old, clock, ada.cookie).request() as session:
+                    session.destroy()
+            assert moved(old, new) == found
+    assert read(visitor_of(new, clock, ada.cookie)) == {}
+    assert read(visitor_of(new, clock, bob.cookie)) == {"user": "bob"}
+
+
+def test_an_old_store_that_can_only_be_read_is_copied(new: UnstorageSessionStore, clock: ManualClock) -> None:
+    faulty = FaultyDriver(MemoryDriver(clock=clock))
+    old = UnstorageSessionStore(faulty, ttl=1000, clock=clock)
+    visitor = put(old, clock, user="ada")
+    faulty.fail("set")
+    assert moved(old, new) == {"copied": 1}
+    assert moved(old, new) == {"same": 1}
+    assert read(visitor_of(new, clock, visitor.cookie)) == {"user": "ada"}
+
+
+def test_what_was_changed_in_both_stores_is_told(
+    old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
+) -> None:
+    visitor = put(old, clock, n=1)
+    copy(old, new, Counts())
+    for store, n in ((old, 2), (new, 3)):
+        with visitor_of(store, clock, visitor.cookie).request() as session:
+            session["n"] = n
+    assert moved(old, new) == {"both": 1}
+    assert read(visitor_of(new, clock, visitor.cookie)) == {"n": 3}
+
+
 def test_the_sessions_of_a_third_store_are_not_taken_for_ended(
     old: UnstorageSessionStore, new: UnstorageSessionStore, clock: ManualClock
 ) -> None:
