@@ -8,6 +8,7 @@ which makes an object's async calls, or a `Blocking`, whose coroutines make the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -103,9 +104,17 @@ async def run_to_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.Ca
     """
     task = asyncio.ensure_future(step)
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    anyio: Any = sys.modules.get("anyio")
+    # A scope of anyio that is cancelled cancels again in each turn of the loop: a wait outside it would spin.
+    with anyio.CancelScope(shield=True) if anyio else contextlib.nullcontext():
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if anyio and cancelled is None:
         try:
-            await asyncio.wait([task])
+            await anyio.lowlevel.checkpoint_if_cancelled()
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is None:

@@ -12,7 +12,7 @@ import django
 import pytest
 from django.conf import settings
 
-from session_kit import ConfigError, CookieOptions, SessionManager, UnstorageSessionStore
+from session_kit import ConfigError, CookieOptions, SessionError, SessionManager, UnstorageSessionStore
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Schedule, SteppedDriver
 from tests.harness.django_site import client, driver
@@ -23,9 +23,9 @@ __all__ = ["client", "driver"]  # fixtures
 
 from django.core.management import call_command
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 
-from session_kit.integrations.django import SessionStore
+from session_kit.integrations.django import SessionMiddleware, SessionStore
 
 # --- Django's own tests ---
 
@@ -194,6 +194,25 @@ def test_an_asynchronous_stream_that_raises_has_changed_nothing(driver: Counting
         return (await client.get("/read")).json()
 
     assert asyncio.run(visit()) == {"value": "ada"}
+
+
+def test_what_outlives_an_async_view_whose_client_has_left_is_told(client: Client) -> None:
+    requests: list[Any] = []
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        requests.append(request)
+        request.session["key"] = "lost"
+        raise asyncio.CancelledError  # as Django's handler cancels it
+
+    async def visit() -> None:
+        with override_settings(MIDDLEWARE=[]):
+            middleware: Any = SessionMiddleware(view)
+        with pytest.raises(asyncio.CancelledError):
+            await middleware(AsyncRequestFactory().get("/"))
+        with pytest.raises(SessionError, match="has ended"):
+            requests[0].session["late"] = 1
+
+    asyncio.run(visit())
 
 
 def test_set_expiry_zero_ends_with_the_browser(client: Client) -> None:

@@ -298,3 +298,22 @@ def test_webtest_keeps_its_session(driver: CountingDriver) -> None:
     assert "Secure" in site.server.get(**environ)[1]["Set-Cookie"]
     testing: dict[str, Any] = {**environ, "paste.testing": True}  # as WebTest's TestApp says
     assert "Secure" not in site.server.get(**testing)[1]["Set-Cookie"]
+
+
+def test_what_outlives_a_view_that_raised_is_told() -> None:
+    sessions: list[PyramidSession] = []
+
+    def fail_and_keep(request: Any) -> Response:
+        sessions.append(request.session)
+        request.session["user"] = "eve"
+        raise RuntimeError("broken")
+
+    with Configurator() as config:
+        config.set_session_factory(session_factory("memory://", SECRET))
+        config.add_route("fail", "/")
+        config.add_view(fail_and_keep, route_name="fail")
+        server = BareServer(config.make_wsgi_app())
+    with pytest.raises(RuntimeError, match="broken"):
+        server.get(SERVER_NAME="localhost", SERVER_PORT="80", **{"wsgi.url_scheme": "https"})
+    with pytest.raises(SessionError, match="has ended"):
+        sessions[0]["late"] = 1

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import anyio
 import pytest
 
 from session_kit import DriverUnavailable, Session, SessionError, SessionManager, UnstorageSessionStore
@@ -239,5 +240,57 @@ def test_a_change_while_the_last_save_is_under_way_raises(manager: SessionManage
         with pytest.raises(SessionError, match="has ended"):
             await ticking
         assert (await read(manager, cookie))["last"] == len(told)
+
+    asyncio.run(main())
+
+
+class GatedDriver(SlowDriver):
+    """Its writes wait until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDriver())
+        self.gate = asyncio.Event()
+
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "set":
+            await self.gate.wait()
+        return await super().acall(name, *args, **kwargs)
+
+
+def test_a_login_that_a_scope_of_anyio_cancels_waits_without_spinning_and_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[object] = []
+    wait = asyncio.wait
+
+    def counted(tasks: Any) -> Any:
+        waits.append(tasks)
+        return wait(tasks)
+
+    async def main() -> None:
+        driver = GatedDriver()
+        driver.gate.set()
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET)
+        cookie = await begin(manager, a=1)
+        driver.gate.clear()
+        session = await manager.open(cookie, asynchronous=True).aload()
+        session["user"] = "ada"
+        monkeypatch.setattr(asyncio, "wait", counted)
+        scope = anyio.CancelScope()
+
+        async def log_in() -> None:
+            with scope:
+                await manager.acommit(session)
+
+        logging_in = asyncio.ensure_future(log_in())
+        await asyncio.sleep(0)
+        scope.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(waits) == 1
+        driver.gate.set()
+        await logging_in
+        assert scope.cancelled_caught
+        assert await read(manager, cookie) == {"a": 1}  # the new id went to nobody
 
     asyncio.run(main())
