@@ -83,6 +83,8 @@ class Lifecycle(State, eq=False):
         name = name_of(sid)
         try:
             answer = policy.store.read(name, renew=policy.renews and self.counts)
+            if self.draft is not None:
+                return self.draft  # another thread was faster, and may have changed it
             if answer is not None:
                 stored = self.stored_as(name, answer)
                 notes = stored.notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import re
@@ -121,11 +122,15 @@ def parser_for(hint: object) -> Parser | None:
 def options_of(cls: type) -> dict[str, Parser]:
     """Return the options that a URL may set for `cls`: its keyword-only parameters of a type that text can give."""
     init = cls.__init__  # type: ignore[misc]  # asked of the class, not of an instance
-    hints = typing.get_type_hints(init)
+    names = getattr(init, "__globals__", {})
     found = {}
     for name, parameter in inspect.signature(init).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and (parser := parser_for(hints.get(name))):
-            found[name] = parser
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        alone = types.SimpleNamespace(__annotations__={name: parameter.annotation})
+        with contextlib.suppress(NameError):  # of what is imported for type checkers alone, text can give nothing
+            if parser := parser_for(typing.get_type_hints(alone, names)[name]):
+                found[name] = parser
     return found
 
 

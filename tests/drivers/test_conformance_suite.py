@@ -78,11 +78,62 @@ BROKEN = {
         "test_a_prefix_is_taken_literally",
     ),
     "ShowsValues": ("def __repr__(self):\n        return repr(self._entries)", "test_repr_shows_no_value"),
+    "CreatesForEver": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return super().set(key, value, ttl=None if expect is ABSENT else ttl, expect=expect)",
+        "test_a_creation_sets_the_ttl_and_tells_the_version",
+    ),
+    "TellsAnotherVersion": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        version = super().set(key, value, ttl=ttl, expect=expect)\n"
+        "        return -1 if expect is ABSENT else version",
+        "test_a_creation_sets_the_ttl_and_tells_the_version",
+    ),
+    "SwapsForEver": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return super().set(key, value, ttl=ttl if expect in (ANY, ABSENT) else None, expect=expect)",
+        "test_a_swap_sets_the_ttl",
+    ),
+    "RefusedSwapDropsTtl": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        try:\n            return super().set(key, value, ttl=ttl, expect=expect)\n"
+        "        except Conflict:\n            self.touch(key, None)\n            raise",
+        "test_a_refused_swap_leaves_the_ttl",
+    ),
+    "NeverShortens": (
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        ttl = ttl and max([ttl, *(self._entries[key].expires_at - self.clock() for _ in '1' if self.has(key))])\n"
+        "        return super().set(key, value, ttl=ttl, expect=expect)",
+        "test_a_set_can_shorten_what_is_left",
+    ),
+    "LikeMemcached": (  # a ttl of more than thirty days is a time there, and long over
+        "def set(self, key, value, *, ttl=None, expect=ANY):\n"
+        "        return super().set(key, value, ttl=1 if ttl and ttl > 2592000 else ttl, expect=expect)",
+        "test_a_long_ttl_is_no_short_one",
+    ),
+    "TouchesLikeMemcached": (
+        "def touch(self, key, ttl=None):\n        return super().touch(key, 1 if ttl and ttl > 2592000 else ttl)",
+        "test_a_long_ttl_is_no_short_one",
+    ),
+    "ListsAPage": (
+        "async def akeys(self, prefix=''):\n"
+        "        for key in itertools.islice(self.keys(prefix), 1000):\n            yield key",
+        "test_a_long_listing_is_whole_and_clear_leaves_nothing",
+    ),
+    "OutOfStep": (
+        "answers = ()\n"
+        "    async def aread(self, key):\n"
+        "        self.answers = [*self.answers, self.read(key)]\n"
+        "        await asyncio.sleep(0)\n        await asyncio.sleep(0)\n"
+        "        return self.answers.pop(0)\n"
+        "    async def aget(self, key):\n        entry = await self.aread(key)\n        return entry and entry.value",
+        "test_a_call_that_is_cancelled_gives_its_answer_to_no_other",
+    ),
     "TwinDiffers": ("async def ahas(self, key):\n        return True", "test_a_missing_key_is_missing_everywhere"),
 }
 
 HEADER = """
-import fnmatch, itertools, time
+import asyncio, fnmatch, itertools, time
 from session_kit.drivers import ABSENT, ANY, Capabilities, Conflict
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import DriverConformance

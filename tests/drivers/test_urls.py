@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path, PureWindowsPath
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import pytest
@@ -25,6 +25,9 @@ from session_kit.drivers.support import folder
 from session_kit.drivers.support.folder import named_in, url_of
 from session_kit.drivers.support.options import Duration, Size, parse_duration, parse_size
 from session_kit.testing import ManualClock
+
+if TYPE_CHECKING:
+    from watchers_of_nobody import Watcher
 
 ROOT = Path(__file__).parents[2]
 
@@ -606,3 +609,22 @@ def test_a_variable_that_is_not_set_is_no_folder_of_that_name(
     monkeypatch.setenv("NOT_SET", "set")
     open_driver(f"{scheme}://{tmp_path}/{name}/store").close()
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+class ForCheckers(MemoryDriver):
+    def __init__(self, *, size: int = 0, watch: Watcher | None = None, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock=clock)
+        self.size = size
+
+    @classmethod
+    def from_url(cls, url: SplitResult, **options: Any) -> Self:
+        return cls(**options)
+
+
+def test_a_type_that_is_imported_for_checkers_alone_breaks_no_url() -> None:
+    register_driver("checkers", ForCheckers)
+    driver = open_driver("checkers://?size=7")
+    assert isinstance(driver, ForCheckers)
+    assert driver.size == 7
+    with pytest.raises(ConfigError, match="unknown option 'watch'"):
+        open_driver("checkers://?watch=yes")

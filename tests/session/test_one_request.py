@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -294,3 +296,31 @@ def test_a_login_that_a_scope_of_anyio_cancels_waits_without_spinning_and_is_tak
         assert await read(manager, cookie) == {"a": 1}  # the new id went to nobody
 
     asyncio.run(main())
+
+
+class MeetingDriver(SlowDriver):
+    """Its reads return together."""
+
+    def __init__(self, driver: MemoryDriver, readers: int) -> None:
+        super().__init__(driver)
+        self._barrier = threading.Barrier(readers)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        found = super().call(name, *args, **kwargs)
+        if name == "renew":
+            self._barrier.wait(10)
+        return found
+
+
+def test_threads_that_load_at_once_lose_no_change_of_each_other() -> None:
+    memory, names = MemoryDriver(), "abc"
+    first = SessionManager(UnstorageSessionStore(memory), SECRET)
+    session = first.open()
+    session["start"] = 1
+    cookie = cookie_of(first.commit(session))
+    manager = SessionManager(UnstorageSessionStore(MeetingDriver(memory, len(names))), SECRET)
+    session = manager.open(cookie)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: session.update({name: 1}), names))
+    manager.commit(session)
+    assert dict(first.open(cookie)) == {"start": 1, "a": 1, "b": 1, "c": 1}
