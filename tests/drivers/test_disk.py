@@ -287,6 +287,7 @@ def test_close_leaves_no_connection_of_any_thread_open(tmp_path: Path) -> None:
 
 
 @needs_proc
+@pytest.mark.slow
 def test_threads_that_end_do_not_pile_up_connections(tmp_path: Path) -> None:
     with contextlib.closing(DiskDriver(tmp_path / "store")) as driver:
         driver.prepare()

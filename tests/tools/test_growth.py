@@ -24,6 +24,7 @@ Measure = Callable[[Path, str, int, Noise], Iterator[Row]]
 # --- what is measured ---
 
 
+@pytest.mark.slow  # and tells little of the library
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(("measure", "names"), [(growth.calls, CALLS), (growth.walks, WALKS)])
 def test_each_call_and_each_walk_on_each_store_is_measured(
@@ -50,6 +51,7 @@ def test_a_walk_that_misses_entries_is_no_figure(tmp_path: Path, monkeypatch: py
         list(growth.walks(tmp_path, "memory", ENTRIES, Noise()))
 
 
+@pytest.mark.slow
 def test_what_is_written_says_how_it_was_made_and_shows_every_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +75,7 @@ def test_too_few_entries_are_refused(capsys: pytest.CaptureFixture[str]) -> None
 # --- constant memory ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("driver", "entries", "most"), [("memory", 20_000, PEAK), ("disk", 20_000, PEAK), ("file", 1_500, 100_000)]
 )
