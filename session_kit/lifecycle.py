@@ -53,18 +53,14 @@ class Lifecycle(State, eq=False):
             raise SessionError(
                 "this session is not loaded: use `session = await use_session(request)` before touching it"
             )
-        return self._load_at_once()
+        found = self.open_at_once()
+        return run(self.load(self.policy.store.blocking, found)) if isinstance(found, list) else found
 
     def current_id(self) -> str:
         """The id that the session has, or will have once it is saved."""
         self.loaded()
         sid = self.id = self.id or self.policy.make_id()
         return self.next_id or sid
-
-    def _load_at_once(self) -> Draft:
-        """`load` by blocking calls."""
-        found = self.open_at_once()
-        return run(self.load(self.policy.store.blocking, found)) if isinstance(found, list) else found
 
     def open_at_once(self) -> Draft | list[Answer]:
         """The usual cases of `load`, no cookie or one with a record, by a blocking read and without its steps.

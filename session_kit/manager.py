@@ -336,7 +336,8 @@ class SessionManager:
         """
         lifecycle = session.lifecycle
         # The end comes before the save: what another thread or task changed meanwhile would be in neither.
-        begun, lifecycle.phase = lifecycle.phase is BEGUN, ENDED
+        begun = lifecycle.phase is BEGUN
+        lifecycle.phase = ENDED
         if begun and lifecycle.touched and lifecycle.due(ending=True):
             lifecycle.end_at_once()
 

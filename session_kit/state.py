@@ -292,7 +292,7 @@ class State(msgspec.Struct, eq=False):
             return False
         changed = draft.detect_changes()
         if ending:
-            if self.ends_empty:
+            if self.fresh is not None and self.ends_empty:
                 return True
             ending = self.phase is AHEAD
         stored = self.stored
