@@ -598,7 +598,10 @@ class Lifecycle(State, eq=False):
         if self.turn is None:
             self.turn = asyncio.Lock()
         async with self.turn:
-            return await step(io)
+            try:
+                return await step(io)
+            finally:
+                self.turns += 1
 
     @property
     def busy(self) -> bool:
@@ -609,11 +612,11 @@ class Lifecycle(State, eq=False):
         """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
         if not self.busy and not self.due(ending=ending):
             return
-        policy = self.policy
+        policy, turns = self.policy, self.turns
 
         async def step(io: Any) -> None:
-            # Another task may have been in front, and left nothing to do: the session may be gone, or be another one.
-            if not policy.capabilities.never_blocks and not self.due(ending=ending):
+            # A task that was in front may have left nothing to do: the session may be gone, or be another one.
+            if turns != self.turns and not self.due(ending=ending):
                 return
             writing = self.end(io) if ending else self.save(io)
             plain = self.stored is not None and self.next_id is None and not self.rotates_by_itself(self.data)

@@ -16,6 +16,11 @@ from session_kit.errors import ConfigError, CorruptEntry, SessionError
 
 T = TypeVar("T")
 Upgrade = Callable[[dict[str, Any]], Any]
+FIELDS = (
+    *("__struct_fields__", "__dataclass_fields__", "model_fields"),
+    *("__required_keys__", "__optional_keys__"),  # of a TypedDict
+)
+"""Where a type says which fields it has."""
 
 
 class _Model(Protocol):
@@ -47,9 +52,11 @@ class Schema:
         except TypeError as error:
             raise ConfigError(f"data_type={data_type!r} cannot be stored as {form.name}: {error}") from None
         _check_names(data_type)
-        declared = [getattr(data_type, name, ()) for name in DECLARED]
+        declared = [getattr(data_type, name, ()) for name in FIELDS]
         self.names: frozenset[str] = frozenset().union(*declared)
-        self.is_mapping = is_typeddict(get_origin(data_type) or data_type)
+        plain_type = get_origin(data_type) or data_type
+        self.kind: type = dict if is_typeddict(plain_type) else plain_type
+        """What values of the type are instances of."""
         self._encode: Callable[[object], bytes] = form.module.Encoder(enc_hook=partial(_plain, form)).encode
         self._encode_value = _value_encoder(data_type, form) or self._encode
         self._split: Callable[[bytes], dict[str, Raw]] = form.module.Decoder(dict[str, Raw]).decode
@@ -67,8 +74,8 @@ class Schema:
         `SessionError` for what is no object, cannot be encoded, or is nested too deep.
         """
         if isinstance(value, Mapping):
-            for key in value:
-                check_name(key)
+            plain = {check_name(key): item for key, item in value.items()}
+            return {key: self.dump(item, key) for key, item in plain.items()}
         fields = self.split(value)
         for key, raw in fields.items():
             self.check_depth(raw, key)
@@ -178,7 +185,7 @@ class TypedDraft(Draft):
         if changed or gone:
             for key, raw in changed.items():
                 self._schema.check_depth(raw, key)
-            self._decode({key: raw for key, raw in self.fields.items() if key not in gone} | changed)
+            self._fitting({key: raw for key, raw in self.fields.items() if key not in gone} | changed)
         for key, raw in changed.items():
             base = self.fields.get(key, self._baseline.get(key)) or self._empty(key, raw)
             self.store(key, raw)
@@ -188,7 +195,7 @@ class TypedDraft(Draft):
                 self.log.append((EditSet if isinstance(self[key], (set, frozenset)) else Edit)(key, base, raw))
         for key in gone:
             base = self.fields.get(key, self._baseline[key])
-            empty = None if self._schema.is_mapping else self._empty(key, base)
+            empty = None if isinstance(self._value, Mapping) else self._empty(key, base)
             self.forget(key)
             self.log.append(Drop(key) if empty is None else Edit(key, base, empty))
         self._baseline = now
@@ -203,8 +210,7 @@ class TypedDraft(Draft):
         self.put_all({key: value})
 
     def put_all(self, values: Mapping[str, object], change: Any = Put) -> None:
-        plain = {check_name(key): value for key, value in values.items()}
-        encoded = {key: self._schema.dump(value, key) for key, value in plain.items()}
+        encoded = self._schema.encode(values)
 
         def put() -> None:
             for key, raw in encoded.items():
@@ -235,7 +241,7 @@ class TypedDraft(Draft):
 
     def replace(self, data: Any) -> None:
         fields = self._schema.encode(data)
-        self._decode(fields)
+        self._fitting(fields)
         self.take_over(fields)
 
     def take_over(self, fields: dict[str, Raw]) -> None:
@@ -246,15 +252,11 @@ class TypedDraft(Draft):
         value = self._schema.decode(self.fields)
         before = self._schema.split(value)
         result: Any = function(value)
-        if isinstance(result, Mapping):
-            plain = {check_name(key): item for key, item in result.items()}
-            after = {key: self._schema.dump(item, key) for key, item in plain.items()}
-        else:
-            wanted = self._schema.type.__name__
-            if self._schema.is_mapping or not isinstance(result, get_origin(self._schema.type) or self._schema.type):
-                kind = type(result).__name__
-                raise SessionError(f"an updater must return a {wanted} or a mapping of the keys to change, not {kind}")
-            after = self._schema.encode(result)
+        if not isinstance(result, (Mapping, self._schema.kind)):
+            wanted, kind = self._schema.type.__name__, type(result).__name__
+            raise SessionError(f"an updater must return a {wanted} or a mapping of the keys to change, not {kind}")
+        after = self._schema.encode(result)
+        if not isinstance(result, Mapping):
             for key in before.keys() - after.keys():
                 self.forget(key)
         for key, raw in after.items():
@@ -284,14 +286,14 @@ class TypedDraft(Draft):
         before = dict(self.fields), dict(self.values), list(self.log)
         try:
             change()
-            new = self._decode(self.fields)
+            new = self._fitting(self.fields)
         except BaseException:
             self.fields, self.values, self.log = before
             raise
         if self._value is not None:
             self._follow(new)
 
-    def _decode(self, fields: dict[str, Raw]) -> Any:
+    def _fitting(self, fields: dict[str, Raw]) -> Any:
         """The value of the type that these fields would be; `SessionError` if there is none."""
         try:
             return self._schema.decode(fields)
@@ -314,12 +316,6 @@ class TypedDraft(Draft):
         except (AttributeError, TypeError, ValueError):
             self._value = None
         self._baseline = now
-
-
-DECLARED = (
-    *("__struct_fields__", "__dataclass_fields__", "model_fields"),
-    *("__required_keys__", "__optional_keys__"),  # of a TypedDict
-)
 
 
 def _check_names(data_type: type[Any]) -> None:

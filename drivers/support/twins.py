@@ -113,8 +113,10 @@ async def run_to_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.Ca
             except asyncio.CancelledError as error:
                 cancelled = error
     if anyio and cancelled is None:
+        from anyio.lowlevel import checkpoint_if_cancelled
+
         try:
-            await anyio.lowlevel.checkpoint_if_cancelled()
+            await checkpoint_if_cancelled()
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is None:

@@ -121,9 +121,9 @@ class QuartSessions(SessionInterface):
 
     async def _end(self, error: BaseException | None) -> None:
         """A request has ended; without an answer if the client has left, for Quart cancels the view then."""
-        lifecycle = _current().lifecycle
-        if lifecycle.phase is Phase.AHEAD:
-            lifecycle.phase = Phase.ENDED
+        session = _current()
+        if isinstance(session, Session) and session.lifecycle.phase is Phase.AHEAD:
+            session.lifecycle.phase = Phase.ENDED
 
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""

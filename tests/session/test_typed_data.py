@@ -433,6 +433,8 @@ class Icon(pydantic.BaseModel):
 def test_bytes_of_a_pydantic_model_come_back_however_they_are_put_in(make_manager: Manage) -> None:
     visitor = Visitor(make_manager(data_type=Icon))
     with visitor.request() as session:
+        session.set({"icon": b"PNG0"})
+        assert session.data.icon == b"PNG0"
         session["icon"] = b"PNG1"
         session.update(lambda data: {"icons": [b"PNG2"]})
     with visitor.request() as session:
