@@ -328,6 +328,7 @@ def test_each_example_runs(example: Example, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.links
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_a_strict_type_checker_accepts_each_example_as_printed(
