@@ -390,7 +390,7 @@ class Lifecycle(State, eq=False):
     async def _merge(self, io: Any, found: Found | None) -> Draft | None:
         """Replay the changes on the newest record. Returns what is to be written; None if nothing is, any more."""
         draft, before, policy = self.loaded(), self.stored, self.policy
-        assert before is not None  # noqa: S101
+        assert before is not None  # noqa: S101  # tells mypy
         name = before.name
         draft.detect_changes()  # what another task has changed in place meanwhile
         if found is None:

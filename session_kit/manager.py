@@ -438,7 +438,7 @@ class SessionManager:
     def _begin(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
         """Begin a request that may have its token in a header."""
         policy, header = self.policy, self.policy.header
-        assert header is not None  # noqa: S101
+        assert header is not None  # noqa: S101  # tells mypy
         token = header.find(headers)
         if token is None:
             if not header.alone:

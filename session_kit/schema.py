@@ -123,14 +123,14 @@ class Schema:
         except CorruptEntry:
             if self.upgrade is None:
                 raise
-            fields = self._upgraded({key: self.codec.load(raw, object) for key, raw in fields.items()})
+            fields = self._upgraded(self.upgrade, fields)
             self.decode(fields)
         return fields
 
-    def _upgraded(self, data: dict[str, Any]) -> dict[str, Raw]:
-        assert self.upgrade is not None  # noqa: S101
+    def _upgraded(self, upgrade: Upgrade, fields: dict[str, Raw]) -> dict[str, Raw]:
+        data = {key: self.codec.load(raw, object) for key, raw in fields.items()}
         try:
-            return self.encode(self.upgrade(data))
+            return self.encode(upgrade(data))
         except SessionError as error:
             raise CorruptEntry(f"what upgrade returned is of no use: {error}") from None
         except Exception as error:  # without its text, which may hold data
@@ -227,11 +227,13 @@ class TypedDraft(Draft):
             super().default(key, value)
 
     def drop(self, key: str) -> None:
-        self.detect_changes()
-        if key in self.fields:
-            self._change(lambda: super(TypedDraft, self).drop(key))
-        else:
-            self[key]  # it may be there by default, of which nothing is stored
+        def drop() -> None:
+            if key in self.fields:
+                super(TypedDraft, self).drop(key)
+            else:
+                self[key]  # it may be there by default, of which nothing is stored
+
+        self._change(drop)
 
     def extend(self, key: str, item: object) -> None:
         self._change(lambda: super(TypedDraft, self).extend(key, item))
@@ -273,12 +275,7 @@ class TypedDraft(Draft):
             self._follow(self._schema.decode(self.fields))
 
     def check(self) -> None:
-        try:
-            self._schema.decode(self.fields)
-        except CorruptEntry as error:
-            raise SessionError(
-                f"another request has changed the session so that, with these changes, {error}"
-            ) from None
+        self._fitting(self.fields, "another request has changed the session so that, with these changes,")
 
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change, or none at all if the data would not fit afterwards."""
@@ -293,12 +290,12 @@ class TypedDraft(Draft):
         if self._value is not None:
             self._follow(new)
 
-    def _fitting(self, fields: dict[str, Raw]) -> Any:
-        """The value of the type that these fields would be; `SessionError` if there is none."""
+    def _fitting(self, fields: dict[str, Raw], begin: str = "refused, because then") -> Any:
+        """The value of the type that these fields would be. `SessionError`, which begins so, if there is none."""
         try:
             return self._schema.decode(fields)
         except CorruptEntry as error:
-            raise SessionError(f"refused, because then {error}") from None
+            raise SessionError(f"{begin} {error}") from None
 
     def _follow(self, new: Any) -> None:
         """Let the value in the application's hands say what a newer one says; where it cannot be changed, drop it."""

@@ -170,7 +170,7 @@ class State(msgspec.Struct, eq=False):
     def data(self) -> Draft:
         """The draft of a session that is loaded."""
         draft = self.draft
-        assert draft is not None  # noqa: S101
+        assert draft is not None  # noqa: S101  # tells mypy
         return draft
 
     # --- what the request and the store say ---
@@ -271,7 +271,7 @@ class State(msgspec.Struct, eq=False):
 
     def block(self) -> None:
         """Another request destroyed the session while this one ran: it stays destroyed, and no cookie is sent."""
-        assert self.stored is not None  # noqa: S101
+        assert self.stored is not None  # noqa: S101  # tells mypy
         name = self.stored.name
         self.policy.emit("revival_blocked", name)
         self.begin(name)
@@ -608,8 +608,8 @@ class State(msgspec.Struct, eq=False):
     def cookie_lifetime(self) -> float | None:
         """Seconds that the cookie lives; None for ever."""
         draft, stored = self.draft, self.stored
-        assert draft is not None  # noqa: S101
-        assert stored is not None  # noqa: S101
+        assert draft is not None  # noqa: S101  # tells mypy
+        assert stored is not None  # noqa: S101  # tells mypy
         return self.policy.lifetime(draft, stored.notes, stored=False)
 
     def no_answer(self) -> DriverUnavailable:

@@ -118,7 +118,7 @@ class _Response:
         return self.write
 
     def begin(self) -> None:
-        assert self.pending is not None  # noqa: S101
+        assert self.pending is not None  # noqa: S101  # tells mypy
         status, headers, exc_info = self.pending
         headers = [*headers, *self.manager.commit(self.session, int(status[:3]), plain_host_of, self.environ)]
         self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
@@ -127,7 +127,7 @@ class _Response:
     def write(self, data: bytes) -> object:
         if self.pending is not None:
             self.begin()
-        assert self._write is not None  # noqa: S101
+        assert self._write is not None  # noqa: S101  # tells mypy
         return self._write(data)
 
     def refuse(self) -> list[bytes]:

@@ -49,28 +49,27 @@ class Statements:
         def sql(text: str) -> bytes:
             return text.encode()
 
-        # S608: see above.
-        self._read = sql(f"SELECT value, version, expires_at FROM {name} WHERE key = $1 AND {live('$2')}")  # noqa: S608
+        self._read = sql(f"SELECT value, version, expires_at FROM {name} WHERE key = $1 AND {live('$2')}")  # noqa: S608  # the table's name is quoted
         self._has = sql(f"SELECT FROM {name} WHERE key = $1 AND {live('$2')}")
-        self._touch = sql(f"UPDATE {name} SET expires_at = $3 WHERE key = $1 AND {live('$2')}")  # noqa: S608
+        self._touch = sql(f"UPDATE {name} SET expires_at = $3 WHERE key = $1 AND {live('$2')}")  # noqa: S608  # the table's name is quoted
         self._renew = self._touch + b" RETURNING value, version, expires_at"
         self._upsert = sql(upsert)
         self._create = sql(f"{upsert} WHERE NOT {live('$5')}")
         self._swap = sql(
-            f"UPDATE {name} SET value = $2, version = $3, expires_at = $4 WHERE key = $1 AND {live('$5')}"  # noqa: S608
+            f"UPDATE {name} SET value = $2, version = $3, expires_at = $4 WHERE key = $1 AND {live('$5')}"  # noqa: S608  # the table's name is quoted
             " AND version = $6"
         )
-        self._delete = sql(f"DELETE FROM {name} WHERE key = $1 AND {live('$2')}")  # noqa: S608
+        self._delete = sql(f"DELETE FROM {name} WHERE key = $1 AND {live('$2')}")  # noqa: S608  # the table's name is quoted
         self._delete_version = self._delete + b" AND version = $3"
-        self._get_many = sql(f"SELECT key, value FROM {name} WHERE key = ANY($1) AND {live('$2')}")  # noqa: S608
+        self._get_many = sql(f"SELECT key, value FROM {name} WHERE key = ANY($1) AND {live('$2')}")  # noqa: S608  # the table's name is quoted
         self._set_many = sql(insert.format("SELECT k, v, n, $4 FROM unnest($1, $2, $3) AS given (k, v, n)"))
-        self._delete_many = sql(f"DELETE FROM {name} WHERE key = ANY($1) AND {live('$2')}")  # noqa: S608
+        self._delete_many = sql(f"DELETE FROM {name} WHERE key = ANY($1) AND {live('$2')}")  # noqa: S608  # the table's name is quoted
         self._page = sql(
-            f"SELECT key FROM {name} WHERE key >= $1 AND key < $2 AND {live('$3')} ORDER BY key LIMIT {LIST_BATCH}"  # noqa: S608
+            f"SELECT key FROM {name} WHERE key >= $1 AND key < $2 AND {live('$3')} ORDER BY key LIMIT {LIST_BATCH}"  # noqa: S608  # the table's name is quoted
         )
         # Those that another process is about to remove are left to it.
         self._prune = sql(
-            f"DELETE FROM {name} WHERE key = ANY(ARRAY(SELECT key FROM {table} WHERE expires_at <= $1"  # noqa: S608
+            f"DELETE FROM {name} WHERE key = ANY(ARRAY(SELECT key FROM {table} WHERE expires_at <= $1"  # noqa: S608  # the table's name is quoted
             f" ORDER BY expires_at LIMIT {PRUNE_BATCH} FOR UPDATE SKIP LOCKED))"
         )
         self.remedies = {NO_TABLE: self._making(table)}

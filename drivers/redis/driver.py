@@ -148,9 +148,8 @@ class RedisDriver(Driver):
                 yield found
 
     def examine(self) -> Iterator[Finding]:
-        return server_findings(
-            self._transport.run, self._hosts, self._encrypted, not isinstance(self._transport, Server)
-        )
+        alone = isinstance(self._transport, Server)
+        return server_findings(self._transport.run, self._hosts, self._encrypted, alone)
 
     def close(self) -> None:
         super().close()

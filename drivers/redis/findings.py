@@ -12,13 +12,13 @@ OLDEST: Final = (6, 2)
 
 
 def server_findings(
-    run: Callable[[list[tuple[str, ...]]], list[Any]], hosts: Iterable[str], encrypted: bool, clustered: bool = False
+    run: Callable[[list[tuple[str, ...]]], list[Any]], hosts: Iterable[str], encrypted: bool, alone: bool = False
 ) -> Iterator[Finding]:
     """Ask a server, or one node of a cluster.
 
     run: sends commands and returns their answers, errors of the server among them.
     hosts: that we connect to; none for a Unix socket. encrypted: whether by TLS.
-    clustered: whether we know of a cluster. Default False.
+    alone: whether we take it for a server with all keys. Default False.
     """
     for host in hosts:
         yield network_finding(host, encrypted, "use rediss:// or valkeys://")
@@ -33,7 +33,7 @@ def server_findings(
         return
     info = _parse(answer)
     yield _version(info)
-    if info.get("cluster_enabled") == "1" and not clustered:
+    if info.get("cluster_enabled") == "1" and alone:
         yield Finding("cluster", "failed", "this is one node, which keeps a part of the keys", "use redis+cluster://")
     if "server_time_usec" in info:
         yield clock_finding(int(info["server_time_usec"]) / 1e6 - now, "the server's")

@@ -120,7 +120,7 @@ class _Sessions:
                 raise
             manager.revert(session)
             if has_left or lifecycle.phase is not Phase.AHEAD or not isinstance(error, Exception):
-                lifecycle.phase = Phase.ENDED
+                manager.finish(session)
             else:
                 request[FAILED] = True  # aiohttp's 500 is still to be committed
             raise
@@ -139,7 +139,7 @@ class _Sessions:
             try:
                 await self._add_headers(request, session, response)
                 if FAILED in request:
-                    session.lifecycle.phase = Phase.ENDED
+                    self._manager.finish(session)
             except DriverUnavailable:
                 # Another answer will be written in its place, whole.
                 writer: Any = request.writer

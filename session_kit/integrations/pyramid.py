@@ -153,7 +153,7 @@ def session_factory(
 
         def end(request: Any) -> None:
             if session.lifecycle.phase is Phase.AHEAD:  # nothing was answered
-                session.lifecycle.phase = Phase.ENDED
+                chosen.finish(session)
 
         answer_error: Any = getattr(request, ANSWER_ERROR, None)
 

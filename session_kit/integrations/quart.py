@@ -123,7 +123,7 @@ class QuartSessions(SessionInterface):
         """A request has ended; without an answer if the client has left, for Quart cancels the view then."""
         session = _current()
         if isinstance(session, Session) and session.lifecycle.phase is Phase.AHEAD:
-            session.lifecycle.phase = Phase.ENDED
+            self._manager.finish(session)
 
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""
@@ -148,7 +148,8 @@ class _Finishing(ResponseBody):
         if kind is None or not issubclass(kind, Exception):  # a client that left has cancelled it; that is no failure
             await self._manager.afinish(self._session)
         else:
-            self._session.lifecycle.phase = Phase.ENDED
+            self._manager.revert(self._session)
+            self._manager.finish(self._session)
 
 
 def _current() -> Session[Any]:

@@ -74,16 +74,22 @@ class ASGIInProcess(httpx.BaseTransport):
 
 
 class Lifespan:
-    """Tells an ASGI application of its startup and shutdown, as a server does; one that knows of neither is fine."""
+    """Tells an ASGI application of its startup and shutdown, as a server does; one that knows of neither is fine.
+
+    `RuntimeError` if one of them fails.
+    """
 
     def __init__(self, app: Any) -> None:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._answered = asyncio.Event()
+        self._failure = ""
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
         self._task = asyncio.ensure_future(app(scope, self._messages.get, self._send))
         self._task.add_done_callback(lambda _: self._answered.set())
 
     async def _send(self, message: Any) -> None:
+        if message["type"].endswith(".failed"):
+            self._failure = f"{message['type']}: {message.get('message', '')}"
         self._answered.set()
 
     async def tell(self, what: str) -> None:
@@ -91,6 +97,8 @@ class Lifespan:
         if not self._task.done():
             self._messages.put_nowait({"type": f"lifespan.{what}"})
             await self._answered.wait()
+        if self._failure:
+            raise RuntimeError(self._failure)
 
 
 async def started(app: Any) -> Lifespan:

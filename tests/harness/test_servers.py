@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -29,6 +30,7 @@ from tests.harness.servers import (
     wait_until,
     wrong_server,
 )
+from tests.harness.sites import started
 
 
 def is_gone(port: int) -> bool:
@@ -244,3 +246,12 @@ def test_a_run_leaves_no_server_behind_however_it_ends(end: signal.Signals | Non
         if end is not None:
             run.send_signal(end)
     wait_until(lambda: is_gone(port), "the end of the server")
+
+
+def test_an_application_that_fails_at_its_startup_is_not_visited() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no store"})
+
+    with pytest.raises(RuntimeError, match=r"lifespan\.startup\.failed: no store"):
+        asyncio.run(started(app))

@@ -33,6 +33,8 @@ def test_each_call_and_each_walk_on_each_store_is_measured(
     rows = list(measure(tmp_path, driver, ENTRIES, Noise()))
     assert [row.what for row in rows] == list(names)
     assert all(0 < row.seconds < 1 and row.aside is not None and row.aside > 0 for row in rows)
+    if names is CALLS:
+        assert all(row.aside is not None and row.seconds <= row.aside < 1 for row in rows)
 
 
 def test_no_more_files_are_made_than_can_be_waited_for() -> None:

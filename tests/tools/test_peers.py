@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from session_kit.benchmarks.maintainers import peers as module
+from session_kit.benchmarks.maintainers.apps import KINDS as KINDS_OF_APPS
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer, named
 from session_kit.benchmarks.maintainers.calls import Answer, Browser, Call, WsgiSite
 from session_kit.benchmarks.maintainers.peers import (
@@ -24,7 +25,7 @@ from session_kit.benchmarks.maintainers.peers import (
     tables,
     validate,
 )
-from session_kit.benchmarks.maintainers.results import put_into, report
+from session_kit.benchmarks.maintainers.results import make_parser, put_into, report
 from session_kit.benchmarks.maintainers.targets import IN_MEMORY, PARTS, Result
 from session_kit.benchmarks.measure import Noise
 from tests.harness.postgres import Postgres
@@ -214,3 +215,12 @@ def test_a_profiler_can_be_put_in_front(
     monkeypatch.setattr(sys, "argv", ["peers", *where, "--measure", "Starlette:session_kit:memory"])
     module.main()
     assert json.loads(capsys.readouterr().out)["Starlette:session_kit:memory"].keys() == {*KINDS, WHOLE}
+
+
+@pytest.mark.parametrize(("name", "parts"), [("peers", KINDS_OF_APPS), ("targets", PARTS)])
+def test_an_unknown_part_is_refused_with_the_names_of_those_there_are(
+    name: str, parts: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        make_parser(name, parts).parse_args(["nobody"])
+    assert f"there is no part 'nobody'; the parts are {', '.join(parts)}" in capsys.readouterr().err

@@ -21,7 +21,6 @@ from session_kit.integrations.django.requests import bare_key, plain_host_of, un
 from session_kit.integrations.django.session import DjangoSession, open_session
 from session_kit.integrations.django.settings import is_set, manager
 from session_kit.manager import Headers
-from session_kit.state import Phase
 
 log = logging.getLogger("django.request")
 THEIRS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -167,8 +166,8 @@ async def _areverting(parts: AsyncIterable[bytes], store: SessionStore) -> Async
 def _fail(store: Any) -> None:
     """The request has ended without an answer, or in the middle of one: it has changed nothing, and does no more."""
     if isinstance(store, SessionStore):
-        store.session.lifecycle.revert()
-        store.session.lifecycle.phase = Phase.ENDED
+        manager().revert(store.session)
+        manager().finish(store.session)
 
 
 def engine() -> type[Any]:
