@@ -6,7 +6,7 @@ growth.py   how cost grows with the number of entries; growth_plot.py: its pictu
 codecs.py   what a codec costs by itself
 owners.py   what a list of sessions costs a user who has many
 apps.py     the applications: those of the tests, with sessions of ours, of a peer, or none
-calls.py    requests to an application in this process, and a browser's cookies
+timed.py    an application in this process, with a clock at its edge
 results.py  what the commands share: how cases take turns, arguments, tables, and where results are kept
 
 To see where the time of a request goes, put a profiler in front of one application:

@@ -64,7 +64,7 @@ class Peer(NamedTuple):
     framework: str
     sessions: str
     store: str
-    interface: str  # as in calls.SITES
+    interface: str  # asgi, wsgi or aiohttp
     make: Callable[[str, str, Backends], Any]
 
     @property

@@ -7,7 +7,7 @@ from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from session_kit.benchmarks.maintainers.growth import CALLS, DRIVERS, PACKAGES, WALKS, Row
 from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, warning
@@ -38,14 +38,10 @@ def _draw_panel(axes: Axes, rows: list[Row], title: str) -> None:
         points = [(row.entries, row.seconds) for row in rows if row.driver == driver]
         if points:
             axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=f"{driver}://")
-    axes.set(xscale="log", yscale="log")
+    axes.loglog()
+    axes.minorticks_off()
     axes.set_title(title, fontsize=11, fontweight="bold", loc="left")
-    axes.xaxis.set_major_locator(FixedLocator(sorted({row.entries for row in rows})))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief_count(value)))
-    axes.yaxis.set_major_locator(LogLocator(10))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: brief_seconds(value)))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
     axes.tick_params(labelsize=8)
     axes.grid(color="0.88", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -3,13 +3,15 @@
     python -m session_kit.benchmarks.maintainers.peers [FRAMEWORK ...] [--http] [--write]
 
 One visit is a first page, a login, four reads, two writes, a page that does not touch the session, and a logout. The
-applications are called in this process, because a network would drown the differences; those with sessions in a
-database also by fifty visitors at once. `--http` adds a few under a real server. First each has to show that it keeps a
-session as it should, so that nobody wins by doing nothing.
+applications are the tests', and so are the browsers; they are called in this process, with a clock at their edge,
+because a client and a network would drown the differences. Those with sessions in a database are also visited by fifty
+at once. `--http` adds a few under a real server. First each has to show that it keeps a session as it should, so that
+nobody wins by doing nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
@@ -18,14 +20,18 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+
+import httpx
 
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import KINDS as FRAMEWORKS
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer, named, open_backends
-from session_kit.benchmarks.maintainers.calls import SITES, Browser, Call, Site
+from session_kit.benchmarks.maintainers.timed import TimedSite
 from session_kit.benchmarks.measure import Noise, microseconds
+from tests.harness.sites import Site
+from tests.harness.visitors import Browser
 
 PACKAGES = (
     *("starlette", "starsessions", "litestar", "flask", "flask-session", "cachelib", "django", "beaker", "aiohttp"),
@@ -44,18 +50,33 @@ Costs = results.Figures
 """Seconds by kind of request, and of the whole visit."""
 
 
-def call_of(kind: str, peer: Peer, size: int = SIZE) -> Call:
+def visitor(site: Site) -> Browser:
+    """Somebody new, who has a cookie of another application."""
+    browser = Browser(site, trusting=True)
+    browser.client.cookies.set("theme", "dark")
+    return browser
+
+
+def request_of(kind: str, peer: Peer, browser: Browser, size: int = SIZE) -> httpx.Request:
     """A request of a visit. A write is of another value each time."""
+    query = {}
     match kind:
         case "login":
-            return Call("/write", {"key": "user", "value": "ada" + "x" * (size - 20)})
+            path, query = "/write", {"key": "user", "value": "ada" + "x" * (size - 20)}
         case "read":
-            return Call("/read", {"key": "user"})
+            path, query = "/read", {"key": "user"}
         case "write":
-            return Call("/write", {"key": "visits", "value": str(next(NUMBERS))})
+            path, query = "/write", {"key": "visits", "value": str(next(NUMBERS))}
         case "logout":
-            return Call(peer.logout)
-    return Call("/untouched")
+            path = peer.logout
+        case _:
+            path = "/untouched"
+    return browser.client.build_request("GET" if path in ("/read", "/untouched") else "POST", path, params=query)
+
+
+def ask(kind: str, peer: Peer, browser: Browser, size: int = SIZE) -> None:
+    """Make a request of a visit, which must succeed."""
+    browser.client.send(request_of(kind, peer, browser, size)).raise_for_status()
 
 
 class Unfaithful(AssertionError):
@@ -64,48 +85,47 @@ class Unfaithful(AssertionError):
 
 def validate(site: Site, peer: Peer) -> None:
     """Visit a site as two visitors who must not be taken for each other. `Unfaithful` says what went wrong."""
-    ada, bob = Browser(site), Browser(site)
-
-    def write(browser: Browser, **values: str) -> None:
-        for key, value in values.items():
-            browser.ask(Call("/write", {"key": key, "value": value}))
+    ada, bob = visitor(site), visitor(site)
 
     def expect(browser: Browser, key: str, value: str | None) -> None:
-        browser.ask(Call("/untouched"))
-        found = browser.ask(Call("/read", {"key": key})).content["value"]
+        browser.get("/untouched")
+        found = browser.read(key)
         if found != value:
             raise Unfaithful(f"{peer.name}: {key} is {found!r} where {value!r} is right")
 
     expect(ada, "user", None)
-    write(ada, user="ada", visits="1")
+    ada.write("user", "ada")
+    ada.write("visits", "1")
     expect(ada, "user", "ada")
     expect(bob, "user", None)
-    write(bob, user="bob", visits="1")
-    write(ada, visits="2")
+    bob.write("user", "bob")
+    bob.write("visits", "1")
+    ada.write("visits", "2")
     expect(ada, "visits", "2")
     expect(bob, "visits", "1")
-    ada.ask(Call(peer.logout))
+    ada.do(peer.logout)
     expect(ada, "user", None)
     expect(bob, "user", "bob")
-    write(ada, user="eve")
+    ada.write("user", "eve")
     expect(ada, "user", "eve")
     expect(ada, "visits", None)
 
 
 @contextmanager
-def open_site(peer: Peer, backends: Backends) -> Iterator[Site]:
+def open_site(peer: Peer, backends: Backends) -> Iterator[TimedSite]:
     """The application of a peer, which has shown that it keeps sessions, if it has any."""
-    with closing(SITES[peer.interface](peer.app(backends))) as site:
+    with TimedSite(peer.app(backends), peer.interface) as site:
         if peer.sessions != NONE:
             validate(site, peer)
         yield site
 
 
-def play(site: Site, peer: Peer, size: int) -> Costs:
+def play(site: TimedSite, peer: Peer, size: int) -> Costs:
     """One visit: the seconds that each kind of request took."""
-    browser, spent = Browser(site), dict.fromkeys(KINDS, 0.0)
+    browser, spent = visitor(site), dict.fromkeys(KINDS, 0.0)
     for kind in VISIT:
-        spent[kind] += browser.ask(call_of(kind, peer, size)).seconds
+        ask(kind, peer, browser, size)
+        spent[kind] += site.seconds
     return spent
 
 
@@ -126,7 +146,9 @@ def measure(
     noise = Noise()
 
     def round_of(visit: Callable[[], Costs]) -> Costs:
+        gc.disable()  # most garbage is of the clients
         spent = [visit() for _ in range(visits)]
+        gc.enable()
         costs = {kind: sum(one[kind] for one in spent) / visits for kind in KINDS}
         return {kind: costs[kind] / VISIT.count(kind) for kind in KINDS} | {WHOLE: sum(costs.values())}
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer
-from session_kit.benchmarks.maintainers.calls import HEADERS, Answer, Browser, Call, answer
-from session_kit.benchmarks.maintainers.peers import call_of, cells, validate
+from session_kit.benchmarks.maintainers.peers import ask, cells, request_of, validate, visitor
 from session_kit.benchmarks.maintainers.results import ROOT, Figures, best_of, markdown
 from session_kit.benchmarks.measure import Noise
-from tests.harness.servers import HOST, Server
+from tests.harness.servers import HOST
+from tests.harness.web_servers import HttpServer
 
 FRAMEWORKS = ("Starlette", "Flask")
 KINDS = ("read", "write")
@@ -34,8 +32,8 @@ end
 """
 
 
-class PeerServer(Server):
-    """One application under granian, in a process of its own."""
+class PeerServer(HttpServer):
+    """One application under granian."""
 
     def __init__(self, peer: Peer, backends: Backends) -> None:
         self._peer, self._backends = peer, backends
@@ -49,19 +47,6 @@ class PeerServer(Server):
     def _environment(self) -> dict[str, str]:
         backends = dict(zip(("FOLDER", "REDIS", "POSTGRES"), map(str, self._backends), strict=True))
         return {"PEER": self._peer.name, **backends, "PYTHONPATH": str(ROOT)}
-
-    def _ready(self) -> bool:
-        return bool(self.ask(Call("/untouched"), "").content["ok"])
-
-    def ask(self, call: Call, cookie: str) -> Answer:
-        begin = time.perf_counter()
-        with closing(http.client.HTTPConnection(HOST, self.port, timeout=5)) as connection:
-            connection.request(call.method, f"{call.path}?{call.text}", headers={**HEADERS, "cookie": cookie})
-            found = connection.getresponse()
-            return answer(call, time.perf_counter() - begin, found.status, found.getheaders(), found.read())
-
-    def close(self) -> None:
-        self.stop()
 
     def rate(self, script: Path) -> float:
         """How many requests a second it answers."""
@@ -81,15 +66,15 @@ def measure(peers: list[Peer], backends: Backends) -> dict[Peer, Figures]:
             server = stack.enter_context(PeerServer(peer, backends))
             if peer.sessions != NONE:
                 validate(server, peer)
-            visitors = [Browser(server) for _ in range(VISITORS)]
-            for visitor in visitors:
-                visitor.ask(call_of("login", peer))
-            cookies, scripts = ", ".join(f"[[{visitor.cookie}]]" for visitor in visitors), {}
+            visitors, scripts = [visitor(server) for _ in range(VISITORS)], {}
+            for browser in visitors:
+                ask("login", peer, browser)
             for kind in KINDS:
-                call = call_of(kind, peer)
-                url = f"{call.path}?{call.text}" + ("" if kind == "write" else "&turn=")
+                requests = [request_of(kind, peer, browser) for browser in visitors]
+                cookies = ", ".join(f"[[{request.headers['cookie']}]]" for request in requests)
+                url = requests[0].url.raw_path.decode() + ("" if kind == "write" else "&turn=")
                 scripts[kind] = server.folder / f"{kind}.lua"
-                scripts[kind].write_text(SCRIPT.format(cookies=cookies, method=call.method, url=url))
+                scripts[kind].write_text(SCRIPT.format(cookies=cookies, method=requests[0].method, url=url))
             return lambda: {kind: 1 / server.rate(script) for kind, script in scripts.items()}
 
         return best_of({peer: prepare(peer) for peer in peers}, ROUNDS, Noise())

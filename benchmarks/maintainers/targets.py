@@ -9,6 +9,7 @@ servers that the run starts itself, on this machine.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,11 +19,11 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import NONE, Backends, named, open_backends
-from session_kit.benchmarks.maintainers.calls import AsgiSite, Browser
 from session_kit.benchmarks.maintainers.growth import full_store, time_calls
-from session_kit.benchmarks.maintainers.peers import SIZE, Costs, call_of, measure_apart
+from session_kit.benchmarks.maintainers.peers import SIZE, Costs, ask, measure_apart, request_of, visitor
 from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.drivers import open_driver
+from tests.harness.sites import ASGIInProcess, InProcess
 
 PACKAGES = ("starlette", "starsessions", "flask", "django", "redis", "diskcache", "boto3")
 VALUE = b"x" * 200
@@ -114,12 +115,15 @@ def valkey(backends: Backends, noise: Noise) -> Iterator[Result]:
 def visits(stack: ExitStack, name: str, backends: Backends, kind: str) -> results.Case:
     """Fifty visitors at once, each with a session of their own."""
     peer = named(name)
-    site = stack.enter_context(closing(AsgiSite(peer.app(backends))))
-    visitors = [Browser(site) for _ in range(VISITORS)]
-    for visitor in visitors:
-        visitor.ask(call_of("login", peer))
-        visitor.ask(call_of("write", peer))
-    return results.repeat(lambda: site.together([(call_of(kind, peer), visitor.cookie) for visitor in visitors]))
+    site = stack.enter_context(InProcess(peer.app(backends)))
+    transport, visitors = site.transport, [visitor(site) for _ in range(VISITORS)]
+    assert isinstance(transport, ASGIInProcess)
+    for browser in visitors:
+        ask("login", peer, browser)
+        ask("write", peer, browser)
+    # Two, so that each write is of another value than the one before.
+    turns = itertools.cycle([[request_of(kind, peer, browser) for browser in visitors] for _ in range(2)])
+    return results.repeat(lambda: transport.handle_together(next(turns)))
 
 
 def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number: int) -> results.Case:

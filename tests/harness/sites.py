@@ -11,6 +11,7 @@ import inspect
 import socket
 import socketserver
 import threading
+from collections.abc import Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -63,6 +64,14 @@ class ASGIInProcess(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         return self.loop.run(self._handle(request))
+
+    def handle_together(self, requests: Iterable[httpx.Request]) -> list[httpx.Response]:
+        """Answer requests that come at the same time."""
+
+        async def all_of_them() -> list[httpx.Response]:
+            return await asyncio.gather(*map(self._handle, requests))
+
+        return self.loop.run(all_of_them())
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)

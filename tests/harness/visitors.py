@@ -124,13 +124,13 @@ class ApiClient:
 
     def do(self, path: str, **query: str) -> httpx.Response:
         """POST, which must succeed; returns the response."""
-        response = self.request("POST", path, **query)
+        response = self.request("POST", path, None, **query)
         _answer(response)
         return response
 
     def read(self, key: str) -> Any:
         """The value of `key` in the session, or None."""
-        return _answer(self.request("GET", "/read", key=key))["value"]
+        return _answer(self.request("GET", "/read", None, key=key))["value"]
 
 
 def _answer(response: httpx.Response) -> Any:

@@ -103,22 +103,13 @@ class AppSite(Site):
         raise NotImplementedError
 
 
-class WebServer(Server, AppSite):
-    """A test application under its real server, in a process of its own on a free port."""
+class HttpServer(Server, Site):
+    """A web server in a process of its own, on a free port."""
 
-    def __init__(self, framework: Framework, environment: Mapping[str, str], folder: Path) -> None:
-        AppSite.__init__(self, framework, environment, folder)
-        Server.__init__(self, folder, framework.server)
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder, name)
         self.url = f"http://{HOST}:{self.port}"
         self.transport = httpx.HTTPTransport(limits=httpx.Limits(max_connections=50))
-
-    def _command(self) -> list[str]:
-        words = COMMANDS[self.framework.server].split()
-        places = {"app": CREATE_APP, "host": HOST, "port": self.port}
-        return [sys.executable, *(word.format_map(places) for word in words)]
-
-    def _environment(self) -> dict[str, str]:
-        return {**self._environment_of_app, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
@@ -127,8 +118,24 @@ class WebServer(Server, AppSite):
             return connection.getresponse().status == 200
 
     def stop(self) -> None:
-        AppSite.stop(self)
-        Server.stop(self)
+        self.transport.close()
+        super().stop()
+
+
+class WebServer(HttpServer, AppSite):
+    """A test application under the real server of its framework."""
+
+    def __init__(self, framework: Framework, environment: Mapping[str, str], folder: Path) -> None:
+        AppSite.__init__(self, framework, environment, folder)
+        HttpServer.__init__(self, folder, framework.server)
+
+    def _command(self) -> list[str]:
+        words = COMMANDS[self.framework.server].split()
+        places = {"app": CREATE_APP, "host": HOST, "port": self.port}
+        return [sys.executable, *(word.format_map(places) for word in words)]
+
+    def _environment(self) -> dict[str, str]:
+        return {**self._environment_of_app, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 class SiteInProcess(AppSite):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,7 +15,6 @@ import pytest
 from session_kit.benchmarks.maintainers import peers as module
 from session_kit.benchmarks.maintainers.apps import KINDS as KINDS_OF_APPS
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer, named
-from session_kit.benchmarks.maintainers.calls import Answer, Browser, Call, WsgiSite
 from session_kit.benchmarks.maintainers.peers import (
     AT_ONCE,
     DATABASE,
@@ -24,11 +25,15 @@ from session_kit.benchmarks.maintainers.peers import (
     open_site,
     tables,
     validate,
+    visitor,
 )
 from session_kit.benchmarks.maintainers.results import make_parser, put_into, report
 from session_kit.benchmarks.maintainers.targets import IN_MEMORY, PARTS, Result
+from session_kit.benchmarks.maintainers.timed import TimedSite
 from session_kit.benchmarks.measure import Noise
 from tests.harness.postgres import Postgres
+from tests.harness.sites import InProcess
+from tests.harness.visitors import Browser
 
 NO_SERVERS = "redis://127.0.0.1:1/0", "postgresql://127.0.0.1:1/none"
 QUICK = [peer for peer in PEERS if peer.store in ("memory", "cookie")]
@@ -73,7 +78,7 @@ def test_a_bare_application_is_found_out(framework: str, tmp_path: Path) -> None
         validate(site, bare)
 
 
-def app_with(flaw: str = "") -> WsgiSite:
+def app_with(flaw: str = "") -> InProcess:
     """A site that keeps sessions in a dict, with one flaw."""
     records: dict[str, dict[str, Any]] = {}
 
@@ -90,7 +95,7 @@ def app_with(flaw: str = "") -> WsgiSite:
         start_response("200 OK", [("Set-Cookie", f"id={name}")])
         return [json.dumps({"value": session.get(query.get("key"))}).encode()]
 
-    return WsgiSite(app)
+    return InProcess(app)
 
 
 PLAIN = Peer("WSGI", "plain", "memory", "wsgi", lambda *_: None)
@@ -106,42 +111,69 @@ def test_an_application_that_does_half_its_work_is_found_out(flaw: str) -> None:
         validate(app_with(flaw), PLAIN)
 
 
-class Echo:
-    """A site that sets the cookies that it was made with, once each."""
+def browser_told(*headers: str) -> Browser:
+    """A visitor whose first requests were answered with these `Set-Cookie` headers, one each."""
 
-    def __init__(self, *headers: str) -> None:
-        self._headers = list(headers)
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Set-Cookie", left.pop(0))])
+        return []
 
-    def ask(self, call: Call, cookie: str) -> Answer:
-        return Answer(None, [self._headers.pop(0)] if self._headers else [], 0.0)
+    left, browser = list(headers), visitor(InProcess(app))
+    for _ in headers:
+        browser.get("/untouched")
+    return browser
 
-    def close(self) -> None:
-        pass
+
+def cookies_of(browser: Browser) -> set[str]:
+    return set(browser.client.build_request("GET", "/").headers["cookie"].split("; "))
 
 
 @pytest.mark.parametrize(
     "deletion",
     [
         "id=; Max-Age=0; Path=/",
-        "id=x; expires=Thu, 01 Jan 1970 00:00:00 GMT",
-        "id=x; expires=Thu, 01-Jan-1970 00:00:00 GMT",
-        "id=x; Max-Age=-1; expires=Fri, 01 Jan 2100 00:00:00 GMT",
+        "id=x; expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/",
+        "id=x; expires=Thu, 01-Jan-1970 00:00:00 GMT; Path=/",
+        "id=x; Max-Age=-1; expires=Fri, 01 Jan 2100 00:00:00 GMT; Path=/",
     ],
 )
 def test_a_deleted_cookie_is_sent_no_more(deletion: str) -> None:
-    browser = Browser(Echo("id=1; Max-Age=60; HttpOnly", deletion))
-    browser.ask(Call("/untouched"))
-    assert browser.cookie == "theme=dark; id=1"
-    browser.ask(Call("/untouched"))
-    assert browser.cookie == "theme=dark"
+    first = "id=1; Max-Age=60; HttpOnly; Path=/"
+    assert cookies_of(browser_told(first)) == {"theme=dark", "id=1"}
+    assert cookies_of(browser_told(first, deletion)) == {"theme=dark"}
 
 
 def test_a_cookie_without_an_end_is_kept() -> None:
-    browser = Browser(Echo('id="a=b"; Path=/; expires=', "id=2; Max-Age=60; expires=Thu, 01 Jan 1970 00:00:00 GMT"))
-    browser.ask(Call("/untouched"))
-    assert browser.cookie == 'theme=dark; id="a=b"'
-    browser.ask(Call("/untouched"))
-    assert browser.cookie == "theme=dark; id=2"
+    first = 'id="a=b"; Path=/; expires='
+    assert cookies_of(browser_told(first)) == {"theme=dark", 'id="a=b"'}
+    second = "id=2; Max-Age=60; expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/"
+    assert cookies_of(browser_told(first, second)) == {"theme=dark", "id=2"}
+
+
+@pytest.mark.parametrize("interface", ["asgi", "wsgi", "aiohttp"])
+def test_the_time_of_a_request_is_that_of_its_application_alone(interface: str) -> None:
+    from aiohttp import web
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        time.sleep(0.02)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def wsgi(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b""
+        time.sleep(0.02)
+
+    async def view(request: web.Request) -> web.Response:
+        time.sleep(0.02)
+        return web.Response()
+
+    own = web.Application()
+    own.router.add_get("/", view)
+    with TimedSite({"asgi": asgi, "wsgi": wsgi, "aiohttp": own}[interface], interface) as site:
+        begin = time.perf_counter()
+        visitor(site).get("/")
+        assert 0.02 <= site.seconds < time.perf_counter() - begin
 
 
 def test_the_report_takes_the_place_of_the_one_before_and_of_nothing_else() -> None:
