@@ -8,7 +8,8 @@ from itertools import cycle
 from typing import Any, ClassVar, TypeVar
 
 from session_kit.benchmarks.measured_store import MeasuredStore
-from session_kit.manager import Headers, SessionManager
+from session_kit.headers import Headers
+from session_kit.manager import SessionManager
 from session_kit.record import name_of, random_name
 
 SECRET = "benchmark-S3cret-of-more-than-32-characters"

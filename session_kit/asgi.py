@@ -8,8 +8,9 @@ from typing import Any, Literal, Unpack
 from session_kit.cookie import CookieHeaders
 from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.headers import NO_SHARED_COOKIE, VARY, Headers, join_headers
 from session_kit.lifecycle import Lifecycle
-from session_kit.manager import NO_SHARED_COOKIE, VARY, Headers, ManagerOptions, Secrets, SessionManager, choose_manager
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, REPLACED
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -288,6 +289,9 @@ async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple
 def _with_headers(message: Message, headers: Headers) -> Message:
     """A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie."""
     encoded = [*message.get("headers", ())]
+    if headers and any(name == b"vary" for name, _ in encoded):
+        theirs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in encoded]
+        return {**message, "headers": [_encode(header) for header in join_headers(theirs, headers)]}
     for header in headers:
         # By identity: almost every answer says the first, and to compare texts would take longer than to encode them.
         if header is VARY:

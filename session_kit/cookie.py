@@ -30,6 +30,11 @@ HOW_TO_MAKE_ONE = 'make one with: python -c "import secrets; print(secrets.token
 # Browsers cap the lifetime of a cookie (RFC 6265bis, section 5.5).
 MAX_AGE_LIMIT = 400 * 86400
 
+PREFIXES = ("__host-", "__secure-", "__http-")
+"""Names that browsers keep for cookies with certain attributes."""
+MAX_NAME = 1024
+"""Letters. Browsers drop a cookie whose name and value have more than 4096 together (RFC 6265bis, section 5.6)."""
+
 MAX_VALUES = 8
 """So many cookies of one name are looked at; each may cost a call of the store."""
 
@@ -89,16 +94,20 @@ class CookieOptions:
             raise ConfigError(f"cookie: domain must be a host name, not {self.domain!r}")
 
 
-def is_test_host(host: str) -> bool:
-    """Whether a request to that host can only come from a test client: no such name exists (RFC 2606, section 2).
+def is_test_host(host: str, *, surely: bool = False) -> bool:
+    """Whether a request to that host comes from a test: no such name exists on the internet (RFC 2606, section 2).
+
+    surely: it can only be a test client. A host under `.test` may be a developer's, behind a proxy that speaks https.
 
     >>> is_test_host("testserver"), is_test_host("shop.test:8000"), is_test_host("localhost")
     (True, True, False)
+    >>> is_test_host("testserver", surely=True), is_test_host("shop.test:8000", surely=True)
+    (True, False)
     """
     if "test" not in (name := host.lower()):
         return False
     name = re.sub(r":\d*$", "", name)
-    return name in ("testserver", "testserver.local", "test") or name.endswith(".test")
+    return name in ("testserver", "testserver.local", "test") or (name.endswith(".test") and not surely)
 
 
 def _lax(options: CookieOptions) -> SameSite:
@@ -116,14 +125,23 @@ class Cookie:
             words = options if isinstance(options, dict) and options.keys() <= known else {"secure": False}
             meant = ", ".join(f"{word}={value!r}" for word, value in words.items())
             raise ConfigError(f"cookie takes CookieOptions({meant}), not a {type(options).__name__}")
+        if len(name) > MAX_NAME:
+            raise ConfigError(
+                f"cookie name of {len(name)} letters: at most {MAX_NAME} are allowed, or browsers drop it"
+            )
         # Browsers compare the prefixes without regard to case (RFC 6265bis, section 4.1.3).
         lower = name.lower()
-        if lower.startswith(("__host-", "__secure-")) and not options.secure:
+        self._prefixed = lower.startswith(PREFIXES)
+        if self._prefixed and not options.secure:
             raise ConfigError(f"cookie name {name!r} needs secure=True, or browsers drop it")
         if lower.startswith("__host-") and (options.domain is not None or options.path != "/"):
             raise ConfigError(f"cookie name {name!r} needs path='/' and no domain, or browsers drop it")
+        if lower.startswith(("__http-", "__host-http-")) and not options.httponly:
+            raise ConfigError(f"cookie name {name!r} needs httponly=True, or browsers drop it")
         self.name = name
         self.options = options
+        self.needs_secure = self._prefixed or options.samesite == "none" or options.partitioned
+        """Whether browsers drop it, or treat it otherwise, without `Secure`."""
         self._name = name.encode()
         self._begin = self._name + b"="
         self._attributes = self._render_attributes(options)
@@ -172,19 +190,23 @@ class Cookie:
         attributes = self._attributes if secure else self._insecure
         return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; {attributes}"
 
+    def split_joined(self, header: bytes) -> bytes:
+        """The `Cookie` header of a WSGI request, to which some servers join several by commas, apart again.
+
+        Not for a name with a prefix. Another host can write a comma, and our name behind it, into a cookie of its own.
+        """
+        return header if self._prefixed else header.replace(b",", b";")
+
     def find(self, headers: CookieHeaders) -> list[bytes]:
         """Return the values of the cookies with this name: each once, in the order of the headers, eight at most.
 
-        A comma ends a cookie like a semicolon, because some servers join several `Cookie` headers by commas. Blanks
-        before the "=" are read in a header that has it nowhere without them.
+        Blanks before the "=" are read in a header that has it nowhere without them.
         """
         begin = self._begin
         values: list[bytes] = []
         for name, header in headers:
             if name != b"cookie":
                 continue
-            if b"," in header:
-                header = header.replace(b",", b";")
             at = header.find(begin)
             if at < 0 and self._name in header:  # perhaps written by hand: "session = ..."
                 header = _SPACED.sub(b"=", header)

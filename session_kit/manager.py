@@ -13,6 +13,7 @@ from session_kit.codec import Codec, CodecName, make_codec
 from session_kit.cookie import Cookie, CookieHeaders, CookieOptions, Signer, check_id, is_test_host
 from session_kit.drivers.support.options import parse_duration, unknown_option
 from session_kit.errors import ConfigError, CorruptEntry, DriverUnavailable, SessionError
+from session_kit.headers import NO_SHARED_COOKIE, NO_STORE, VARY, Headers
 from session_kit.lifecycle import Lifecycle
 from session_kit.plain_store import PlainStore
 from session_kit.policy import USER_KEYS, Event, OnError, OnReuse, Policy, WhenFull, log
@@ -25,18 +26,10 @@ from session_kit.transport import AUTHORIZATION, Transport, token_header
 
 Secrets = str | bytes | Sequence[str | bytes]
 Seconds = float | str | timedelta
-Headers = list[tuple[str, str]]
 PlainHost = Callable[..., str | None]
 Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
-
-VARY = ("Vary", "Cookie")
-"""The answer depends on the cookie even if no cookie is set (RFC 9111, section 4.1)."""
-NO_SHARED_COOKIE = ("Cache-Control", 'no-cache="Set-Cookie"')
-"""A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4)."""
-NO_STORE = ("Cache-Control", "no-store")
-"""No cache may keep an answer that holds a token (RFC 6749, section 5.1)."""
 
 FROM_ELSEWHERE = {
     **dict.fromkeys(
@@ -236,10 +229,11 @@ class SessionManager:
             )
         self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)
         """Begins a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
-        self._vary: Headers = [VARY]
+        self.vary = VARY
+        """What a response says of which headers of the request it depends on."""
         if carrier is not None:
             self.begin = self._begin
-            self._vary = [*([] if carrier.alone else self._vary), ("Vary", carrier.name)]
+            self.vary = ("Vary", carrier.name if carrier.alone else f"Cookie, {carrier.name}")
         if data_type is not None:
             self._check_type(data_type)
 
@@ -295,6 +289,8 @@ class SessionManager:
         """
         # WSGI hands header values over as text decoded by latin-1 (PEP 3333).
         cookies = (environ.get("HTTP_COOKIE", "") if cookie is None else cookie).encode("latin-1", "replace")
+        if b"," in cookies:
+            cookies = self.policy.cookie.split_joined(cookies)
         header = self.policy.header
         if header is None or header.wsgi_key not in environ:
             return cookies
@@ -420,20 +416,20 @@ class SessionManager:
             return []
         due = lifecycle.cookie_is_due()
         if not due and not lifecycle.destroyed:
-            return [*self._vary]
+            return [self.vary]
         token = self.policy.signer.sign(lifecycle.id) if due and lifecycle.id is not None else ""
         header = self.policy.header
         if header is not None and lifecycle.header_token is not None:
             if token.encode() == lifecycle.header_token:
-                return [*self._vary]
-            return [*self._vary, (header.answer, token), NO_STORE]
+                return [self.vary]
+            return [self.vary, (header.answer, token), NO_STORE]
         cookie = self.policy.cookie
         secure = plain_host is None or self._is_secure(plain_host(*request))
         if token:
             value = cookie.set_header(token, lifecycle.cookie_lifetime(), session.persistent, secure=secure)
         else:
             value = cookie.delete_header(secure=secure)
-        return [*self._vary, ("Set-Cookie", value), NO_SHARED_COOKIE]
+        return [self.vary, ("Set-Cookie", value), NO_SHARED_COOKIE]
 
     def _begin(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
         """Begin a request that may have its token in a header."""
@@ -452,7 +448,7 @@ class SessionManager:
         """Whether the cookie is to be sent with `Secure`, if the options say so."""
         if plain_host is None:
             return True
-        if is_test_host(plain_host):
+        if is_test_host(plain_host, surely=self.policy.cookie.needs_secure):
             return False
         if not self._warned and self.policy.cookie.options.secure:
             self._warned = True

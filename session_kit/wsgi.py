@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.headers import join_headers
 from session_kit.manager import (
     ManagerOptions,
     Secrets,
@@ -120,7 +121,8 @@ class _Response:
     def begin(self) -> None:
         assert self.pending is not None  # noqa: S101  # tells mypy
         status, headers, exc_info = self.pending
-        headers = [*headers, *self.manager.commit(self.session, int(status[:3]), plain_host_of, self.environ)]
+        said = self.manager.commit(self.session, int(status[:3]), plain_host_of, self.environ)
+        headers = join_headers(headers, said)
         self._write = self.start_response(status, headers, *([exc_info] if exc_info else []))
         self.pending, self.begun = None, True
 

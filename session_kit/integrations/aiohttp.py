@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.headers import join_vary
 from session_kit.manager import Cookies, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import Phase
@@ -148,7 +149,10 @@ class _Sessions:
 
     async def _add_headers(self, request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
         for name, value in await self._manager.acommit(session, response.status, _plain_host, request):
-            response.headers.add(name, value)
+            if name == "Vary":
+                response.headers[name] = join_vary(response.headers.getall(name, ()), value)
+            else:
+                response.headers.add(name, value)
 
 
 def _credentials(request: web.Request, manager: SessionManager) -> Cookies:

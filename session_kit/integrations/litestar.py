@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack
 from click import Group
 from litestar import Request, Response, types
 from litestar.config.app import AppConfig
+from litestar.datastructures import MutableScopeHeaders
 from litestar.exceptions import ServiceUnavailableException
 from litestar.exceptions.responses import create_exception_response
 from litestar.middleware import AbstractMiddleware, DefineMiddleware
@@ -19,6 +20,7 @@ from litestar.plugins import CLIPlugin, InitPlugin
 from session_kit import asgi
 from session_kit.asgi import KEY, OURS, App, Message, Receive, Scope, Send
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
+from session_kit.headers import join_vary
 from session_kit.integrations.command_line import make_group
 from session_kit.integrations.litestar_backend import SessionConfig, SessionRequest, SessionWebSocket
 from session_kit.integrations.litestar_store import KeyValueStore
@@ -81,7 +83,8 @@ class SessionKit(InitPlugin, CLIPlugin):
     def middleware(self) -> DefineMiddleware:
         """The middleware by itself, for a part of an application: `Router("/shop", middleware=[sessions.middleware])`.
 
-        Without the plugin nothing closes the store but `manager.aclose`, and an outage during `asave` is a 500.
+        Without the plugin nothing closes the store but `manager.aclose`, an outage during `asave` is a 500, and
+        Litestar's CORS takes `Vary: Cookie` away.
         """
         return _SharedMiddleware(SessionMiddleware, manager=self.manager, load=self.load)
 
@@ -96,9 +99,17 @@ class SessionKit(InitPlugin, CLIPlugin):
         app_config.request_class = app_config.request_class or SessionRequest
         app_config.websocket_class = app_config.websocket_class or SessionWebSocket
         app_config.exception_handlers.setdefault(DriverUnavailable, _say_unavailable)
+        app_config.before_send.append(self._keep_vary)
         app_config.on_shutdown.append(self.manager.aclose)
         self._describe(app_config)
         return app_config
+
+    async def _keep_vary(self, message: types.Message, scope: types.Scope) -> None:
+        """Litestar's CORS middleware lies outside all others, and puts a `Vary` in the place of theirs."""
+        session: Any = scope.get(OURS)
+        if message["type"] == "http.response.start" and session is not None and session.lifecycle.touched:
+            headers = MutableScopeHeaders(message)
+            headers["vary"] = join_vary(headers.getall("vary", []), self.manager.vary[1])
 
     def _describe(self, app_config: AppConfig) -> None:
         """Let handlers say `security=[{"session": []}]` where a header carries the session."""

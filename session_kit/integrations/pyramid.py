@@ -29,6 +29,7 @@ from zope.interface import implementer
 from session_kit.cookie import CookieOptions
 from session_kit.draft import Draft
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
+from session_kit.headers import join_headers
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager, plain_host_of
 from session_kit.session import Session
 from session_kit.state import Phase
@@ -141,7 +142,9 @@ def session_factory(
         def commit(request: Any, response: Any) -> None:
             vars(request).pop(ANSWER_ERROR, None)
             try:
-                response.headerlist.extend(chosen.commit(session, response.status_code, *asked))
+                response.headerlist = join_headers(
+                    response.headerlist, chosen.commit(session, response.status_code, *asked)
+                )
             except DriverUnavailable:
                 response.status_code = 503
                 response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session, *asked)]

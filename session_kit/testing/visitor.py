@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from session_kit.manager import Headers, SessionManager
+from session_kit.headers import Headers
+from session_kit.manager import SessionManager
 from session_kit.session import Session
 
 

@@ -132,3 +132,19 @@ def test_a_sister_host_can_plant_no_host_cookie(page: Page, visitor: BrowserCont
     page.goto(site.publish("", host="evil.shop.test"))
     page.evaluate(PLANT, "__Host-session")
     assert visitor.cookies() == []
+
+
+def test_a_sister_host_hides_no_host_cookie_behind_a_comma(
+    page: Page, visitor: BrowserContext, make_site: MakeSite
+) -> None:
+    site = make_site(name="__Host-session")
+    page.goto(site.url("/login?user=mallory"))
+    (own,) = visitor.cookies()
+    visitor.clear_cookies()
+    page.goto(site.publish("", host="evil.shop.test"))
+    hidden = f"x=1,{own['name']}={own['value']}; domain=shop.test; path=/who; secure"
+    page.evaluate("cookie => { document.cookie = cookie }", hidden)
+    assert [cookie["name"] for cookie in visitor.cookies()] == ["x"]
+    assert who(page, site) == "nobody"
+    page.goto(site.url("/login?user=ada"))
+    assert who(page, site) == "ada"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from session_kit import Session, SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
-from session_kit.manager import Headers
+from session_kit.headers import Headers
 from session_kit.testing import ManualClock, Schedule, SteppedDriver, WrappedDriver
 from tests.harness.sessions import SECRET
 

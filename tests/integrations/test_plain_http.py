@@ -51,6 +51,28 @@ def test_hosts_that_may_be_real(host: str) -> None:
     assert not is_test_host(host)
 
 
+@pytest.mark.parametrize(
+    ("name", "cookie"),
+    [
+        ("__Host-session", CookieOptions()),
+        ("__Secure-session", CookieOptions()),
+        ("session", CookieOptions(samesite="none")),
+        ("session", CookieOptions(partitioned=True)),
+    ],
+)
+def test_a_developers_host_behind_a_proxy_with_tls_gets_a_cookie_that_browsers_keep(
+    name: str, cookie: CookieOptions
+) -> None:
+    def first(host: str) -> str:
+        client = TestClient(make_app(name=name, cookie=cookie), base_url=f"http://{host}")
+        return str(client.get("/").headers["set-cookie"])
+
+    assert "; Secure" in first("shop.test")
+    assert "SameSite=None" in first("shop.test") or cookie.samesite == "lax"
+    assert "Partitioned" in first("shop.test") or not cookie.partitioned
+    assert "; Secure" not in first("testserver")
+
+
 def test_over_https_the_cookie_is_secure_whatever_the_host() -> None:
     client = TestClient(make_app(), base_url="https://testserver")
     assert "Secure" in client.get("/").headers["set-cookie"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from session_kit import ConfigError, CookieOptions, SessionManager
+from session_kit import ConfigError, CookieOptions, Session, SessionManager
 from session_kit.cookie import MAX_AGE_LIMIT, Cookie, Signer, check_id
 from tests.harness.sessions import SECRET, cookie_of
 
@@ -42,6 +42,11 @@ def test_settings_that_a_browser_would_drop_are_refused(options: dict[str, Any],
         ("__Host-sid", {"secure": False}),
         ("__host-SID", {"secure": False}),
         ("__Secure-sid", {"secure": False}),
+        ("__Http-sid", {"secure": False}),
+        ("__Http-sid", {"httponly": False}),
+        ("__Host-Http-sid", {"httponly": False}),
+        ("__Host-Http-sid", {"path": "/app"}),
+        ("s" * 1025, {}),
         ("", {}),
         ("a b", {}),
         ("a;b", {}),
@@ -153,8 +158,33 @@ def test_the_standard_library_reads_what_we_send() -> None:
         (b"a=1,mysession=x", []),
     ],
 )
-def test_a_header_that_a_server_joined_by_commas_is_read(header: bytes, values: list[bytes]) -> None:
-    assert Cookie("session", CookieOptions()).find(_pairs(header)) == values
+def test_a_header_that_a_wsgi_server_joined_by_commas_is_read(header: bytes, values: list[bytes]) -> None:
+    cookie = Cookie("session", CookieOptions())
+    assert cookie.find(_pairs(cookie.split_joined(header))) == values
+
+
+@pytest.mark.parametrize("name", ["__Host-session", "__Secure-session", "__HOST-session", "__Http-session"])
+def test_another_host_cannot_hide_a_cookie_of_a_name_with_a_prefix_behind_a_comma(name: str) -> None:
+    manager = SessionManager("memory://", SECRET, name=name)
+    planted = cookie_of(manager.commit(logged_in(manager)))
+    header = f"x=1,{planted}; {name}=another"
+    for cookies in (header, header.encode(), [(b"cookie", header.encode())]):
+        assert dict(manager.open(cookies)) == {}
+    assert dict(manager.open(manager.credentials({"HTTP_COOKIE": header}))) == {}
+    assert dict(manager.open(planted)) == {"user": "ada"}
+
+
+def test_a_comma_begins_no_cookie_where_headers_come_apart() -> None:
+    manager = SessionManager("memory://", SECRET)
+    header = f"x=1,{cookie_of(manager.commit(logged_in(manager)))}"
+    assert dict(manager.open([(b"cookie", header.encode())])) == {}
+    assert dict(manager.open(manager.credentials({"HTTP_COOKIE": header}))) == {"user": "ada"}
+
+
+def logged_in(manager: SessionManager) -> Session[Any]:
+    session = manager.open()
+    session["user"] = "ada"
+    return session
 
 
 def test_a_cookie_that_is_sent_a_thousand_times_is_looked_at_once_and_no_more_than_eight_are() -> None:
@@ -170,7 +200,7 @@ def _reference(name: bytes, headers: list[bytes]) -> list[bytes]:
     values: dict[bytes, None] = {}
     for header in headers:
         spaced = name + b"=" not in header
-        for part in header.replace(b",", b";").split(b";"):
+        for part in header.split(b";"):
             key, equals, value = part.lstrip(b" \t").partition(b"=")
             if equals and (key.rstrip(b" \t") if spaced else key) == name:
                 values[value.strip(b' \t"')] = None

@@ -15,12 +15,12 @@ from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
 from session_kit.errors import ConfigError, DriverUnavailable
+from session_kit.headers import Headers
 from session_kit.integrations.django.cookies import put_cookie
 from session_kit.integrations.django.engine import SessionStore
 from session_kit.integrations.django.requests import bare_key, plain_host_of, unavailable
 from session_kit.integrations.django.session import DjangoSession, open_session
-from session_kit.integrations.django.settings import is_set, manager
-from session_kit.manager import Headers
+from session_kit.integrations.django.settings import in_tests, is_set, manager
 
 log = logging.getLogger("django.request")
 THEIRS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -40,6 +40,9 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         found = engine()
         self.SessionStore = found if issubclass(found, SessionStore) else SessionStore  # a system check warns
         self.manager = manager()
+        if not in_tests():
+            # Django hides the cookie of this name in its reports of errors.
+            conf.settings.SESSION_COOKIE_NAME = self.manager.policy.cookie.name
 
     def __call__(self, request: HttpRequest) -> Any:
         if self.async_mode:
@@ -119,15 +122,16 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
     def _answer(self, response: Any, store: SessionStore, headers: Headers) -> HttpResponse:
         for name, value in headers:
             if name == "Vary":
-                patch_vary_headers(response, (value,))
+                patch_vary_headers(response, value.split(", "))
             elif name == "Set-Cookie":
                 put_cookie(response, value)
             elif name != "Cache-Control":
                 response.headers[name] = value
+            # `private` is what Django's own cache goes by: before 5.2.15 it keeps a cookie, and what says no-store.
             elif value == "no-store":
-                patch_cache_control(response, no_store=True)
+                patch_cache_control(response, no_store=True, private=True)
             else:
-                patch_cache_control(response, no_cache='"Set-Cookie"')
+                patch_cache_control(response, no_cache='"Set-Cookie"', private=True)
         if response.streaming:
             if getattr(response, "file_to_stream", None) is None:  # else the server sends it by itself
                 revert = _areverting if response.is_async else _reverting

@@ -12,9 +12,10 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from session_kit.cookie import CookieOptions
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
+from session_kit.headers import Headers, join_vary
 from session_kit.integrations.command_line import make_group
 from session_kit.integrations.flask.sessions import FlaskSession, TemplateSession
-from session_kit.manager import Headers, ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
 from session_kit.state import Phase
 from session_kit.store import SessionStore, UnstorageSessionStore, with_ttl
 from session_kit.wsgi import FinishingBody
@@ -174,9 +175,8 @@ def renewed(headers: Headers, session: FlaskSession, unrenewed: str | None) -> H
 def add_headers(response: Any, headers: Headers) -> None:
     """Add the session's headers to a response of werkzeug's kind."""
     for name, value in headers:
-        # werkzeug's `vary` parses the header and renders it again: only where there is one to add to.
-        if name == "Vary" and response.headers.getlist(name):
-            response.vary.add(value)
+        if name == "Vary" and (theirs := response.headers.getlist(name)):
+            response.headers[name] = join_vary(theirs, value)
         else:
             response.headers.add(name, value)
 
