@@ -15,7 +15,7 @@ from urllib.parse import SplitResult
 
 from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_expected, check_key, check_value
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverUnavailable
-from session_kit.drivers.support.envelope import HEADER, seal, unseal, unseal_header
+from session_kit.drivers.support.envelope import HEADER, Header, seal, unseal, unseal_header
 from session_kit.drivers.support.file_locks import FileLocks
 from session_kit.drivers.support.findings import Finding, path_findings
 from session_kit.drivers.support.folder import NOFOLLOW, check_mounted, device_of, expanded, make_private, path_in
@@ -130,17 +130,20 @@ class FileDriver(Driver):
     def keys(self, prefix: str = "") -> Iterator[str]:
         for path, name in self._files(self.path, ""):
             key = key_of(name)
-            if key is not None and key.startswith(prefix) and self._expires_at(path) > self.clock():
+            if key is None or not key.startswith(prefix):
+                continue
+            header = self._header(path)
+            if header is not None and not self.is_over(header.expires_at):
                 yield key
 
     def prune(self) -> int:
         """Drop what has expired, and files that a process which died has not finished."""
         count = 0
         for path, name in self._files(self.path, ""):
-            if key_of(name) is None or self._expires_at(path) > self.clock():
+            if key_of(name) is None or not self._is_expired(path):
                 continue
             with self._translated(), self._locked(path):
-                if self._expires_at(path) <= self.clock():
+                if self._is_expired(path):
                     path.unlink(missing_ok=True)
                     count += 1
         for path, _ in self._files(self.path / UNFINISHED, ""):
@@ -197,15 +200,16 @@ class FileDriver(Driver):
             raise DriverUnavailable(str(error)) from None
         log.warning("%r: the folder was removed while it was in use; it was made anew", self)
 
-    def _expires_at(self, path: Path) -> float:
-        """When the file expires: infinity for never, and 0 if it is not there or not one of ours."""
-        with self._translated():
-            try:
-                data = self._load(path, HEADER.size)
-                expires_at = 0.0 if data is None else unseal_header(data).expires_at
-            except CorruptEntry:
-                return 0.0
-        return float("inf") if expires_at is None else expires_at
+    def _header(self, path: Path) -> Header | None:
+        """The header of a file; None if it is not there, or not one of ours."""
+        with self._translated(), contextlib.suppress(CorruptEntry):
+            data = self._load(path, HEADER.size)
+            return None if data is None else unseal_header(data)
+        return None
+
+    def _is_expired(self, path: Path) -> bool:
+        header = self._header(path)
+        return header is not None and self.is_over(header.expires_at)
 
     def _replace(self, path: Path, data: bytes) -> None:
         unfinished = self.path / UNFINISHED / secrets.token_hex(16)

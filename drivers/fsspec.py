@@ -91,7 +91,7 @@ class FsspecDriver(Driver):
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
         protocol = url.scheme.removeprefix(PREFIX)
         clock = options.pop("clock", time.time)
-        plain = url._replace(scheme=protocol, query="").geturl()
+        plain = f"{protocol}://{url.netloc}{url.path}"  # `geturl` drops the slashes where there is no host
         if not (url.netloc or url.path.strip("/")):
             raise ConfigError(f"{redact(url)}: name a folder or bucket, like {url.scheme}://name")
         file_system = file_system_class(protocol)
@@ -141,14 +141,17 @@ class FsspecDriver(Driver):
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         for path, key in self._files(self._root, ""):
-            if key.startswith(prefix) and run(self._live_header(self._io(), path)) is not None:
+            if not key.startswith(prefix):
+                continue
+            header = self._header_of_ours(path)
+            if header is not None and not self.is_over(header.expires_at):
                 yield key
 
     def prune(self) -> int:
         """Drop what has expired; each entry is looked at."""
         count = 0
         for path, _ in self._files(self._root, ""):
-            header = run(self._header(self._io(), path))
+            header = self._header_of_ours(path)
             if header is not None and self.is_over(header.expires_at):
                 with self._translated("deleted"), contextlib.suppress(FileNotFoundError):
                     run(self._io().rm_file(path))
@@ -202,10 +205,10 @@ class FsspecDriver(Driver):
     async def _header(self, io: Any, path: str) -> Header | None:
         return await self._load(io, path, unseal_header, start=0, end=HEADER.size)
 
-    async def _live_header(self, io: Any, path: str) -> Header | None:
+    def _header_of_ours(self, path: str) -> Header | None:
+        """The header of a file; None if it is not there, or not one of ours."""
         with contextlib.suppress(CorruptEntry):
-            header = await self._header(io, path)
-            return None if header is None or self.is_over(header.expires_at) else header
+            return run(self._header(self._io(), path))
         return None
 
     async def _load(self, io: Any, path: str, unseal: Callable[[bytes], R], **part: int) -> R | None:
