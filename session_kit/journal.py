@@ -65,7 +65,9 @@ class Journal:
         """An event has happened. session: the hash of its name. reason: what is said behind the line."""
         outage, written = self._outage, False
         if event in LINES and not isinstance(reason, Conflict):  # others were faster at the list of a user's sessions
-            written = self._write(event, session, reason)
+            # One that lasts is news, even if another of its kind was told a moment ago.
+            unsaid = outage is not None and not outage.logged and self._clock() - outage.began >= QUIET
+            written = self._write(event, session, reason, anyway=unsaid and event == "store_error")
             if event == "store_error":
                 now = self._clock()
                 began, _, failures, logged = outage or (now, now, 0, False)
@@ -86,9 +88,9 @@ class Journal:
             return
         self._outage = None
         if outage.logged:
-            log.info("the store answers again after %d s; failures: %d", now - outage.began, outage.failures)
+            log.info("the store answers again after %d s; failures: %d", max(0.0, now - outage.began), outage.failures)
 
-    def _write(self, event: str, session: str | None, reason: Exception | None) -> bool:
+    def _write(self, event: str, session: str | None, reason: Exception | None, *, anyway: bool) -> bool:
         """Write a line, unless one of its kind, and for the same reason, was written a moment ago."""
         now = self._clock()
         why = "" if reason is None else f": {reason}"
@@ -96,7 +98,7 @@ class Journal:
         if kind not in self._written and len(self._written) >= MOST_REASONS:
             kind = event
         last, since = self._written.get(kind, (None, 0))
-        if last is not None and 0 <= now - last < AGAIN_AFTER:
+        if last is not None and 0 <= now - last < AGAIN_AFTER and not anyway:
             self._written[kind] = last, since + 1
             return False
         self._written[kind] = now, 0

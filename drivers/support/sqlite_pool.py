@@ -203,6 +203,7 @@ class SQLitePool:
             if found[0] is None:
                 check_mounted(self.path, self._device, self._owner)
             if self._file is not None and found != self._file:
+                self._check_beside(found, self._file)
                 log.warning("%r: the file was removed or replaced while it was in use; it is opened anew", self._owner)
                 self._let_go()
             if found[0] is None:
@@ -211,6 +212,14 @@ class SQLitePool:
                 except ConfigError as error:
                     raise DriverUnavailable(str(error)) from None
             self._looked = now
+
+    def _check_beside(self, found: Identity, before: Identity) -> None:
+        """Refuse a file that was put in the place of another: SQLite would write what is in the old `-wal` into it."""
+        if found[0] not in (None, before[0]) and found[1] is not None and found[1] == before[1]:
+            raise DriverUnavailable(
+                f"{self._owner!r}: the file was replaced while it was in use, and its -wal is still that of the file"
+                f" before; remove {self.path}-wal and {self.path}-shm, or the new file would be damaged"
+            )
 
     def _identity(self) -> Identity:
         found: list[tuple[int, int] | None] = []

@@ -169,6 +169,42 @@ def test_a_file_that_is_removed_under_a_running_process_is_noticed(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("method", ["get", "set", "keys"])
+def test_a_backup_that_is_moved_into_place_is_not_damaged_by_the_log_of_the_file_before(
+    path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_pool, "LOOK_AGAIN", 0.0)
+    with contextlib.closing(SQLiteDriver(path)) as driver:
+        driver.set_many({f"old{number}": b"x" * 100 for number in range(100)})
+        backup = path.with_name("copy.db")
+        with contextlib.closing(sqlite3.connect(path)) as one, contextlib.closing(sqlite3.connect(backup)) as other:
+            one.backup(other)
+        driver.set_many({f"new{number}": b"y" * 100 for number in range(300)})
+        backup.replace(path)
+        call = {"get": driver.get, "set": lambda key: driver.set(key, b"z"), "keys": lambda key: list(driver.keys(key))}
+        for _ in range(2):
+            with pytest.raises(DriverUnavailable, match="the file was replaced while it was in use, and its -wal is"):
+                call[method]("old1")
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink()
+        assert sorted(driver.keys()) == sorted(f"old{number}" for number in range(100))
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_backup_is_restored_under_a_running_process(path: Path) -> None:
+    with contextlib.closing(SQLiteDriver(path)) as driver:
+        driver.set_many({f"old{number}": b"x" * 100 for number in range(100)})
+        backup = path.with_name("copy.db")
+        with contextlib.closing(sqlite3.connect(path)) as one, contextlib.closing(sqlite3.connect(backup)) as other:
+            one.backup(other)
+            driver.set_many({f"new{number}": b"y" * 100 for number in range(300)})
+            other.backup(one)  # what `.restore` does
+        assert sorted(driver.keys()) == sorted(f"old{number}" for number in range(100))
+        driver.set("later", b"z")
+        assert driver.get("later") == b"z"
+
+
 def test_a_writer_that_holds_the_lock_is_an_outage_after_the_timeout_and_no_read_waits(path: Path) -> None:
     with contextlib.closing(SQLiteDriver(path, timeout=0.05)) as driver:  # type: ignore[arg-type]
         driver.set("key", b"value")

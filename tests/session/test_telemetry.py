@@ -125,6 +125,38 @@ def test_a_store_that_reads_but_does_not_write_is_no_line_a_request(
     assert "59 times more since the line before" in found[1][1]
 
 
+def test_a_second_outage_that_lasts_is_told_though_the_first_was_a_moment_ago(
+    ada: Visitor, faulty: FaultyDriver, clock: ManualClock, lines: Callable[[], list[Line]]
+) -> None:
+    for _ in range(2):
+        faulty.fail("renew")
+        ask(ada, 3)
+        faulty.heal()
+        clock.advance(QUIET)
+        ask(ada)
+    assert [level for level, _ in lines()] == ["WARNING", "INFO"]  # the second was short
+    faulty.fail("renew")
+    ask(ada, 3)
+    clock.advance(QUIET)
+    ask(ada, 300)
+    assert [level for level, _ in lines()] == ["WARNING"]
+    faulty.heal()
+    clock.advance(QUIET)
+    ask(ada, 3)
+    assert lines() == [("INFO", f"the store answers again after {2 * QUIET:.0f} s; failures: 303")]
+
+
+def test_a_clock_that_goes_back_makes_no_outage_shorter_than_nothing(
+    ada: Visitor, faulty: FaultyDriver, clock: ManualClock, lines: Callable[[], list[Line]]
+) -> None:
+    faulty.fail("renew")
+    ask(ada)
+    faulty.heal()
+    clock.advance(-100)
+    ask(ada)
+    assert lines()[1:] == [("INFO", "the store answers again after 0 s; failures: 1")]
+
+
 def test_a_store_that_comes_and_goes_is_no_line_a_request(
     ada: Visitor, faulty: FaultyDriver, clock: ManualClock, lines: Callable[[], list[Line]]
 ) -> None:
