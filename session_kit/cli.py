@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from session_kit import __version__
 from session_kit.drivers.errors import how_to_install
-from session_kit.errors import SessionKitError
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -21,15 +20,16 @@ def main() -> None:
     if sys.argv[1:] == ["secret"]:  # which a bare install has too
         print(secrets.token_urlsafe(32))
         return
+    from session_kit.operate import commands
+
     try:
-        make_cli()()
+        sys.exit(commands.run(make_cli(), _complain))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in FROM_EXTRA:
             raise
-        _quit(f"the package {package} is missing: {how_to_install('cli')}", 1)
-    except SessionKitError as error:
-        _quit(str(error), 2)
+        _complain(f"session-kit: the package {package} is missing: {how_to_install('cli')}")
+        sys.exit(commands.CANNOT_WORK)
 
 
 def make_cli() -> "Typer":
@@ -231,11 +231,6 @@ def _add_operators(cli: "Typer") -> None:
 
 def _complain(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _quit(message: str, code: int) -> None:
-    _complain(f"session-kit: {message}")
-    sys.exit(code)
 
 
 if __name__ == "__main__":

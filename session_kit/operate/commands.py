@@ -1,6 +1,7 @@
 """The commands as every command line has them: what they print, and the exit code that they return.
 
 0: done. 1: a store does not answer, a session is not there, a check has failed. 2: what was asked for cannot work.
+130: stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], object]
 """Prints one line."""
 
+FAILED, CANNOT_WORK, STOPPED = 1, 2, 130
+
 LOCAL = ("sqlite", "disk", "file")
 """The stores in a file or folder of this machine."""
 SHOWN = 16
@@ -53,12 +56,12 @@ def run(command: Callable[[], int], complain: Say) -> int:
     """Run a command, and make one line of what is wrong."""
     try:
         return command()
-    except ConfigError as error:
-        complain(f"session-kit: {error}")
-        return 2
     except SessionKitError as error:
         complain(f"session-kit: {error}")
-        return 1
+        return FAILED if isinstance(error, (DriverError, NoSuchSession)) else CANNOT_WORK
+    except KeyboardInterrupt:
+        complain("session-kit: stopped")
+        return STOPPED
 
 
 @contextmanager
@@ -129,12 +132,13 @@ def revoke_sessions(
             say(f"revoked {revoke(store, handle)}")
         except NoSuchSession as error:
             complain(f"session-kit: {error}")
-            code = 1
+            code = FAILED
     return code
 
 
 def prune_store(store: UnstorageSessionStore, say: Say) -> int:
     """Drop what has expired and still takes room."""
+    store.driver.has(store.prefix)  # a driver with nothing to drop would not notice that its store is down
     say(f"{store.driver.prune()} expired entries removed")
     return 0
 
@@ -149,7 +153,7 @@ def copy_sessions(old: UnstorageSessionStore, new: UnstorageSessionStore, say: S
             stopped = error
     if stopped is not None:
         complain(f"session-kit: {stopped}; stopped after {counts.done} sessions: the same command goes on from there")
-        return 1
+        return FAILED
     say(f"{counts.done} sessions")
     for name, text in OUTCOMES.items():
         if number := getattr(counts, name):
@@ -173,17 +177,15 @@ def copy_with(store: UnstorageSessionStore, old: str | None, new: str | None, sa
 
 def examine_url(url: str, secret_env: str | None, say: Say) -> int:
     """Examine the store of a URL, and a secret if the name of its environment variable is given."""
-
-    def findings() -> Iterator[Finding]:
-        try:
-            with opened(url, new=True) as store:
-                yield from examine(store)
-        except ConfigError as error:
-            yield Finding("store", "failed", str(error))
-        if secret_env is not None:
-            yield examine_secret(os.environ.get(secret_env), secret_env)
-
-    return show_findings(findings(), say)
+    try:
+        with opened(url, new=True) as store:
+            code = show_findings(examine(store), say)
+    except ConfigError as error:
+        show_findings([Finding("store", "failed", str(error))], say)
+        code = CANNOT_WORK
+    if secret_env is not None:
+        code = max(code, show_findings([examine_secret(os.environ.get(secret_env), secret_env)], say))
+    return code
 
 
 def examine_application(store: UnstorageSessionStore, manager: SessionManager, say: Say) -> int:
@@ -193,13 +195,14 @@ def examine_application(store: UnstorageSessionStore, manager: SessionManager, s
 
 
 def show_findings(findings: Iterable[Finding], say: Say) -> int:
-    """Print findings as they come. Returns 1 if a check has failed."""
-    failed = False
+    """Print findings as they come, and return the exit code."""
+    code = 0
     for finding in findings:
-        failed |= finding.state == "failed"
+        if finding.state == "failed":
+            code = FAILED
         advice = f"; {finding.advice}" if finding.advice else ""
         say(f"{finding.state:8} {finding.subject:14} {finding.text}{advice}")
-    return int(failed)
+    return code
 
 
 def _cells(summary: Summary, now: float) -> tuple[str, str, str, str]:

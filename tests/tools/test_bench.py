@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -29,9 +27,9 @@ from session_kit.benchmarks.shift import Shift
 from session_kit.cli import main
 from session_kit.drivers import ConfigError, DriverUnavailable, open_driver
 from tests.harness.postgres import Postgres
+from tests.harness.scripts import started
 from tests.harness.servers import S3Server, Valkey, free_ports, start_valkey, wait_until
 
-ROOT = Path(__file__).parents[2]
 FOREIGN = {"sess:" + "0" * 64: b"{}", "sess-bench:1": b"foreign", "other": b"foreign"}
 
 
@@ -50,22 +48,6 @@ def check_foreign(url: str) -> None:
     """Nothing is there but what others had put there."""
     with closing(open_driver(url)) as driver:
         assert driver.get_many(driver.keys()) == FOREIGN
-
-
-@contextlib.contextmanager
-def start(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "session_kit", "bench", *arguments]
-    # What runs the tests may ignore SIGINT, see `in_the_background`; a child would inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        bench = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with bench:
-        try:
-            yield bench
-        finally:
-            bench.kill()  # a test that fails is not to wait until it ends by itself
 
 
 # --- it leaves a store as it found it ---
@@ -119,7 +101,9 @@ def test_what_it_wrote_is_gone_after_a_signal(number: int, valkey: Valkey, tmp_p
     for url in urls:
         put_foreign(url)
     # The first that is measured makes new sessions on disk, by fifty threads.
-    with start(*urls, "--workload", "first", "--workload", "login", "--seconds", "60", "--concurrency", "50") as bench:
+    with started(
+        "bench", *urls, "--workload", "first", "--workload", "login", "--seconds", "60", "--concurrency", "50"
+    ) as bench:
         with closing(open_driver(urls[0])) as disk:
             wait_until(lambda: sum(1 for _ in disk.keys("sess-bench-")) > 300, "the benchmark")
         bench.send_signal(number)
@@ -156,7 +140,7 @@ def test_a_store_that_is_down_from_the_start_is_one_line(
 ) -> None:
     others = f"disk://{tmp_path}/store"
     put_foreign(others)
-    line = refused(capsys, monkeypatch, others, f"redis://ada:s3cret@127.0.0.1:{free_ports(1)[0]}")
+    line = refused(capsys, monkeypatch, others, f"redis://ada:s3cret@127.0.0.1:{free_ports(1)[0]}", code=1)
     assert re.fullmatch(r"session-kit: redis://127.0.0.1:\d+: .*refused\n", line)
     check_foreign(others)
 
@@ -200,7 +184,7 @@ def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path:
     some = ["--workload", "get", "--workload", "read", "--workload", "renew", "--size", "200", "--size", "4KB"]
     with start_valkey(tmp_path, password="s3cret-password") as server:
         urls = [server.url, f"disk://{tmp_path}/store", "memory://", "memory://"]
-        with start(*urls, *quick, *some, "--json", str(found), "--plot", str(picture)) as bench:
+        with started("bench", *urls, *quick, *some, "--json", str(found), "--plot", str(picture)) as bench:
             table, errors = bench.communicate(timeout=30)
     assert (bench.returncode, errors) == (
         0,
@@ -301,13 +285,13 @@ def test_what_a_driver_does_not_promise_is_left_out_with_a_word() -> None:
 # --- what it refuses ---
 
 
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str, code: int = 2) -> str:
     """Run the command line and return what it says when it does not want to."""
     monkeypatch.setattr(sys, "argv", ["session-kit", "bench", *arguments])
     with pytest.raises(SystemExit) as caught:
         main()
     output, errors = capsys.readouterr()
-    assert (caught.value.code, output) == (2, "")
+    assert (caught.value.code, output) == (code, "")
     return errors
 
 

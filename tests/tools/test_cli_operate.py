@@ -269,7 +269,7 @@ def test_a_secret_needs_no_package(bare: str) -> None:
 def test_other_commands_say_in_one_line_what_to_install(command: str, bare: str) -> None:
     with start(command, "memory://", PYTHONPATH=bare) as process:
         output, errors = process.communicate(timeout=30)
-    assert (process.returncode, output) == (1, "")
+    assert (process.returncode, output) == (2, "")
     assert errors == "session-kit: the package typer is missing: pip install 'session-kit-web[cli]'\n"
 
 

@@ -140,7 +140,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('no typer', name='typer')")
     result = run("demo", PYTHONPATH=str(tmp_path))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr == "session-kit: the package typer is missing: pip install 'session-kit-web[cli]'\n"
 
 
