@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -11,9 +12,12 @@ import redis.asyncio.retry
 import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
+from session_kit.drivers.redis.errors import FAILURES, reason
 from session_kit.drivers.redis.protocol import BlockingParser
 from session_kit.drivers.redis.settings import Settings
+from session_kit.drivers.support.twins import Blocking, run
 
 
 def connect(settings: Settings) -> redis.Connection:
@@ -55,7 +59,7 @@ def _primary(settings: Settings) -> Settings:
     options = {**settings.sentinel_options, "retry": Retry(NoBackoff(), 0)}
     sentinels = redis.sentinel.Sentinel(settings.hosts, sentinel_kwargs=options)
     try:
-        return settings.server(*sentinels.discover_master(settings.service))
+        return run(_named(settings, sentinels, Blocking))
     finally:
         for client in sentinels.sentinels:
             client.close()
@@ -65,7 +69,26 @@ async def _aprimary(settings: Settings) -> Settings:
     options = {**settings.sentinel_options, "retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
     sentinels = redis.asyncio.Sentinel(settings.hosts, sentinel_kwargs=options)
     try:
-        return settings.server(*await sentinels.discover_master(settings.service))
+        return await _named(settings, sentinels, lambda client: client)
     finally:
         for client in sentinels.sentinels:
             await client.aclose()
+
+
+async def _named(settings: Settings, sentinels: Any, native: Callable[[Any], Any]) -> Settings:
+    """The primary that the first Sentinel names which knows one. native: makes the calls of a client coroutines.
+
+    In place of redis-py's `discover_master`, whose error shows how its clients were made, and hardly what they met.
+    """
+    said = []
+    for (host, port), client in zip(settings.hosts, sentinels.sentinels, strict=True):
+        try:
+            state = (await native(client).sentinel_masters()).get(settings.service)
+        except FAILURES as error:
+            answer = reason(error)
+        else:
+            if state and sentinels.check_master_state(state, settings.service):
+                return settings.server(state["ip"], state["port"])
+            answer = "takes the primary for down" if state else "knows no such service"
+        said.append(f"{host}:{port} ({answer})")
+    raise MasterNotFoundError(f"no Sentinel names a primary for {settings.service!r}, asked: {', '.join(said)}")

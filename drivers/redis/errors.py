@@ -38,8 +38,12 @@ def is_lost(error: Exception) -> bool:
 
 def unavailable(where: str, error: BaseException) -> DriverUnavailable:
     """The error to raise for one of redis-py's or the system's."""
-    reason = _reason(error).strip(" ,.:") or type(error).__name__
-    return DriverUnavailable(f"{where}: {reason}")
+    return DriverUnavailable(f"{where}: {reason(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong."""
+    return _reason(error).strip(" ,.:") or type(error).__name__
 
 
 def text(error: BaseException) -> str:
@@ -48,10 +52,11 @@ def text(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    if reason := next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), ""):
-        return reason
+    if known := next((words for kind, words in _REASONS.items() if isinstance(error, kind)), ""):
+        return known
     if isinstance(error, NO_PRIMARY):
-        return str(error).partition(" : ")[0]  # what follows is how each client of redis-py was made
+        found = str(error).partition(" : ")[0]  # what follows is how each client of redis-py was made
+        return f"{found}; check the name of the service, and whether its Sentinels and its primary run"
     if isinstance(error, exceptions.ResponseError):
         return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__context__, (OSError, UnicodeError)):

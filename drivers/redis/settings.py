@@ -83,7 +83,8 @@ class Settings:
                 f"{where}: several hosts are a cluster or its Sentinels: redis+cluster:// or redis+sentinel://"
             )
         service = path.strip("/") if kind == "sentinel" else ""
-        if kind == "sentinel" and (not service or "/" in service):
+        # With an "@" it is a piece of the password, which a / has cut.
+        if kind == "sentinel" and (not service or "/" in service or "@" in service):
             raise ConfigError(
                 f"{where}: name the service that the Sentinels watch: redis+sentinel://host1,host2/service"
             )

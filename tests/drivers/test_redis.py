@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import socket
 import socketserver
 import ssl
@@ -19,6 +20,7 @@ import pytest
 import redis
 import redis.asyncio
 import redis.asyncio.retry
+import redis.sentinel
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.backoff import NoBackoff
@@ -34,6 +36,7 @@ from tests.harness.servers import (
     Cluster,
     Sentinel,
     Valkey,
+    free_ports,
     keep_time,
     silent_server,
     start_tls,
@@ -750,6 +753,7 @@ def test_a_given_client_that_cannot_work_is_refused(client: object) -> None:
         ("redis://host/1?db=2", "number of the database"),
         ("redis+sentinel://h1,h2", "name the service"),
         ("redis+sentinel://h1/a/b", "name the service"),
+        ("redis+sentinel://user:123/s3cret@h1", r"redis\+sentinel://\.\.\.: name the service"),
         ("redis+cluster://h1/3", "only database 0"),
         ("redis+cluster://h1?db=3", "only database 0"),
         ("unix://", "absolute path"),
@@ -789,13 +793,45 @@ def test_sentinels_and_what_they_watch_are_each_told_their_own_password(valkey_s
         assert call(right, mode, "get", "mine") == b"value"
         with pytest.raises(DriverUnavailable, match="the user may not do this"):
             call(right, mode, "get", "another's")
-        with pytest.raises(DriverUnavailable, match="No master found for 'service'") as caught:
+        with pytest.raises(DriverUnavailable, match="the server refuses the user name or password") as caught:
             call(wrong, mode, "get", "mine")
         assert "secret" not in str(caught.value)
     finally:
         right.close()
         primary.ask("ACL DELUSER", "app")
         watcher.ask("ACL DELUSER", "reader")
+
+
+@both
+def test_an_outage_of_sentinels_names_the_service_and_what_each_of_them_says(
+    valkey_sentinel: Sentinel, valkey: Valkey, mode: str
+) -> None:
+    hosts = {
+        f"127.0.0.1:{valkey_sentinel.watcher.port}": "knows no such service",
+        f"127.0.0.1:{free_ports(1)[0]}": "Connection refused",
+        f"127.0.0.1:{valkey.port}": "unknown command",  # no Sentinel
+    }
+    driver = RedisDriver(f"redis+sentinel://user:s3cret@{','.join(hosts)}/other")
+    with pytest.raises(DriverUnavailable) as caught:
+        call(driver, mode, "set", "key", b"value")
+    driver.close()
+    line = str(caught.value)
+    assert "no Sentinel names a primary for 'other', asked: " in line
+    for host, answer in hosts.items():
+        assert re.search(rf"{host} \([^)]*{answer}\b", line), line
+    assert line.endswith("; check the name of the service, and whether its Sentinels and its primary run")
+    assert "s3cret" not in line
+
+
+def test_a_client_that_was_given_and_finds_no_sentinel_does_not_show_how_it_was_made() -> None:
+    sentinels = redis.sentinel.Sentinel(
+        [("127.0.0.1", port) for port in free_ports(2)], sentinel_kwargs={"password": "s3cret", "client_name": "canary"}
+    )
+    with sentinels.master_for("service") as client, pytest.raises(DriverUnavailable) as caught:
+        RedisDriver(client=client).get("key")
+    assert str(caught.value).endswith(
+        "No master found for 'service'; check the name of the service, and whether its Sentinels and its primary run"
+    )
 
 
 def test_a_store_by_host_and_port(valkey: Valkey) -> None:
