@@ -28,6 +28,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 from botocore.parsers import ResponseParserError
+from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
 from session_kit.drivers.support.findings import Finding, clock_finding, network_finding
@@ -35,7 +36,11 @@ from session_kit.drivers.support.findings import Finding, clock_finding, network
 R = TypeVar("R")
 
 BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+# As boto3 wants it: the region becomes a part of the server's name.
+REGION: Final = re.compile(r"(?!-)(?![0-9]+$)[A-Za-z0-9-]{1,63}(?<!-)")
 FAILURES: Final = (ClientError, BotoCoreError, ResponseParserError)
+UNREADABLE: Final = "boto3 does not understand its configuration"
+CONFIGURATION: Final = "the AWS_ variables of the environment, and at ~/.aws"
 # A request that failed so has not reached the server.
 NEVER_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError, PartialCredentialsError)
 
@@ -61,9 +66,14 @@ class S3Client:
     ) -> None:
         if not BUCKET.fullmatch(bucket):
             raise ConfigError(f"{where}: {bucket!r} cannot be the name of a bucket")
-        if endpoint_url is not None and not re.match(r"https?://[^/]", endpoint_url):
-            raise ConfigError(f"{where}: endpoint_url must begin with http:// or https:// and name a host")
-        if profile is not None and profile not in botocore.session.get_session().available_profiles:
+        if endpoint_url is not None and not _is_endpoint(endpoint_url):
+            raise ConfigError(
+                f"{where}: endpoint_url must begin with http:// or https:// and name a host, as http://localhost:9000"
+                " does; user and password, '?', '#' and spaces have no place in it"
+            )
+        if region is not None and not REGION.fullmatch(region):
+            raise ConfigError(f"{where}: {region!r} cannot be a region: it is one word like eu-central-1")
+        if profile is not None and profile not in _profiles(where):
             raise ConfigError(f"{where}: there is no profile {profile!r} in the configuration of boto3")
         self.bucket = bucket
         self.where = where
@@ -126,7 +136,12 @@ class S3Client:
         if self._opened is None:
             with self._opening:
                 if self._opened is None:
-                    self._opened = self._open()
+                    try:
+                        self._opened = self._open()
+                    except (BotoCoreError, ValueError) as error:  # whose message may show an endpoint with a password
+                        raise DriverUnavailable(
+                            f"{self.where}: {UNREADABLE} ({type(error).__name__}); look at {CONFIGURATION}"
+                        ) from None
         return self._opened
 
     def _open(self) -> Any:
@@ -158,6 +173,26 @@ class S3Client:
 def _models() -> Any:
     """The descriptions of the service, which take most of the time that a new client needs; read once a process."""
     return botocore.loaders.create_loader()
+
+
+def _profiles(where: str) -> list[str]:
+    try:
+        names: list[str] = botocore.session.get_session().available_profiles
+    except BotoCoreError as error:
+        raise ConfigError(f"{where}: {UNREADABLE} ({type(error).__name__}); look at {CONFIGURATION}") from None
+    return names
+
+
+def _is_endpoint(url: str) -> bool:
+    """Whether boto3 takes this for the address of a server, and ignores nothing of it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # brackets that do not match, a port that is none
+        return False
+    if not re.match(r"https?://", url) or re.search(r"[\s?#]", url) or "@" in parts.netloc or port == 0:
+        return False
+    return bool(is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url))
 
 
 def _reason(error: Exception) -> str:

@@ -6,13 +6,17 @@ import contextlib
 import functools
 import http.client
 import http.server
+import re
 import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -412,6 +416,31 @@ def test_nobody_listening_is_an_outage(moto: S3Server, monkeypatch: pytest.Monke
         ("s3://bucket/" + "f" * 111, "at most 110 bytes"),
         ("s3://bucket?max_connections=0", "at least 1"),
         ("s3://bucket?endpoint_url=localhost:9000", "must begin with http"),
+        *(
+            (f"s3://bucket?endpoint_url={quote(endpoint)}", "must begin with http")
+            for endpoint in (
+                *("", "http://", "http:///x", "ftp://h", "http://a b", "http://h/a b", "http://h\n", "http://h\\x"),
+                *("http://h_o.example", "http://-x-", "http://[::1", "http://h:0", "http://h:99999", "http://h:port"),
+                *("http://user:s3cr3t@h", "http://h?s3cr3t", "http://h#s3cr3t", "http://é.example"),
+            )
+        ),
+        *(
+            (f"s3://bucket?region={quote(region)}", "cannot be a region: it is one word like eu-central-1")
+            for region in (
+                "",
+                "x y",
+                "eu_central",
+                "-x",
+                "x-",
+                "a/b",
+                "a.b",
+                "a@b",
+                "eu-central-1\n",
+                "é",
+                "1",
+                "x" * 64,
+            )
+        ),
         ("s3://bucket?endpoint=http://localhost", "did you mean 'endpoint_url'"),
     ],
 )
@@ -419,6 +448,38 @@ def test_a_url_that_cannot_be_meant_is_refused_at_start(url: str, message: str) 
     with pytest.raises(ConfigError, match=message) as caught:
         open_driver(url)
     assert "s3cr3t" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["http://localhost:9000", "https://s3.example.com/gateway/", "http://[::1]:9000"])
+def test_an_endpoint_that_can_be_meant_is_taken(endpoint: str) -> None:
+    with closing(open_driver(f"s3://bucket?region=eu-central-1&endpoint_url={endpoint}")) as driver:
+        assert [finding.subject for finding in islice(driver.examine(), 1)] == ["network"]  # which has made the client
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_DEFAULT_REGION", "s3cr3t y"),
+        ("AWS_ENDPOINT_URL", "http://user:s3cr3t@h o"),
+        ("AWS_PROFILE", "s3cr3t"),
+        ("AWS_CONFIG_FILE", "{broken}"),
+    ],
+)
+def test_what_boto3_does_not_understand_in_the_environment_is_an_outage_in_one_line(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("s3cr3t, and no section")
+    monkeypatch.setenv(name, value.format(broken=tmp_path / "config"))
+    with closing(S3Driver(BUCKET)) as driver, pytest.raises(DriverUnavailable) as caught:
+        driver.get("key")
+    assert re.fullmatch(
+        rf"s3://{BUCKET}/: boto3 does not understand its configuration \(\w+\); look at the AWS_ .*", str(caught.value)
+    )
+    assert "s3cr3t" not in str(caught.value)
+    if name == "AWS_CONFIG_FILE":
+        with pytest.raises(ConfigError, match="boto3 does not understand its configuration"):
+            S3Driver(BUCKET, profile="shop")
 
 
 def test_an_unknown_profile_is_a_wrong_setting() -> None:
