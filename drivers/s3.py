@@ -25,7 +25,7 @@ from session_kit.drivers.base import (
 )
 from session_kit.drivers.errors import ConfigError, Conflict
 from session_kit.drivers.registry import redact
-from session_kit.drivers.support.checks import check_connections
+from session_kit.drivers.support.checks import check_client_alone, check_connections
 from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
@@ -48,12 +48,13 @@ class S3Driver(Driver):
     """A bucket, or a folder in one.
 
     bucket: its name; it has to exist. folder: a path in it, of at most 110 bytes. Default none.
-    client: a boto3 client that you made, in place of the settings below; it is never closed here.
+    client: a boto3 client that you made, in place of the next four settings; it is never closed here.
     endpoint_url: of a server other than Amazon's. region: default what boto3 finds, else `us-east-1`.
     profile: of `~/.aws/config`. Credentials come from boto3's own chain, never from the URL.
     timeout: about how long a call waits for the server at most, in seconds. Default 10.
     max_connections: requests under way at a time, and threads behind the async twins. Default 32.
     clock: Unix time in seconds.
+    Raises `ConfigError` for settings that cannot work; the server is asked at first use.
 
     Values are stored as they are, with the expiry in the object's metadata (`x-amz-meta-expires-at`, Unix time).
     Servers do not look at it: `prune`, or a lifecycle rule for the bucket, removes what has expired. Conditional writes
@@ -86,6 +87,9 @@ class S3Driver(Driver):
                 f"{self._where}: a folder has at most {LONGEST_FOLDER} bytes, and no part that is empty, '.' or '..'"
             )
         check_connections(max_connections, self._where)
+        if client is not None:
+            options = {"endpoint_url": endpoint_url, "region": region, "profile": profile, "timeout": timeout}
+            check_client_alone(S3Driver, options)
         self.threads = max_connections
         self.capabilities = Capabilities(create=True, swap=True, shared=True)
         self._folder = f"{folder}/" if folder else ""

@@ -22,6 +22,7 @@ from session_kit.drivers.redis.protocol import Command
 from session_kit.drivers.redis.server import Server
 from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.redis.transport import Transport
+from session_kit.drivers.support.checks import check_client_alone
 from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.options import Duration
 
@@ -53,8 +54,8 @@ class RedisDriver(Driver):
 
     url: `redis://user:password@host:6379/0`; `rediss://` with TLS; `valkey://`, `valkeys://`; `unix:///path?db=0`;
         `redis+cluster://host1,host2`; `redis+sentinel://host1,host2/service?db=0` (with TLS `rediss+cluster://` ...).
-    client: a redis-py client that you made, in place of a URL; it is never closed here. With a blocking one, async
-        calls run in threads; with an asyncio one, only async calls work, in the event loop that it belongs to.
+    client: a redis-py client that you made, in place of all else but `clock`; it is never closed here. With a blocking
+        one, async calls run in threads; with an asyncio one, only async calls work, in the loop that it belongs to.
     db: number of the database, where the URL has none in its path. Default 0.
     timeout: seconds, for connecting and for each answer. Default 5.
     max_connections: blocking calls under way at a time; each event loop has one connection more. Default 64.
@@ -62,6 +63,7 @@ class RedisDriver(Driver):
     ssl_cert_reqs: `required` (default), `optional` or `none`. ssl_check_hostname: default yes.
     sentinel_username, sentinel_password: for the Sentinels themselves, where they ask for one.
     clock: Unix time in seconds; only used to tell when an entry expires.
+    Raises `ConfigError` for what cannot work, or would do nothing; the server is asked at first use.
 
     Each call is one round trip. In asyncio, calls made in the same turn of the event loop leave together on one
     connection. After a lost connection reads are tried once more; a write is not, since it may have landed, and raises
@@ -96,7 +98,10 @@ class RedisDriver(Driver):
             "ssl_cert_reqs": ssl_cert_reqs,
             "ssl_check_hostname": ssl_check_hostname,
         }
+        sentinel = {"sentinel_username": sentinel_username, "sentinel_password": sentinel_password}
         if client is not None:
+            rest = {"url": url, "db": db, "timeout": timeout, "max_connections": max_connections}
+            check_client_alone(RedisDriver, {**rest, **tls, **sentinel})
             self._transport: Transport = GivenClient(client)
             self._hosts, self._encrypted = list[str](), False
         else:
@@ -106,8 +111,7 @@ class RedisDriver(Driver):
                 timeout=timeout,
                 max_connections=max_connections,
                 tls={name: value for name, value in tls.items() if value is not None},
-                sentinel_username=sentinel_username,
-                sentinel_password=sentinel_password,
+                **sentinel,
             )
             self._hosts, self._encrypted = [host for host, _ in settings.hosts], settings.secure
             self._transport = Cluster(settings) if settings.kind == "cluster" else Server(settings)

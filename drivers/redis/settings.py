@@ -101,6 +101,14 @@ class Settings:
             raise ConfigError(f"{where}: ssl_cert_reqs must be required, optional or none")
         if tls and not match["tls"]:
             raise ConfigError(f"{where}: {next(iter(tls))} needs TLS: rediss:// or valkeys://")
+        for name in ("ssl_ca_certs", "ssl_check_hostname"):
+            if tls.get(name) and tls.get("ssl_cert_reqs") == "none":
+                raise ConfigError(f"{where}: {name} does nothing with ssl_cert_reqs=none; leave out one of them")
+        if "ssl_keyfile" in tls and "ssl_certfile" not in tls:
+            raise ConfigError(f"{where}: ssl_keyfile needs ssl_certfile, the certificate that the key is for")
+        sentinel = {"sentinel_username": sentinel_username, "sentinel_password": sentinel_password}
+        if kind != "sentinel" and (of_sentinels := [name for name, value in sentinel.items() if value is not None]):
+            raise ConfigError(f"{where}: {of_sentinels[0]} needs Sentinels: redis+sentinel://host1,host2/service")
         if secure := bool(match["tls"]):
             # Whether redis-py checks names unless asked to differs between its versions.
             checks = tls.get("ssl_cert_reqs") != "none"

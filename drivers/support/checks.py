@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
@@ -78,6 +80,16 @@ def check_expected(found: bool, version: object, expect: object) -> None:
         return
     if found if expect is ABSENT else not found or version != expect:
         raise Conflict(CHANGED)
+
+
+def check_client_alone(driver: type, options: Mapping[str, object]) -> None:
+    """Raise `ConfigError` if an option is given beside a client of the application's own, to which it means nothing."""
+    parameters = inspect.signature(driver).parameters
+    for name, value in options.items():
+        if value != parameters[name].default:
+            raise ConfigError(
+                f"{driver.__name__} takes a client or {name}, not both: a client that is given is used as it is"
+            )
 
 
 def check_connections(number: int, where: str) -> None:

@@ -49,7 +49,7 @@ class S3Client:
     """Requests to one bucket.
 
     where: what error messages begin with. given: a boto3 client that is used as it is and never closed; then the
-    settings mean nothing. connections: how many requests are under way at a time.
+    settings mean nothing, and the driver refuses them. connections: how many requests are under way at a time.
     """
 
     def __init__(

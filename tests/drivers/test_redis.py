@@ -763,11 +763,45 @@ def test_a_given_client_that_cannot_work_is_refused(client: object) -> None:
         ("redis://host?max_connections=0", "max_connections"),
         ("redis://host?db=-1", "db"),
         ("rediss://host?ssl_cert_reqs=maybe", "ssl_cert_reqs"),
+        # What would do nothing.
+        *(
+            (f"{server}?sentinel_{option}=s3cret", f"sentinel_{option} needs Sentinels: redis\\+sentinel://")
+            for server in ("redis://host", "rediss://host", "redis+cluster://host", "unix:///run/s.sock")
+            for option in ("username", "password")
+        ),
+        *(
+            (f"{server}?{option}", f"{option.partition('=')[0]} needs TLS")
+            for server in (
+                "redis://host",
+                "redis+cluster://host",
+                "redis+sentinel://host/service",
+                "unix:///run/s.sock",
+            )
+            for option in ("ssl_certfile=/c.pem", "ssl_keyfile=/k.pem", "ssl_cert_reqs=none", "ssl_check_hostname=no")
+        ),
+        ("rediss://host?ssl_cert_reqs=none&ssl_check_hostname=yes", "ssl_check_hostname does nothing with"),
+        ("rediss://host?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem", "ssl_ca_certs does nothing with"),
+        ("rediss://host?ssl_keyfile=/key.pem", "ssl_keyfile needs ssl_certfile"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused_at_start(url: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         open_driver(url)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"url": "redis://s3cret@host"}, {"db": 0}, {"timeout": 2.0}, {"max_connections": 1}),
+        *({"ssl_check_hostname": False}, {"sentinel_password": "s3cret"}),
+    ],
+)
+def test_an_option_beside_a_given_client_is_refused_since_it_would_do_nothing(option: dict[str, Any]) -> None:
+    (name,) = option
+    with redis.Redis() as client, pytest.raises(ConfigError, match=f"takes a client or {name}, not both") as caught:
+        RedisDriver(client=client, **option)
+    assert "s3cret" not in str(caught.value)
 
 
 @given(st.text(min_size=1).filter(lambda text: text.isprintable()), st.text(min_size=6).filter(str.isprintable))
@@ -858,7 +892,7 @@ def test_tls_settings_of_a_store_by_host_and_port_are_not_ignored(valkey: Valkey
             "cert_reqs": "required",
             "check_hostname": True,
         }
-        unchecked = {**trusting, "ca_certs": None, "cert_reqs": "none"}
+        unchecked = {**trusting, "ca_certs": None, "cert_reqs": "none", "check_hostname": False}
         for right in (trusting, {**trusting, "check_hostname": False}, unchecked):
             store = RedisSessionStore(host="127.0.0.1", port=tls.port, tls=right, timeout="2s")
             store.set("sid", {"user": "ada"})

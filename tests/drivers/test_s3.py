@@ -487,6 +487,15 @@ def test_an_unknown_profile_is_a_wrong_setting() -> None:
         S3Driver(BUCKET, profile="nobody")
 
 
+@pytest.mark.parametrize(
+    "option", [{"endpoint_url": "http://h"}, {"region": "eu-central-1"}, {"profile": "shop"}, {"timeout": 2.0}]
+)
+def test_an_option_beside_a_given_client_is_refused_since_it_would_do_nothing(option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=f"takes a client or {name}, not both"):
+        S3Driver(BUCKET, client=object(), **option)
+
+
 def test_a_given_client_is_not_closed(moto: S3Server) -> None:
     client = moto.client()
     driver = S3Driver(BUCKET, "given", client=client)
