@@ -28,7 +28,15 @@ class DriverError(SessionKitError):
 
 
 class DriverUnavailable(DriverError):
-    """The backend does not answer, refuses, or has no room. Nothing is known about the key: it is not "missing"."""
+    """The backend does not answer, refuses, or has no room. Nothing is known about the key: it is not "missing".
+
+    unanswered: whether nobody was found where the backend should be, so that its address may be wrong; False where it
+        has refused, or the driver cannot tell.
+    """
+
+    def __init__(self, *args: object, unanswered: bool = False) -> None:
+        super().__init__(*args)
+        self.unanswered = unanswered
 
 
 class Conflict(DriverError):

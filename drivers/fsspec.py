@@ -21,6 +21,7 @@ from session_kit.drivers.support.envelope import HEADER, Header, TornEntry, seal
 from session_kit.drivers.support.names import FOLDER_END, key_of, path_of
 from session_kit.drivers.support.options import Parser, parser_for
 from session_kit.drivers.support.twins import Blocking, pause, run
+from session_kit.drivers.support.unanswered import is_unanswered
 
 if TYPE_CHECKING:
     from typing import Self
@@ -279,7 +280,7 @@ class FsspecDriver(Driver):
             raise DriverUnavailable(f"{self!r} cannot be {what}: the file system does not offer it") from None
         except Exception as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise DriverUnavailable(f"{self!r} cannot be {what}: {reason}") from error
+            raise DriverUnavailable(f"{self!r} cannot be {what}: {reason}", unanswered=is_unanswered(error)) from error
 
 
 class _Native:

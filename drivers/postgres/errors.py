@@ -6,16 +6,22 @@ import re
 from typing import Final
 
 from session_kit.drivers.errors import DriverUnavailable
+from session_kit.drivers.support.unanswered import is_unanswered, tells_of_nobody
 
 
 class Failure(Exception):
-    """No answer, or a refusal. code: the SQLSTATE of a refusal."""
+    """No answer, or a refusal. code: the SQLSTATE of a refusal. unanswered: nobody was found at the address."""
 
     code = ""
+    unanswered = False
 
 
 class NotConnected(Failure):
     """There is no connection: nothing was sent."""
+
+    def __init__(self, text: str, *, unanswered: bool = False) -> None:
+        super().__init__(text)
+        self.unanswered = unanswered
 
 
 class Lost(Failure):
@@ -46,12 +52,21 @@ NO_RIGHT: Final = "42501"
 READ_ONLY: Final = "25006"
 TIMED_OUT: Final = "57014"
 _NO_AUTHORITY: Final = re.compile("certificate verify failed|root certificate file")
+_NOBODY: Final = re.compile("failed to resolve host|connection timeout expired")
 _OTHER_TABLE: Final = frozenset({"42703", "42804", "42883", "42P10", "42809", "23502"})
 
 
 def unavailable(where: str, table: str, failure: Failure) -> DriverUnavailable:
     """The error to raise. where: names the server, and table: the table, in the message."""
-    return DriverUnavailable(f"{where}: {_reason(table, failure)}")
+    return DriverUnavailable(f"{where}: {_reason(table, failure)}", unanswered=failure.unanswered)
+
+
+def not_connected(error: Exception) -> NotConnected:
+    """What psycopg says when it could not connect; of several hosts, of the last one."""
+    text = str(error)
+    first = text.partition("\n")[0]
+    nobody = bool(_NOBODY.search(first)) or tells_of_nobody(first) or is_unanswered(error)
+    return NotConnected(plain(text), unanswered=nobody)
 
 
 def plain(text: str) -> str:

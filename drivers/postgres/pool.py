@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg.pq.abc import PGresult
 
-from session_kit.drivers.postgres.errors import READ_ONLY, NoAnswer, NotConnected, Refused, plain
+from session_kit.drivers.postgres.errors import READ_ONLY, NoAnswer, NotConnected, Refused, not_connected
 from session_kit.drivers.postgres.exchange import Statement, exchange
 from session_kit.drivers.postgres.settings import Settings
 
@@ -95,12 +95,12 @@ class Pool:
         try:
             return await self._connect(parameters)
         except (psycopg.Error, OSError, UnicodeError) as error:
-            text = str(error)
+            text, failure = str(error), not_connected(error)
         # Outside, because the error knows the password.
         if NO_OPTIONS.search(text) and parameters is not self._settings.parameters:
             self._parameters = self._settings.parameters
             return await self._opened()
-        raise NotConnected(plain(text))
+        raise failure
 
     async def _steer(self, steps: Generator[bool, None, PGresult], socket: int) -> PGresult:
         deadline = time.monotonic() + self._settings.timeout + PATIENCE

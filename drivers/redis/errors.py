@@ -11,6 +11,7 @@ from redis.asyncio import sentinel as asynchronous
 from redis.sentinel import MasterNotFoundError
 
 from session_kit.drivers.errors import DriverUnavailable
+from session_kit.drivers.support.unanswered import is_unanswered
 
 FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
 NO_PRIMARY: Final = (MasterNotFoundError, asynchronous.MasterNotFoundError)  # blocking, asyncio
@@ -38,7 +39,7 @@ def is_lost(error: Exception) -> bool:
 
 def unavailable(where: str, error: BaseException) -> DriverUnavailable:
     """The error to raise for one of redis-py's or the system's."""
-    return DriverUnavailable(f"{where}: {reason(error)}")
+    return DriverUnavailable(f"{where}: {reason(error)}", unanswered=_is_unanswered(error))
 
 
 def reason(error: BaseException) -> str:
@@ -49,6 +50,11 @@ def reason(error: BaseException) -> str:
 def text(error: BaseException) -> str:
     """What the server or the system said; a pipeline of redis-py puts the command in front."""
     return str(error).rpartition("caused error: ")[2]
+
+
+def _is_unanswered(error: BaseException) -> bool:
+    cause = error.__context__ if isinstance(error, exceptions.ConnectionError) else error
+    return isinstance(error, (exceptions.TimeoutError, exceptions.InvalidResponse)) or is_unanswered(cause)
 
 
 def _reason(error: BaseException) -> str:

@@ -43,6 +43,8 @@ UNREADABLE: Final = "boto3 does not understand its configuration"
 CONFIGURATION: Final = "the AWS_ variables of the environment, and at ~/.aws"
 # A request that failed so has not reached the server.
 NEVER_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError, PartialCredentialsError)
+# Nobody is there, or somebody who does not speak S3.
+UNANSWERED: Final = (ConnectTimeoutError, ReadTimeoutError, EndpointConnectionError, ResponseParserError)
 
 
 class S3Client:
@@ -110,7 +112,7 @@ class S3Client:
 
     def unavailable(self, error: Exception) -> DriverUnavailable:
         """The error to raise for one of boto3's."""
-        return DriverUnavailable(f"{self.where}: {_reason(error)}")
+        return DriverUnavailable(f"{self.where}: {_reason(error)}", unanswered=isinstance(error, UNANSWERED))
 
     def examine(self) -> Iterator[Finding]:
         """What an operator should know of the server."""

@@ -18,6 +18,7 @@ SHORT_TTL = 0.5
 """Seconds."""
 LEFT_OVER = 60.0
 """Seconds after which a probe is gone that could not be deleted."""
+NOBODY_THERE = "is the address right, does it run, does a firewall let us through?"
 
 
 def examine(store: UnstorageSessionStore, *, wait: Callable[[float], object] = time.sleep) -> Iterator[Finding]:
@@ -37,9 +38,8 @@ def examine(store: UnstorageSessionStore, *, wait: Callable[[float], object] = t
             yield Finding("sharing", "warning", text, "for several workers, take a store that they share")
         yield from driver.examine()
     except (DriverUnavailable, OSError) as error:  # OSError: of a folder that is gone, or may not be written into
-        yield Finding(
-            "reach", "failed", str(error), "is the address right, does it run, does a firewall let us through?"
-        )
+        unanswered = isinstance(error, DriverUnavailable) and error.unanswered
+        yield Finding("reach", "failed", str(error), NOBODY_THERE if unanswered else "")
     except DriverError as error:
         yield Finding(
             "contract", "failed", f"{driver!r}: {error}", "the driver does not keep what its capabilities say"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
@@ -25,18 +26,29 @@ from session_kit import (
 from session_kit.codec import JSONCodec
 from session_kit.cookie import Cookie
 from session_kit.drivers import Capabilities, Driver, Entry
+from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis.findings import server_findings
 from session_kit.drivers.support.findings import Finding, clock_finding, network_finding, path_findings
 from session_kit.operate.at_once import at_once
 from session_kit.operate.commands import list_sessions, revoke_sessions, run
 from session_kit.operate.copy import Counts, copy
-from session_kit.operate.doctor import examine, examine_cookie, examine_secret
+from session_kit.operate.doctor import NOBODY_THERE, examine, examine_cookie, examine_secret
 from session_kit.operate.sessions import NoSuchSession, details, find, revoke, summaries
 from session_kit.record import hash_id
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
 from session_kit.testing.faults import WrappedDriver
-from tests.harness.servers import Cluster, Valkey, start_valkey
+from tests.harness.postgres import start_postgres
+from tests.harness.servers import (
+    HOST,
+    Cluster,
+    S3Server,
+    Valkey,
+    free_ports,
+    silent_server,
+    start_valkey,
+    wrong_server,
+)
 from tests.harness.sessions import SECRET, read
 
 DAY = 86400.0
@@ -600,6 +612,86 @@ def test_a_store_that_is_down_is_one_failed_check_without_a_password(tmp_path: P
         (finding,) = examine(store)
     assert (finding.subject, finding.state) == ("reach", "failed")
     assert "s3cret" not in repr(finding)
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Finding]:
+    """What the doctor finds of the store at a URL that does not work."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+
+    def find(url: str) -> Finding:
+        with closing(open_store(url)) as store:
+            (*_, last) = examine(store, wait=lambda _: None)
+        assert (last.subject, last.state) == ("reach", "failed")
+        return last
+
+    return find
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://{place}?timeout=300ms",
+        "rediss://{place}?timeout=300ms",
+        "redis+cluster://{place}?timeout=300ms",
+        "postgresql://postgres@{place}/db?timeout=300ms",
+        "s3://bucket?endpoint_url=http://{place}&timeout=300ms",
+    ],
+)
+def test_where_nobody_answers_the_doctor_asks_for_the_address(url: str, outage: Callable[[str], Finding]) -> None:
+    with silent_server() as silent:
+        for place in (f"{HOST}:{free_ports(1)[0]}", f"{HOST}:{silent}", "no-such-host.invalid:1"):
+            assert outage(url.format(place=place)).advice == NOBODY_THERE, place
+
+
+def test_where_no_redis_answers_the_doctor_asks_for_the_address(outage: Callable[[str], Finding]) -> None:
+    with wrong_server() as port:
+        assert outage(f"redis://{HOST}:{port}").advice == NOBODY_THERE
+
+
+def test_of_a_server_that_refuses_the_doctor_does_not_ask_for_the_address(
+    tmp_path: Path, moto: S3Server, outage: Callable[[str], Finding]
+) -> None:
+    with (
+        start_valkey(tmp_path, password="s3cret") as locked,
+        start_valkey(tmp_path, config=["--replicaof", HOST, "1"]) as replica,
+        start_valkey(tmp_path, config=["--maxmemory", "1"]) as full,
+        start_postgres(tmp_path) as postgres,
+    ):
+        postgres.ask("CREATE ROLE shop LOGIN PASSWORD 's3cret'")
+        postgres.demand_passwords()
+        at = f"{HOST}:{postgres.port}"
+        for url, reason in (
+            (f"redis://:wrong@{locked.host}:{locked.port}", "refuses the user name or password"),
+            (f"redis://{locked.host}:{locked.port}", "refuses the user name or password|Authentication required"),
+            (f"redis+sentinel://{locked.host}:{locked.port}/service", "check the name of the service"),
+            (replica.url, "read-only replica"),
+            (full.url, "maxmemory"),
+            (f"redis+cluster://{full.host}:{full.port}", "use redis://"),
+            (f"postgresql://shop:wrong@{at}/postgres", "password authentication failed"),
+            (f"postgresql://postgres@{at}/nope", "does not exist"),
+            (f"s3://no-such-bucket?endpoint_url={moto.endpoint_url}", "the bucket does not exist"),
+        ):
+            finding = outage(url)
+            assert re.search(reason, finding.text), finding
+            assert finding.advice == "", finding
+
+
+def test_of_a_full_disk_the_doctor_does_not_ask_for_the_address(tmp_path: Path) -> None:
+    driver = DiskDriver(tmp_path / "store")
+    with closing(UnstorageSessionStore(driver)) as store:
+        # SQLite answers a database that may not grow with the same error as a disk without room.
+        with driver.connections.reading() as database:
+            ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+            database.execute(f"PRAGMA max_page_count = {pages + 1}").fetchall()
+        with pytest.raises(DriverUnavailable):
+            for number in range(1000):
+                driver.set(f"key-{number}", b"x" * 100)
+        (*_, last) = examine(store, wait=lambda _: None)
+    assert last.state == "failed"
+    assert "full" in last.text
+    assert last.advice == ""
 
 
 def test_a_probe_is_deleted_when_a_check_breaks_off(clock: ManualClock) -> None:
