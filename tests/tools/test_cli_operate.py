@@ -368,6 +368,7 @@ def test_each_framework_has_the_commands_on_its_own_store(framework: str, tmp_pa
     code, output, errors = run("copy")
     assert (code, output) == (2, "")
     assert errors.startswith("session-kit: say --from OLD")
+    assert run("list", "--owner", "")[0] == run("list", "--nope")[0] == 2
     code, output, errors = run("doctor")
     assert (code, errors) == (0, "")
     assert {"reach", "expiry", "cookie"} <= {line.split()[1] for line in output.splitlines()}
