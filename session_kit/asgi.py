@@ -10,7 +10,7 @@ from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.headers import NO_SHARED_COOKIE, VARY, Headers, join_headers
 from session_kit.lifecycle import Lifecycle
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
+from session_kit.manager import PLACE, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
 from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, REPLACED
 from session_kit.store import SessionStore, UnstorageSessionStore
@@ -23,7 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEY = "session"
 """Where frameworks look for a session; another middleware may put its own there."""
-OURS = "session_kit.session"
+OURS = PLACE
 """Where `use_session` looks."""
 OTHER_NAME = "give this one another cookie name (name=...), or take the other away to share this session"
 HOW_TO_ADD = "add the middleware: app.add_middleware(SessionMiddleware, store=..., secret=...)"
@@ -183,14 +183,9 @@ class SessionMiddleware:
         """Refuse to work inside a session middleware whose cookie has the same name."""
         name = self._policy.cookie.name
         outer = scope.get(OURS)
-        if outer is not None:
-            if outer.lifecycle.phase in (ENDED, REPLACED):  # it was ours, and this is the same request once more
-                return
-            header, theirs = self._policy.header, outer.lifecycle.policy
-            if theirs.cookie.name == name:
-                raise ConfigError(f"SessionMiddleware is installed twice for the cookie {name!r}; keep the outer one")
-            if header is not None and theirs.header is not None and header.field == theirs.header.field:
-                raise ConfigError(f"two session middlewares read the header {header.name!r}; give one another: header=")
+        if outer is not None and outer.lifecycle.phase in (ENDED, REPLACED):
+            return  # it was ours, and this is the same request once more
+        self.manager.check_outer(scope)
         if not isinstance(scope[KEY], Session) and self._outer_cookie(scope) == name:
             raise ConfigError(f"another session middleware around this one uses the same cookie {name!r}; {OTHER_NAME}")
 

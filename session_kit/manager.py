@@ -20,7 +20,7 @@ from session_kit.policy import USER_KEYS, Event, OnError, OnReuse, Policy, WhenF
 from session_kit.record import random_name
 from session_kit.schema import Schema, Upgrade
 from session_kit.session import Session
-from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, Phase
+from session_kit.state import AHEAD, BEGUN, ENDED, FAILED, REPLACED
 from session_kit.store import SessionStore, UnstorageSessionStore, chooses_codec, open_store
 from session_kit.transport import AUTHORIZATION, Transport, token_header
 
@@ -31,21 +31,27 @@ Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
 
+PLACE = "session_kit.session"
+"""Where a middleware puts its session for what lies inside: in the scope of ASGI, or in the environ of WSGI."""
+
 FROM_ELSEWHERE = {
     **dict.fromkeys(
         ["max_age", "ttl", "lifetime", "session_lifetime", "expire", "expires", "cookie_age", "timeout"],
         """the store's ttl, as in store="redis://localhost?ttl=7d\"""",
     ),
     **dict.fromkeys(["prefix", "key_prefix"], """the store's prefix, as in store="redis://localhost?prefix=shop\""""),
-    **dict.fromkeys(["secret_key", "secrets", "secret_keys", "key"], "secret"),
+    **dict.fromkeys(["secret_key", "secrets", "secret_keys"], "secret"),
+    "key": "secret (or name, if the cookie's name is meant)",
     **dict.fromkeys(["session_cookie", "cookie_name", "session_name"], "name"),
     **dict.fromkeys(["backend", "session_store", "storage", "url", "redis_url"], "store"),
     **dict.fromkeys(["https_only", "secure", "cookie_https_only", "cookie_secure"], "cookie=CookieOptions(secure=...)"),
     **dict.fromkeys(["httponly", "http_only", "cookie_httponly"], "cookie=CookieOptions(httponly=...)"),
-    **dict.fromkeys(["same_site", "samesite", "cookie_samesite"], "cookie=CookieOptions(samesite=...)"),
+    **dict.fromkeys(
+        ["same_site", "samesite", "cookie_samesite", "cookie_same_site"], "cookie=CookieOptions(samesite=...)"
+    ),
     **dict.fromkeys(["domain", "cookie_domain"], "cookie=CookieOptions(domain=...)"),
     **dict.fromkeys(["path", "cookie_path"], "cookie=CookieOptions(path=...)"),
-    **dict.fromkeys(["rolling", "refresh"], "touch_after"),
+    **dict.fromkeys(["rolling", "refresh", "reissue_time"], "touch_after"),
     **dict.fromkeys(["serializer", "encoding"], "codec"),
 }
 """What people who come from elsewhere call the options, and what to write in place of it."""
@@ -282,6 +288,25 @@ class SessionManager:
             headers = [(b"cookie", item) if isinstance(item, bytes) else item for item in cookies]
         return session_class(self.begin(headers, asynchronous))
 
+    def check_outer(self, around: Mapping[str, Any]) -> None:
+        """Refuse to work inside a middleware whose sessions are carried like these: each would undo the other's.
+
+        around: the scope of ASGI, or the environ of WSGI, which may hold a scope of ASGI.
+        Raises `ConfigError`.
+        """
+        name, header = self.policy.cookie.name, self.policy.header
+        for place in (around, around.get("asgi.scope") or {}):
+            outer = place.get(PLACE)
+            if outer is None or outer.lifecycle.phase in (ENDED, REPLACED):
+                continue
+            theirs = outer.lifecycle.policy
+            if theirs.cookie.name == name:
+                raise ConfigError(
+                    f"sessions are installed twice for the cookie {name!r}; keep the outer ones, or give others a name="
+                )
+            if header is not None and theirs.header is not None and header.field == theirs.header.field:
+                raise ConfigError(f"two session middlewares read the header {header.name!r}; give one another: header=")
+
     def credentials(self, environ: Mapping[str, Any], cookie: str | None = None) -> Cookies:
         """What a WSGI request says of its session, for `open`. For middleware.
 
@@ -361,7 +386,7 @@ class SessionManager:
         session.lifecycle.revert()
         lifecycle = session.lifecycle
         headers = self._headers(lifecycle, session, plain_host, request) if lifecycle.phase is AHEAD else []
-        lifecycle.phase = Phase.REPLACED
+        lifecycle.phase = REPLACED
         return headers
 
     async def apreload(self, session: Session[Any]) -> None:
@@ -464,6 +489,8 @@ def plain_host_of(environ: dict[str, Any]) -> str | None:
     """The host that a WSGI request asked for if it came over plain http, else None (PEP 3333)."""
     if environ.get("wsgi.url_scheme") != "http":
         return None
+    if "paste.testing" in environ:  # WebTest says so
+        return "testserver"
     return str(environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
 
 

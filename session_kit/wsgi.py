@@ -9,6 +9,7 @@ from typing import Any, Unpack
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.headers import join_headers
 from session_kit.manager import (
+    PLACE,
     ManagerOptions,
     Secrets,
     SessionManager,
@@ -23,7 +24,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-KEY = "session_kit.session"
+KEY = PLACE
 HOW_TO_ADD = "add the middleware: app = SessionMiddleware(app, store=..., secret=...)"
 
 
@@ -59,7 +60,8 @@ class SessionMiddleware:
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, **options)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if KEY in environ and environ[KEY].lifecycle.phase is not ENDED:  # else it is the same request once more
+        self.manager.check_outer(environ)
+        if KEY in environ and environ[KEY].lifecycle.phase is not ENDED:
             raise ConfigError("SessionMiddleware is installed twice; keep the outer one")
         session = self.manager.open(self.manager.credentials(environ))
         environ[KEY] = session

@@ -144,7 +144,9 @@ def explain(value: object, where: str, format: Format) -> str:
             break
     else:
         return too_deep(where)
-    if type(value) in (int, float):
+    if type(value) is int:
+        return f"{path}: an int of {value.bit_length()} bits has no form in {format.name}"
+    if type(value) is float:
         return f"{path}: {value} has no form in {format.name}"
     if type(value) is str:
         return f"{path}: the text holds a lone surrogate, which has no form in UTF-8"

@@ -6,6 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -67,9 +68,10 @@ class JSONCodec(FormatCodec):
 class LenientJSONCodec(JSONCodec):
     """`"json-lenient"`: converts what has no form in JSON, as the serializers of Flask and Django do.
 
-    Tuples and sets become lists, dates and times ISO 8601, decimals and UUIDs text, bytes base64, subclasses of `str`,
-    `int` and `float` plain ones, and numbers as keys text. It happens when the data are written: another request sees
-    what JSON made of a value, this one what it put in. What has no usual form is refused as by `JSONCodec`.
+    Tuples and sets become lists, dates and times ISO 8601, decimals and UUIDs text, bytes base64, dataclasses objects,
+    subclasses of `str`, `int` and `float` plain ones, and numbers as keys text. It happens when the data are written:
+    another request sees what JSON made of a value, this one what it put in. What has no usual form is refused as by
+    `JSONCodec`, and so are keys of which two would become one.
 
     >>> codec = LenientJSONCodec()
     >>> bytes(codec.dump({"at": date(2026, 1, 31), 1: (Decimal("9.90"),)}, "cart"))
@@ -93,7 +95,10 @@ class LenientJSONCodec(JSONCodec):
         if depth > MAX_DEPTH:
             raise RecursionError
         if isinstance(value, dict):
-            return {_text_of(key): self._convert(item, depth + 1) for key, item in value.items()}
+            converted = {_text_of(key): self._convert(item, depth + 1) for key, item in value.items()}
+            return converted if len(converted) == len(value) else value  # refused: two keys would become one
+        if is_dataclass(value) and not isinstance(value, type):
+            return self._convert({field.name: getattr(value, field.name) for field in fields(value)}, depth)
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self._convert(item, depth + 1) for item in value]
         for kind, write in _WRITERS.items():
@@ -165,7 +170,8 @@ def _text_of(key: Any) -> Any:
     if isinstance(key, str):
         return str.__str__(key)
     if key is None or isinstance(key, (bool, int, float)):
-        return json.dumps(key)
+        with suppress(ValueError):  # of more digits than Python writes
+            return json.dumps(key)
     return key
 
 

@@ -136,8 +136,9 @@ def session_factory(
     chosen = choose_manager("session_factory", manager, store, secret, **options)
 
     def factory(request: Any) -> PyramidSession:
+        chosen.check_outer(request.environ)
         session = chosen.open(chosen.credentials(request.environ, _cookies(request)), session_class=PyramidSession)
-        asked = _plain_host, request.environ
+        asked = plain_host_of, request.environ
 
         def commit(request: Any, response: Any) -> None:
             vars(request).pop(ANSWER_ERROR, None)
@@ -180,11 +181,6 @@ def _cookies(request: Any) -> str | None:
     if {"HTTP_COOKIE", "REQUEST_METHOD"} & request.environ.keys():
         return None
     return "; ".join(f"{name}={value}" for name, value in request.cookies.items())
-
-
-def _plain_host(environ: dict[str, Any]) -> str | None:
-    host = plain_host_of(environ)
-    return host if host is None or "paste.testing" not in environ else "testserver"  # WebTest says so
 
 
 def includeme(config: Any) -> None:

@@ -82,6 +82,7 @@ class QuartSessions(SessionInterface):
         show_in_templates(app, quart.session)
 
     async def open_session(self, app: Quart, request: Any) -> FlaskSession:  # type: ignore[override]  # no dict
+        self._manager.check_outer(request.scope)
         header = self._manager.policy.header
         cookies: list[Any] = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
         if header is not None:

@@ -1,4 +1,4 @@
-"""Django's reports of errors and Django's own cache, outside its test environment, hand nobody's session on."""
+"""Django outside its test environment: neither reports of errors nor its cache hand a session on; and on its way in."""
 
 from __future__ import annotations
 
@@ -92,3 +92,24 @@ def test_no_report_shows_the_id_of_a_visitor(name: str, debug: str, transport: s
 @pytest.mark.parametrize("transport", ["cookie", "header"])
 def test_djangos_cache_keeps_no_answer_that_has_a_cookie_or_a_token(transport: str) -> None:
     run(sys.executable, "-c", SITE + CACHED, "", transport, "")
+
+
+TESTED = """
+before = manager()
+assert before.policy.cookie.name == (NAME or "session")
+from django.test.utils import setup_test_environment, teardown_test_environment
+
+setup_test_environment()
+assert manager().policy.cookie.name == (NAME or "sessionid")
+assert manager().store.driver is before.store.driver
+teardown_test_environment()
+assert manager() is before
+"""
+
+
+@pytest.mark.parametrize("name", ["", "shop"])
+def test_a_manager_that_was_made_before_the_test_environment_does_not_keep_its_cookie_from_the_test_client(
+    name: str,
+) -> None:
+    start = SITE.partition("app = WSGIHandler()")[0]  # whose middleware says the name
+    run(sys.executable, "-c", start + TESTED, name, "cookie", "")

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from session_kit import CookieOptions, SessionManager
 from session_kit.asgi import SessionMiddleware
 from session_kit.cookie import is_test_host
+from session_kit.manager import plain_host_of
 from tests.harness.sessions import SECRET
 
 
@@ -131,3 +132,11 @@ def test_httpx_against_the_host_that_its_documentation_shows() -> None:
             return await ask(client)
 
     assert asyncio.run(main()) == 2
+
+
+def test_webtest_keeps_its_session_in_any_wsgi_application() -> None:
+    assert (
+        plain_host_of({"wsgi.url_scheme": "http", "HTTP_HOST": "localhost:80", "paste.testing": True}) == "testserver"
+    )
+    assert plain_host_of({"wsgi.url_scheme": "https", "HTTP_HOST": "localhost", "paste.testing": True}) is None
+    assert plain_host_of({"wsgi.url_scheme": "http", "HTTP_HOST": "localhost:80"}) == "localhost:80"

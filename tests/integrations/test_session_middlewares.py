@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
+import flask
 import pytest
+import quart
+from pyramid.config import Configurator
+from pyramid.response import Response as PyramidResponse
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
@@ -13,8 +18,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from session_kit import ConfigError, use_session
+from session_kit import ConfigError, SessionManager, use_session, wsgi
 from session_kit.asgi import SessionMiddleware
+from session_kit.integrations import flask as for_flask
+from session_kit.integrations import pyramid as for_pyramid
+from session_kit.integrations import quart as for_quart
+from session_kit.wsgi import get_session
+from tests.harness import django_site
 from tests.harness.sessions import SECRET
 
 
@@ -141,3 +151,88 @@ def test_any_other_store_under_trio_is_one_clear_error(tmp_path: Any) -> None:
     app.add_middleware(SessionMiddleware, store=f"disk://{tmp_path}/store", secret=SECRET)
     with TestClient(app, backend="trio") as client, pytest.raises(ConfigError, match="under trio only memory:// works"):
         client.get("/read")
+
+
+# --- an application of a framework inside our middleware for bare ones ---
+
+
+def flask_inside(name: str) -> Any:
+    app = flask.Flask(__name__)
+    app.testing = True
+    for_flask.SessionKit(app, "memory://", SECRET, name=name)
+    app.add_url_rule("/", view_func=lambda: flask.session.get("user", "nobody"))
+    return app
+
+
+def pyramid_inside(name: str) -> Any:
+    with Configurator() as config:
+        config.set_session_factory(for_pyramid.session_factory("memory://", SECRET, name=name))
+        config.add_route("home", "/")
+        config.add_view(lambda request: PyramidResponse(request.session.get("user", "nobody")), route_name="home")
+        return config.make_wsgi_app()
+
+
+def bare_inside(name: str) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return [get_session(environ).get("user", "nobody").encode()]
+
+    return wsgi.SessionMiddleware(app, "memory://", SECRET, name=name)
+
+
+WSGI_APPS = [flask_inside, pyramid_inside, bare_inside]
+
+
+def ask_in_scope(app: Any, name: str) -> bytes:
+    """Mount a WSGI application in one of ASGI with sessions, as a2wsgi does."""
+    outer: Any = SessionManager("memory://", SECRET, name=name).open()
+    environ: dict[str, Any] = {"asgi.scope": {"session_kit.session": outer}}
+    setup_testing_defaults(environ)
+    return b"".join(app(environ, lambda *_: None))
+
+
+@pytest.mark.parametrize("make", WSGI_APPS)
+def test_two_cookies_of_one_name_are_refused_across_asgi_and_wsgi(make: Any) -> None:
+    with pytest.raises(ConfigError, match="installed twice for the cookie 'session'"):
+        ask_in_scope(make("session"), "session")
+    assert ask_in_scope(make("other"), "session") == b"nobody"
+
+
+@pytest.mark.parametrize("make", [flask_inside, pyramid_inside])
+def test_two_cookies_of_one_name_are_refused_within_wsgi(make: Any) -> None:
+    for name in ("session", "other"):
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        app = wsgi.SessionMiddleware(make(name), "memory://", SECRET)
+        if name == "other":
+            assert b"".join(app(environ, lambda *_: None)) == b"nobody"
+        else:
+            with pytest.raises(ConfigError, match="installed twice for the cookie 'session'"):
+                app(environ, lambda *_: None)
+
+
+def test_two_cookies_of_one_name_are_refused_around_quart() -> None:
+    app = quart.Quart(__name__)
+    app.testing = True
+    for_quart.SessionKit(app, "memory://", SECRET)
+
+    @app.get("/")
+    async def home() -> str:
+        return str(quart.session.get("user", "nobody"))
+
+    for name in ("other", "session"):
+        client = TestClient(SessionMiddleware(app, "memory://", SECRET, name=name))
+        if name == "other":
+            assert client.get("/").text == "nobody"
+        else:
+            with pytest.raises(ConfigError, match="installed twice for the cookie 'session'"):
+                client.get("/")
+
+
+def test_two_cookies_of_one_name_are_refused_around_django() -> None:
+    outer: Any = SessionManager("memory://", SECRET, name="session").open()
+    with django_site.override_settings(SESSION_COOKIE_NAME="session"):
+        client = django_site.Client()
+        assert client.get("/read").json() == {"value": None}
+        with pytest.raises(ConfigError, match="installed twice for the cookie 'session'"):
+            client.get("/read", **{"session_kit.session": outer})

@@ -81,6 +81,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         request.session = store
 
     def _open(self, request: HttpRequest) -> DjangoSession:
+        self.manager.check_outer(getattr(request, "scope", request.META))
         cookies = request.META.get("HTTP_COOKIE", "")
         if not cookies and request.COOKIES:  # as tests put them there, without a header
             name = self.manager.policy.cookie.name

@@ -23,18 +23,27 @@ from session_kit.store import UnstorageSessionStore, open_store, with_ttl
 T = TypeVar("T")
 
 
-def once(*settings: str) -> Callable[[Callable[[], T]], Callable[[], T]]:
-    """Make something once a process, and anew when settings that begin so change, which they do in tests alone."""
+def in_tests() -> bool:
+    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
+
+
+def once(*settings: str, key: Callable[[], object] = lambda: None) -> Callable[[Callable[[], T]], Callable[[], T]]:
+    """Make something once a process, and anew when settings that begin so change, which they do in tests alone.
+
+    key: what it also depends on.
+    """
 
     def decorate(make: Callable[[], T]) -> Callable[[], T]:
-        made = functools.cache(make)
+        made = functools.cache(lambda _: make())
 
         def forget(*, setting: str, **_: object) -> None:
             if setting.startswith(settings):
                 made.cache_clear()
 
         setting_changed.connect(forget, weak=False)
-        return made
+        return functools.wraps(make)(lambda: made(key()))
 
     return decorate
 
@@ -55,7 +64,7 @@ def given_store() -> tuple[UnstorageSessionStore, bool]:
     return found, True
 
 
-@once("SESSION_", "SECRET_KEY", "DEBUG")
+@once("SESSION_", "SECRET_KEY", "DEBUG", key=in_tests)
 def manager() -> SessionManager:
     """The manager of `SESSION_KIT`, for both ways: its store keeps to `set_expiry`, and takes what Django takes."""
     given = dict(options())
@@ -93,12 +102,6 @@ def cookie_name() -> str:
     """
     chosen = is_set("SESSION_COOKIE_NAME") or in_tests()
     return str(conf.settings.SESSION_COOKIE_NAME) if chosen else "session"
-
-
-def in_tests() -> bool:
-    """Whether Django's test environment is set up: its test runner does it, and pytest-django."""
-    utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def is_set(setting: str) -> bool:

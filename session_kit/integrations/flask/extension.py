@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack, cast
 
@@ -100,6 +101,7 @@ class FlaskSessions(SessionInterface):
         show_in_templates(app, flask.session)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # type: ignore[override]  # no dict
+        self._manager.check_outer(request.environ)
         return self._manager.open(self._manager.credentials(request.environ), session_class=FlaskSession)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
@@ -124,7 +126,8 @@ class FlaskSessions(SessionInterface):
 
     def _revert(self, sender: object, **_: object) -> None:
         """A view has raised."""
-        self._manager.revert(cast(Any, flask.session)._get_current_object())
+        with suppress(AssertionError):  # Flask's: it was the opening of the session that raised
+            self._manager.revert(cast(Any, flask.session)._get_current_object())
 
 
 def show_in_templates(app: Any, session: Any) -> None:
