@@ -207,8 +207,10 @@ def _reason(error: Exception) -> str:
             return (
                 f"the server refuses ({code}); check credentials and permissions: s3:GetObject, s3:PutObject and"
                 " s3:DeleteObject on the objects, and s3:ListBucket on the bucket, without which it also refuses to"
-                " say that an object is not there"
+                " say that an object is not there; or is the clock of this machine minutes off?"
             )
+        if code == "RequestTimeTooSkewed":
+            return f"the server refuses ({code}): the clock of this machine, or that of the server, is minutes off"
         if status in (401, 403):
             return f"the server refuses ({code}); check credentials and permissions"
         return f"the server answers {code} ({status})"

@@ -101,6 +101,10 @@ class PyramidSession(Session[Any]):
         """Take all messages out of a queue."""
         return self._changing().take(FLASH + queue, lambda message: True) if FLASH + queue in self else []
 
+    def __json__(self, request: Any) -> dict[str, Any]:
+        """For Pyramid's renderer of JSON."""
+        return dict(self)
+
     def peek_flash(self, queue: str = "") -> list[Any]:
         """Look at the messages of a queue."""
         messages: list[Any] = self.get(FLASH + queue, [])

@@ -135,8 +135,7 @@ def test_httpx_against_the_host_that_its_documentation_shows() -> None:
 
 
 def test_webtest_keeps_its_session_in_any_wsgi_application() -> None:
-    assert (
-        plain_host_of({"wsgi.url_scheme": "http", "HTTP_HOST": "localhost:80", "paste.testing": True}) == "testserver"
-    )
-    assert plain_host_of({"wsgi.url_scheme": "https", "HTTP_HOST": "localhost", "paste.testing": True}) is None
-    assert plain_host_of({"wsgi.url_scheme": "http", "HTTP_HOST": "localhost:80"}) == "localhost:80"
+    asked = {"wsgi.url_scheme": "http", "HTTP_HOST": "localhost:80"}
+    assert plain_host_of(asked) == "localhost:80"
+    assert plain_host_of({**asked, "paste.testing": True}) == "testserver"
+    assert plain_host_of({**asked, "paste.testing": True, "wsgi.url_scheme": "https"}) is None

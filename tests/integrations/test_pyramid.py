@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -317,3 +318,16 @@ def test_what_outlives_a_view_that_raised_is_told() -> None:
         server.get(SERVER_NAME="localhost", SERVER_PORT="80", **{"wsgi.url_scheme": "https"})
     with pytest.raises(SessionError, match="has ended"):
         sessions[0]["late"] = 1
+
+
+def test_the_json_renderer_shows_what_is_in_the_session(driver: CountingDriver) -> None:
+    def view(request: Any) -> Any:
+        request.session["user"] = "ada"
+        return request.session
+
+    with Configurator() as config:
+        config.set_session_factory(session_factory(UnstorageSessionStore(driver), SECRET))
+        config.add_route("home", "/")
+        config.add_view(view, route_name="home", renderer="json")
+        app = config.make_wsgi_app()
+    assert json.loads(BareServer(app).get()[2]) == {"user": "ada"}
