@@ -158,7 +158,7 @@ def test_while_another_process_holds_the_lock_the_event_loop_goes_on(
             driver.set("key", b"value")
 
     async def work() -> None:
-        driver = open_driver(f"{url}?timeout=0.5")
+        driver = open_driver(f"{url}?timeout=0.3")
         calls: list[Coroutine[Any, Any, object]] = [driver.aget("key"), driver.aread("key"), driver.ahas("key")]
         results = await asyncio.gather(*calls, return_exceptions=True)
         if new:

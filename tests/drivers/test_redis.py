@@ -859,9 +859,13 @@ def test_an_outage_of_sentinels_names_the_service_and_what_each_of_them_says(
 
 def test_a_client_that_was_given_and_finds_no_sentinel_does_not_show_how_it_was_made() -> None:
     sentinels = redis.sentinel.Sentinel(
-        [("127.0.0.1", port) for port in free_ports(2)], sentinel_kwargs={"password": "s3cret", "client_name": "canary"}
+        [("127.0.0.1", port) for port in free_ports(2)],
+        sentinel_kwargs={"password": "s3cret", "client_name": "canary", "retry": Retry(NoBackoff(), 0)},
     )
-    with sentinels.master_for("service") as client, pytest.raises(DriverUnavailable) as caught:
+    with (
+        sentinels.master_for("service", retry=Retry(NoBackoff(), 0)) as client,
+        pytest.raises(DriverUnavailable) as caught,
+    ):
         RedisDriver(client=client).get("key")
     assert str(caught.value).endswith(
         "No master found for 'service'; check the name of the service, and whether its Sentinels and its primary run"

@@ -18,8 +18,9 @@ Place = tuple[Driver, ManualClock, Callable[[str], bytes | None], Callable[[str,
 
 
 @pytest.fixture(params=["file", "fsspec+file", "fsspec+memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A store, its clock, and what reads and writes a file in it by its name."""
+    monkeypatch.setattr("session_kit.drivers.fsspec.WAITS", (0.0,))  # for a torn file to be whole
     clock = ManualClock()
     folder = tmp_path / "store"
     folder.mkdir(mode=0o700)

@@ -828,7 +828,7 @@ def main(examples: int) -> None:
             play(driver, clock, options, "sync", min(examples, 20))
 
 
-@pytest.mark.parametrize("examples", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_no_program_of_requests_breaks_a_promise(examples: int) -> None:
     # In an interpreter of its own, because what hypothesis makes up depends on the modules that are loaded.
     result = subprocess.run(

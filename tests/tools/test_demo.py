@@ -73,6 +73,7 @@ def test_the_check_sees_all_that_the_demo_promises() -> None:
         assert any(words in step for step in steps), words
 
 
+@pytest.mark.slow
 def test_the_check_passes_on_a_store_that_cannot_swap() -> None:
     result = run("demo", "--check", "--store", "fsspec+memory://demo")
     assert result.returncode == 0, result.stdout + result.stderr
