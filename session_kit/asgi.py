@@ -284,9 +284,10 @@ async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple
 def _with_headers(message: Message, headers: Headers) -> Message:
     """A copy: whatever keeps the message itself, such as a cache of responses, must not keep this cookie."""
     encoded = [*message.get("headers", ())]
-    if headers and any(name == b"vary" for name, _ in encoded):
-        theirs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in encoded]
-        return {**message, "headers": [_encode(header) for header in join_headers(theirs, headers)]}
+    for name, _ in encoded:
+        if name == b"vary":
+            theirs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in encoded]
+            return {**message, "headers": [_encode(header) for header in join_headers(theirs, headers)]}
     for header in headers:
         # By identity: almost every answer says the first, and to compare texts would take longer than to encode them.
         if header is VARY:

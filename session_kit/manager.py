@@ -31,6 +31,7 @@ Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
 
+NOTHING: Mapping[str, Any] = {}
 PLACE = "session_kit.session"
 """Where a middleware puts its session for what lies inside: in the scope of ASGI, or in the environ of WSGI."""
 
@@ -295,8 +296,7 @@ class SessionManager:
         Raises `ConfigError`.
         """
         name, header = self.policy.cookie.name, self.policy.header
-        for place in (around, around.get("asgi.scope") or {}):
-            outer = place.get(PLACE)
+        for outer in (around.get(PLACE), around.get("asgi.scope", NOTHING).get(PLACE)):
             if outer is None or outer.lifecycle.phase in (ENDED, REPLACED):
                 continue
             theirs = outer.lifecycle.policy
