@@ -20,11 +20,14 @@ def join_headers(theirs: Headers, ours: Headers) -> Headers:
     >>> join_headers([("Vary", "Accept"), ("ETag", '"1"')], [VARY])
     [('ETag', '"1"'), ('Vary', 'Accept, Cookie')]
     """
-    lines = [value for name, value in theirs if name.lower() == "vary"]
-    if not lines:
-        return [*theirs, *ours]
     if not ours:
         return theirs
+    lines: list[str] = []
+    for name, value in theirs:
+        if len(name) == 4 and name.lower() == "vary":  # most are longer, and a length costs next to nothing
+            lines.append(value)
+    if not lines:
+        return [*theirs, *ours]
     others = [header for header in theirs if header[0].lower() != "vary"]
     return [*others, *((name, join_vary(lines, value) if name == "Vary" else value) for name, value in ours)]
 

@@ -31,9 +31,10 @@ Cookies = str | bytes | Iterable[bytes | tuple[bytes, bytes]]
 S = TypeVar("S", bound=Session[Any])
 
 
-NOTHING: Mapping[str, Any] = {}
 PLACE = "session_kit.session"
 """Where a middleware puts its session for what lies inside: in the scope of ASGI, or in the environ of WSGI."""
+ASGI_SCOPE = "asgi.scope"
+"""Where a2wsgi puts the scope of ASGI into the environ of an application that is mounted by it."""
 
 FROM_ELSEWHERE = {
     **dict.fromkeys(
@@ -295,11 +296,12 @@ class SessionManager:
         around: the scope of ASGI, or the environ of WSGI, which may hold a scope of ASGI.
         Raises `ConfigError`.
         """
-        name, header = self.policy.cookie.name, self.policy.header
-        for outer in (around.get(PLACE), around.get("asgi.scope", NOTHING).get(PLACE)):
+        if PLACE not in around and ASGI_SCOPE not in around:
+            return
+        for outer in (around.get(PLACE), around.get(ASGI_SCOPE, {}).get(PLACE)):
             if outer is None or outer.lifecycle.phase in (ENDED, REPLACED):
                 continue
-            theirs = outer.lifecycle.policy
+            name, header, theirs = self.policy.cookie.name, self.policy.header, outer.lifecycle.policy
             if theirs.cookie.name == name:
                 raise ConfigError(
                     f"sessions are installed twice for the cookie {name!r}; keep the outer ones, or give others a name="
