@@ -23,6 +23,7 @@ from session_kit.benchmarks.maintainers.growth import full_store, time_calls
 from session_kit.benchmarks.maintainers.peers import SIZE, Costs, ask, measure_apart, request_of, visitor
 from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.drivers import open_driver
+from tests.harness.loops import LoopThread
 from tests.harness.sites import ASGIInProcess, InProcess
 
 PACKAGES = ("starlette", "starsessions", "flask", "django", "redis", "diskcache", "boto3")
@@ -85,21 +86,22 @@ def valkey(backends: Backends, noise: Noise) -> Iterator[Result]:
     with ExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(backends.redis))
         client.set("raw", VALUE)
-        runner = stack.enter_context(asyncio.Runner())
+        loop = LoopThread()
+        stack.callback(loop.close)
         aclient = redis.asyncio.Redis.from_url(backends.redis)
-        stack.callback(lambda: runner.run(aclient.aclose()))
+        stack.callback(lambda: loop.run(aclient.aclose()))
         for kind, limits in {"read": {get: 0.30, peer: 0.12}, "write": {peer: 0.20}}.items():
             names = {"bare": NONE, "ours": "session_kit:Valkey", peer: "starsessions:Valkey"}
             cases = {name: visits(stack, f"Starlette:{one}", backends, kind) for name, one in names.items()}
             if get in limits:
-                cases[get] = tasks(runner, lambda: aclient.get("raw"), VISITORS)
+                cases[get] = tasks(loop, lambda: aclient.get("raw"), VISITORS)
             shares = {name: best / VISITORS for name, best in results.compare(cases, 20, 11, noise).items()}
             costs = {name: max(1e-9, shares[name] - shares["bare"]) for name in names} | {get: shares.get(get, 0.0)}
             for against, limit in limits.items():
                 what = f"ASGI, Valkey: {kind}, {VISITORS} at once"
                 yield Result(what, against, costs["ours"], costs[against], limit)
         raw = {
-            get: tasks(runner, lambda: aclient.get("raw"), 1),
+            get: tasks(loop, lambda: aclient.get("raw"), 1),
             "one redis-py call": results.repeat(lambda: client.get("raw")),
             "two redis-py calls": results.repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
         }
@@ -126,14 +128,14 @@ def visits(stack: ExitStack, name: str, backends: Backends, kind: str) -> result
     return results.repeat(lambda: transport.handle_together(next(turns)))
 
 
-def tasks(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], number: int) -> results.Case:
-    """So many awaited calls at once."""
+def tasks(loop: LoopThread, call: Callable[[], Awaitable[object]], number: int) -> results.Case:
+    """So many awaited calls at once, on a loop like that of the sites."""
 
     async def do(times: int) -> None:
         for _ in range(times):
             await asyncio.gather(*[call() for _ in range(number)]) if number > 1 else await call()
 
-    return lambda times: runner.run(do(times))
+    return lambda times: loop.run(do(times))
 
 
 def disk(backends: Backends, noise: Noise) -> Iterator[Result]:
