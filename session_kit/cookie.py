@@ -127,7 +127,7 @@ class Cookie:
             raise ConfigError(f"cookie takes CookieOptions({meant}), not a {type(options).__name__}")
         if len(name) > MAX_NAME:
             raise ConfigError(
-                f"cookie name of {len(name)} letters: at most {MAX_NAME} are allowed, or browsers drop it"
+                f"cookie name of {len(name)} letters: at most {MAX_NAME} are allowed, since browsers drop long cookies"
             )
         # Browsers compare the prefixes without regard to case (RFC 6265bis, section 4.1.3).
         lower = name.lower()

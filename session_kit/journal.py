@@ -65,9 +65,9 @@ class Journal:
         """An event has happened. session: the hash of its name. reason: what is said behind the line."""
         outage, written = self._outage, False
         if event in LINES and not isinstance(reason, Conflict):  # others were faster at the list of a user's sessions
-            # One that lasts is news, even if another of its kind was told a moment ago.
-            unsaid = outage is not None and not outage.logged and self._clock() - outage.began >= QUIET
-            written = self._write(event, session, reason, anyway=unsaid and event == "store_error")
+            # One that lasts is news, even if another was told a moment ago.
+            lasts = outage is not None and not outage.logged and self._clock() - outage.began >= QUIET
+            written = self._write(event, session, reason, anyway=lasts and event == "store_error")
             if event == "store_error":
                 now = self._clock()
                 began, _, failures, logged = outage or (now, now, 0, False)
@@ -91,7 +91,7 @@ class Journal:
             log.info("the store answers again after %d s; failures: %d", max(0.0, now - outage.began), outage.failures)
 
     def _write(self, event: str, session: str | None, reason: Exception | None, *, anyway: bool) -> bool:
-        """Write a line, unless one of its kind, and for the same reason, was written a moment ago."""
+        """Write a line, unless one of its kind, and for the same reason, was written a moment ago; or anyway."""
         now = self._clock()
         why = "" if reason is None else f": {reason}"
         kind = event + why

@@ -291,10 +291,10 @@ class SessionManager:
         return session_class(self.begin(headers, asynchronous))
 
     def check_outer(self, around: Mapping[str, Any]) -> None:
-        """Refuse to work inside a middleware whose sessions are carried like these: each would undo the other's.
+        """Refuse to work inside a middleware whose sessions are carried like these. For middleware.
 
         around: the scope of ASGI, or the environ of WSGI, which may hold a scope of ASGI.
-        Raises `ConfigError`.
+        Raises `ConfigError`: each of the two would undo what the other sends.
         """
         if PLACE not in around and ASGI_SCOPE not in around:
             return
