@@ -307,12 +307,13 @@ def test_a_write_that_has_waited_too_long_is_not_done_afterwards(postgres: Postg
     driver.close()
 
 
-def test_batches_that_overlap_in_another_order_do_not_fail(driver: PostgresDriver) -> None:
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_batches_that_overlap_in_another_order_do_not_fail(driver: PostgresDriver, times: int) -> None:
     names = [f"key-{number}" for number in range(200)]
 
     def write(order: list[str]) -> Callable[[], None]:
         def work() -> None:
-            for _ in range(10):
+            for _ in range(times):
                 driver.set_many(dict.fromkeys(order, b"value"), ttl=100)
                 driver.delete_many(order)
 

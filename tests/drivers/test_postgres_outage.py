@@ -96,7 +96,11 @@ def is_lost(driver: PostgresDriver, names: list[str]) -> set[str]:
     return set(names) - driver.get_many(names).keys()
 
 
-@both
+# Each takes seconds.
+both_in_time = pytest.mark.parametrize("mode", ["async", pytest.param("blocking", marks=pytest.mark.slow)])
+
+
+@both_in_time
 def test_a_server_that_is_killed_in_the_middle_of_writes_loses_none_that_was_acknowledged(
     own: Postgres, mode: str
 ) -> None:
@@ -253,7 +257,7 @@ def test_behind_one_address_the_new_primary_is_found_by_the_next_call(
         driver.close()
 
 
-@both
+@both_in_time
 def test_a_failover_to_the_standby_loses_no_acknowledged_write(tmp_path: Path, mode: str) -> None:
     with (
         start_postgres(tmp_path) as primary,

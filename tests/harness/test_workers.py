@@ -41,6 +41,7 @@ def run_tests(folder: Path, fixture: str, code: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_what_a_test_starts_hears_sigint_where_the_tests_run_in_the_background(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a child inherits that
     try:
@@ -51,6 +52,7 @@ def test_what_a_test_starts_hears_sigint_where_the_tests_run_in_the_background(t
     assert "KeyboardInterrupt" in run.stdout
 
 
+@pytest.mark.slow
 def test_what_is_found_open_at_the_end_fails_the_run(tmp_path: Path) -> None:
     run = run_tests(tmp_path, "tests.harness.garbage.leaks", LEAK)
     assert run.returncode == 1, run.stdout + run.stderr

@@ -220,13 +220,15 @@ def test_two_cookies_of_one_name_are_refused_around_quart() -> None:
     async def home() -> str:
         return str(quart.session.get("user", "nobody"))
 
-    for name in ("other", "session"):
+    def answer(name: str) -> str:
         client = TestClient(SessionMiddleware(app, "memory://", SECRET, name=name))
-        if name == "other":
-            assert client.get("/").text == "nobody"
-        else:
-            with pytest.raises(ConfigError, match="installed twice for the cookie 'session'"):
-                client.get("/")
+        try:
+            return client.get("/").text
+        except ConfigError as error:  # Quart 0.22 makes a page of it
+            return str(error)
+
+    assert answer("other") == "nobody"
+    assert "installed twice for the cookie" in answer("session")
 
 
 def test_two_cookies_of_one_name_are_refused_around_django() -> None:

@@ -286,6 +286,7 @@ def test_a_port_in_use_ends_the_script_and_its_shops(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_strict_type_checker_accepts_the_shops(tmp_path_factory: pytest.TempPathFactory) -> None:
     cache = tmp_path_factory.getbasetemp() / "mypy"  # one for all that run mypy
     result = subprocess.run(
