@@ -169,6 +169,12 @@ def test_a_file_that_is_removed_under_a_running_process_is_noticed(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def copy(source: Path, target: Path) -> None:
+    """What `.backup` and `.restore` do."""
+    with contextlib.closing(sqlite3.connect(source)) as one, contextlib.closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
 @pytest.mark.parametrize("method", ["get", "set", "keys"])
 def test_a_backup_that_is_moved_into_place_is_not_damaged_by_the_log_of_the_file_before(
     path: Path, method: str, monkeypatch: pytest.MonkeyPatch
@@ -177,8 +183,7 @@ def test_a_backup_that_is_moved_into_place_is_not_damaged_by_the_log_of_the_file
     with contextlib.closing(SQLiteDriver(path)) as driver:
         driver.set_many({f"old{number}": b"x" * 100 for number in range(100)})
         backup = path.with_name("copy.db")
-        with contextlib.closing(sqlite3.connect(path)) as one, contextlib.closing(sqlite3.connect(backup)) as other:
-            one.backup(other)
+        copy(path, backup)
         driver.set_many({f"new{number}": b"y" * 100 for number in range(300)})
         backup.replace(path)
         call = {"get": driver.get, "set": lambda key: driver.set(key, b"z"), "keys": lambda key: list(driver.keys(key))}
@@ -196,10 +201,9 @@ def test_a_backup_is_restored_under_a_running_process(path: Path) -> None:
     with contextlib.closing(SQLiteDriver(path)) as driver:
         driver.set_many({f"old{number}": b"x" * 100 for number in range(100)})
         backup = path.with_name("copy.db")
-        with contextlib.closing(sqlite3.connect(path)) as one, contextlib.closing(sqlite3.connect(backup)) as other:
-            one.backup(other)
-            driver.set_many({f"new{number}": b"y" * 100 for number in range(300)})
-            other.backup(one)  # what `.restore` does
+        copy(path, backup)
+        driver.set_many({f"new{number}": b"y" * 100 for number in range(300)})
+        copy(backup, path)
         assert sorted(driver.keys()) == sorted(f"old{number}" for number in range(100))
         driver.set("later", b"z")
         assert driver.get("later") == b"z"

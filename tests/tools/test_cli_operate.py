@@ -15,22 +15,11 @@ import pytest
 from session_kit import SessionManager, open_driver, open_store
 from session_kit.cli import main
 from session_kit.record import hash_id
+from tests.harness.scripts import ROOT, started
 from tests.harness.servers import Valkey, free_ports, start_valkey, wait_until
 from tests.harness.sessions import SECRET
 
-ROOT = Path(__file__).parents[2]
 OPERATORS = ("list", "show", "revoke", "prune", "copy", "doctor")
-
-
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "session_kit", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -190,7 +179,7 @@ def test_a_store_that_dies_in_the_middle_of_a_copy_is_one_line_and_the_same_comm
         other = f"sqlite://{tmp_path}/other.db"
         urls = (server.url, other) if killed == "old" else (other, server.url)
         fill(urls[0], 2000)
-        with start("copy", *urls) as copying:
+        with started("copy", *urls) as copying:
             with closing(open_driver(urls[1])) as target:
                 wait_until(lambda: sum(1 for _ in target.keys("sess:")) > 200, "the copy")
                 server.kill()
@@ -204,7 +193,7 @@ def test_a_store_that_dies_in_the_middle_of_a_copy_is_one_line_and_the_same_comm
         assert stopped is not None, errors
         assert 0 < int(stopped[1]) < 2000
         server.start()
-        with start("copy", *urls) as copying:
+        with started("copy", *urls) as copying:
             output, errors = copying.communicate(timeout=60)
         assert (copying.returncode, errors) == (0, "")
         first, *counts = output.splitlines()
@@ -234,12 +223,12 @@ def test_a_copy_beside_a_busy_application_loses_no_write(tmp_path: Path, valkey:
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            with start("copy", *urls) as copying:
+            with started("copy", *urls) as copying:
                 assert copying.wait(60) == 0
         finally:
             stop.set()
             writer.join()
-        with start("copy", *urls) as copying:
+        with started("copy", *urls) as copying:
             output, errors = copying.communicate(timeout=60)
         assert errors == ""
         assert "left" not in output
@@ -261,7 +250,7 @@ def bare(tmp_path: Path) -> str:
 
 
 def test_a_secret_needs_no_package(bare: str) -> None:
-    with start("secret", PYTHONPATH=bare) as process:
+    with started("secret", PYTHONPATH=bare) as process:
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
     assert len(output.strip()) == 43
@@ -269,7 +258,7 @@ def test_a_secret_needs_no_package(bare: str) -> None:
 
 @pytest.mark.parametrize("command", ["list", "doctor"])
 def test_other_commands_say_in_one_line_what_to_install(command: str, bare: str) -> None:
-    with start(command, "memory://", PYTHONPATH=bare) as process:
+    with started(command, "memory://", PYTHONPATH=bare) as process:
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, "")
     assert errors == "session-kit: the package typer is missing: pip install 'session-kit-web[cli]'\n"
