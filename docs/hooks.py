@@ -1,8 +1,10 @@
-"""What the pages are given when the site is built: the reference, made of the code, and links into the repository.
+"""What the pages are given when the site is built: the API, made of the code, and links into the repository.
 
 In a page a line `::: session_kit.Session` stands for what the docstrings of that class or function say (`without NAME`
-behind it leaves methods out), `::: options session_kit.drivers.s3.S3Driver` for the options that a URL gives to that
-driver, `::: settings` for the settings of a manager, and `::: errors` for all errors.
+behind it leaves methods out). Tables are in the pages themselves, for readers of the repository, between a comment and
+`<!-- end -->`: `<!-- options session_kit.drivers.s3.S3Driver -->` for the options that a URL gives to that driver,
+`<!-- settings -->` for the settings of a manager, `<!-- errors -->` for all errors. `pytest --write-tables` writes
+them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 
 DIRECTIVE = re.compile(r"^::: (.+)$", re.MULTILINE)
+TABLE = re.compile(
+    r"^<!-- (options|settings|errors)(?: (\S+))? -->\n.*?^<!-- end -->$",
+    re.MULTILINE | re.DOTALL,
+)
 LINK_OUT = re.compile(r"\]\(\.\./([^)#\s]+)")
 PATH_IN_CODE = re.compile(
     r"(?<![\[`])`((?:tests|benchmarks|drivers|session_kit|examples)/[\w/.-]+\.\w+)(?:::(\w+))?`"
@@ -167,6 +173,7 @@ def signature(thing: Any, name: str) -> str:
         if inspect.isclass(thing)
         else plain(found.return_annotation)
     )
+    name = f"async {name}" if inspect.iscoroutinefunction(thing) else name
     line = name + str(found.replace(parameters=shown, return_annotation=returns))
     if len(line) <= 100:
         return line
@@ -218,9 +225,7 @@ def options(path: str) -> str:
         (f"`{name}`", kind, default, text)
         for name, kind, default, text in option_rows(find(path))
     ]
-    return with_class(
-        "stacked options", table(("option", "value", "default", "meaning"), rows)
-    )
+    return table(("option", "value", "default", "meaning"), rows)
 
 
 def option_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
@@ -282,7 +287,7 @@ def settings() -> str:
             else f"`{readable(default)}`"
         )
         rows.append((f"`{name}`", shown, text))
-    return with_class("stacked options", table(("setting", "default", "meaning"), rows))
+    return table(("setting", "default", "meaning"), rows)
 
 
 def errors() -> str:
@@ -296,7 +301,7 @@ def errors() -> str:
         rows.append(
             (f"`{name}`", f"`{cls.__bases__[0].__name__}`", f"{summary} {rest}".strip())
         )
-    return with_class("stacked errors", table(("error", "is a", "when"), rows))
+    return table(("error", "is a", "when"), rows)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -307,27 +312,37 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def with_class(name: str, markdown: str) -> str:
-    """For `style.css`."""
-    return f'<div class="{name}" markdown="1">\n\n{markdown}\n\n</div>'
+def write_tables(markdown: str) -> str:
+    """The page with its tables as the code has them now."""
+
+    def written(match: re.Match[str]) -> str:
+        begin = match[0].partition("\n")[0]
+        return f"{begin}\n{tables[match[1]](match[2])}\n<!-- end -->"
+
+    tables = {
+        "options": options,
+        "settings": lambda _: settings(),
+        "errors": lambda _: errors(),
+    }
+    return TABLE.sub(written, markdown)
 
 
 # --- what mkdocs calls ---
 
 
 def expand(markdown: str) -> str:
-    """The page with what its directives stand for."""
+    """The page with what its directives stand for, and classes around its tables for `style.css`."""
 
     def made(match: re.Match[str]) -> str:
-        word, _, argument = match[1].partition(" ")
-        tables = {
-            "options": lambda: options(argument),
-            "settings": settings,
-            "errors": errors,
-        }
-        return tables[word]() if word in tables else api(word, argument.split()[1:])
+        path, *without = match[1].split()
+        return api(path, without[1:])
 
-    return DIRECTIVE.sub(made, markdown)
+    def classed(match: re.Match[str]) -> str:
+        kind = "errors" if match[1] == "errors" else "options"
+        inner = match[0].partition("\n")[2].rpartition("\n")[0]
+        return f'<div class="stacked {kind}" markdown="1">\n\n{inner}\n\n</div>'
+
+    return TABLE.sub(classed, DIRECTIVE.sub(made, markdown))
 
 
 def link_out(markdown: str, repository: str) -> str:

@@ -6,7 +6,7 @@
 b'hello'
 """
 
-from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry
+from session_kit.drivers.base import ABSENT, ANY, Capabilities, Driver, Entry, check_key, check_value
 from session_kit.drivers.errors import (
     ConfigError,
     Conflict,
@@ -31,6 +31,8 @@ __all__ = [
     "Entry",
     "SessionKitError",
     "Unsupported",
+    "check_key",
+    "check_value",
     "open_driver",
     "register_driver",
 ]

@@ -155,6 +155,15 @@ if __name__ == "__main__":
     plugin = [] if entry_points(group="pytest11", name="session_kit") else ["-p", "session_kit.pytest_plugin"]
     sys.exit(pytest.main([__file__, "-c", "/dev/null", "-p", "no:cacheprovider", *plugin]))
 """
+DRIVER = f"""
+from session_kit.testing import DriverConformance
+
+
+class TestDict(DriverConformance):
+    def open_driver(self, clock: object, tmp_path: object) -> DictDriver:
+        return DictDriver(clock=clock)
+
+{PYTEST}"""
 LOGIN = """
 import httpx
 
@@ -296,6 +305,7 @@ PLAYS = {
     ("security.md", "Settings of a strict application"): STRICT,
     ("testing.md", "The pytest plugin"): PYTEST,
     ("drivers.md", "Test it"): PYTEST,
+    ("drivers.md", "Write a driver"): DRIVER,
 }
 
 
