@@ -18,6 +18,7 @@ from session_kit.drivers.base import ANY, Capabilities, Driver, Entry, check_key
 from session_kit.drivers.errors import ConfigError, CorruptEntry, DriverError, DriverUnavailable
 from session_kit.drivers.registry import ESCAPE, redact
 from session_kit.drivers.support.envelope import HEADER, Header, TornEntry, seal, unseal, unseal_header
+from session_kit.drivers.support.folder import expanded, path_in
 from session_kit.drivers.support.names import FOLDER_END, key_of, path_of
 from session_kit.drivers.support.options import Parser, parser_for
 from session_kit.drivers.support.twins import Blocking, pause, run
@@ -33,6 +34,11 @@ WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # seconds unti
 # What fsspec itself looks at, and what we have decided: nothing is cached, and nothing is shared with other code.
 OURS: Final = {"use_listings_cache": False, "skip_instance_cache": True}
 NO_OPTIONS: Final = {*OURS, "self", "args", "kwargs", "storage_options", "asynchronous", "loop", "fo", "fs"}
+
+
+LOCAL: Final = ("file", "local")
+COPYING: Final = ("filecache", "simplecache")
+BY_NAME: Final[dict[str, type]] = {kind.__name__: kind for kind in (bool, int, float, str)}
 
 
 class FsspecDriver(Driver):
@@ -60,6 +66,9 @@ class FsspecDriver(Driver):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if protocol in COPYING and not (options or {}).get("check_files"):
+            remedy = "say check_files=yes" if protocol == "filecache" else "name the file system itself"
+            raise ConfigError(f"{protocol}:// goes on showing what it has copied, also after a logout; {remedy}")
         self.capabilities = Capabilities(shared=protocol != "memory")
         self._class = file_system_class(protocol)
         self._protocol = protocol
@@ -76,14 +85,13 @@ class FsspecDriver(Driver):
 
     @classmethod
     def url_options(cls, url: SplitResult) -> Mapping[str, Parser]:
-        """What the constructor of the file system names, by the type of its default."""
+        """What the constructor of the file system names, by its annotation, else by the type of its default."""
         found: dict[str, Parser] = {}
         for ancestor in file_system_class(url.scheme.removeprefix(PREFIX)).__mro__:
             for parameter in inspect.signature(ancestor.__init__).parameters.values():
                 if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in NO_OPTIONS:
                     continue
-                default = parameter.default
-                parser = parser_for(str if default in (None, parameter.empty) else type(default))
+                parser = _parser_of(parameter)
                 if parser is not None:
                     found.setdefault(parameter.name, parser)
         return found
@@ -95,6 +103,8 @@ class FsspecDriver(Driver):
         plain = f"{protocol}://{url.netloc}{url.path}"  # `geturl` drops the slashes where there is no host
         if not (url.netloc or url.path.strip("/")):
             raise ConfigError(f"{redact(url)}: name a folder or bucket, like {url.scheme}://name")
+        if protocol in LOCAL:
+            plain = f"{protocol}://{expanded(path_in(url)).as_posix()}"
         file_system = file_system_class(protocol)
         # Host, user and password, for the file systems that have such.
         try:
@@ -294,9 +304,21 @@ class _Native:
         return getattr(self._file_system, f"_{name}")
 
 
+def _parser_of(parameter: inspect.Parameter) -> Parser | None:
+    """What reads the text of an option; None if text cannot give it."""
+    kind, default = parameter.annotation, parameter.default
+    if isinstance(kind, str):
+        kind = BY_NAME.get(kind.removesuffix(" | None"))
+    if kind in (None, parameter.empty):
+        kind = str if default in (None, parameter.empty) else type(default)
+    return parser_for(kind)
+
+
 def file_system_class(protocol: str) -> Any:
     """Return fsspec's class for `protocol`; `ConfigError` if there is none, or its package is missing."""
     try:
+        if not protocol:  # which is the local one to fsspec
+            raise ValueError
         return fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise ConfigError(f"{protocol}:// needs another package, says fsspec: {error}") from None

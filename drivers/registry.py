@@ -19,7 +19,7 @@ from session_kit.drivers.support.options import convert, guess
 
 Query = list[tuple[str, str]]
 
-ESCAPE = "in a user or password write / ? # [ ] and @ as %2F %3F %23 %5B %5D and %40"
+ESCAPE = "in a user or password write % / ? # [ ] and @ as %25 %2F %3F %23 %5B %5D and %40"
 ENTRY_POINT_GROUP = "session_kit.drivers"
 
 REDIS_KINDS = ("", "+cluster", "+sentinel")
@@ -39,6 +39,9 @@ _builtin: dict[str, tuple[str, str | None]] = {
         ("session_kit.drivers.redis:RedisDriver", "redis"),
     ),
 }
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LINE_END = re.compile(r"[\t\r\n]")
+_OPTION = re.compile(r"[&;]\w+=")
 _PORTS = re.compile(r":([0-9]+)(?:,|$)")
 _HOME = re.compile(r"/~(?:/|$)")
 _registered: dict[str, type[Driver] | str] = {}
@@ -93,24 +96,44 @@ def open_parts(
 
 
 def split_url(url: str) -> tuple[SplitResult, Query]:
-    """Split `url` into its parts and its query parameters, or raise `ConfigError`."""
+    """Split `url` into its parts and its query parameters, or raise `ConfigError`.
+
+    What would silently name another store than the one that is meant is refused. Blanks around it, such as the line end
+    of a file that it was read from, are not a part of it.
+    """
     if not isinstance(url, str):
         raise ConfigError(f"a store URL must be a str, not {type(url).__name__}")
+    url = url.strip()
+    if url[:1] in ("'", '"') or url[-1:] in ("'", '"'):
+        raise ConfigError("the store URL has a quote at its end; leave it out, or write it as %22 or %27")
+    if _LINE_END.search(url):  # urlsplit would leave it out
+        raise ConfigError("the store URL has a line end or a tab in it")
+    if not _SCHEME.match(url):
+        raise ConfigError("a store URL needs a scheme, like memory:// or disk:///var/lib/app")
     try:
         parts = urlsplit(url)
     except ValueError:  # whose message shows user and password
         raise ConfigError(f"the store URL cannot be parsed; {ESCAPE}") from None
-    if not parts.scheme or "://" not in url:
-        raise ConfigError("a store URL needs a scheme, like memory:// or disk:///var/lib/app")
+    user, _, host = parts.netloc.rpartition("@")
+    where = redact(parts)
     if parts.fragment:
-        raise ConfigError(f"{redact(parts)}: '#' starts a fragment, which means nothing here; write it as %23")
-    if any(int(port) > 65535 for port in _PORTS.findall(parts.netloc.rpartition("@")[2])):
-        raise ConfigError(f"{redact(parts)}: that is not a host with a port: a port is a number up to 65535")
+        raise ConfigError(f"{where}: '#' starts a fragment, which means nothing here; write it as %23")
+    if any(int(port) > 65535 for port in _PORTS.findall(host)):
+        raise ConfigError(f"{where}: that is not a host with a port: a port is a number up to 65535")
     if not parts.netloc and _HOME.match(parts.path):
-        raise ConfigError(f"{redact(parts)}: '~' means nothing in a URL; write the path in full, as {_at_home(parts)}")
-    query = parse_qsl(parts.query, keep_blank_values=True)
+        raise ConfigError(f"{where}: '~' means nothing in a URL; write the path in full, as {_at_home(parts)}")
+    if _OPTION.search(host + parts.path):
+        raise ConfigError(
+            f"{where}: options begin with '?', and '&' stands between them; elsewhere write & ; as %26 %3B"
+        )
+    if "?" in parts.query:
+        raise ConfigError(f"{where}: '?' begins the options once; write '&' in front of the next, and %3F in a value")
+    # Only in what a form of a browser sends is a "+" a blank.
+    query = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)
     if any("@" in name for name, _ in query):
-        raise ConfigError(f"{redact(parts)}: no option has an '@' in its name; {ESCAPE}")
+        raise ConfigError(f"{where}: no option has an '@' in its name; {ESCAPE}")
+    if host and not user and "@" in parts.query:  # then name and value may be pieces of a password
+        raise ConfigError(f"{where}: an '@' in an option is written %40; {ESCAPE}")
     return parts, query
 
 

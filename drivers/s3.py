@@ -24,12 +24,11 @@ from session_kit.drivers.base import (
     check_value,
 )
 from session_kit.drivers.errors import ConfigError, Conflict
-from session_kit.drivers.registry import redact
 from session_kit.drivers.support.checks import check_client_alone, check_connections
 from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
-from session_kit.drivers.support.s3_client import S3Client, code_of
+from session_kit.drivers.support.s3_client import BUCKET, S3Client, code_of
 from session_kit.drivers.support.s3_objects import S3Objects, Seen, Version, seen_in
 from session_kit.drivers.support.threads import Threads
 
@@ -78,6 +77,8 @@ class S3Driver(Driver):
         max_connections: int = 32,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if not BUCKET.fullmatch(bucket):  # not shown: it may be key and secret
+            raise ConfigError("what stands behind s3:// cannot be the name of a bucket")
         folder = folder.strip("/")
         self._where = f"s3://{bucket}/{folder}"
         if len(folder.encode()) > LONGEST_FOLDER or any(
@@ -113,8 +114,10 @@ class S3Driver(Driver):
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
-        if "@" in url.netloc:
-            raise ConfigError(f"{redact(url)}: leave out user and password; credentials come from boto3's own chain")
+        if "@" in url.netloc or ":" in url.netloc:  # a password with a slash in it ends there
+            raise ConfigError(
+                f"{url.scheme}://...: leave out user and password; credentials come from boto3's own chain"
+            )
         return cls(unquote(url.netloc), unquote(url.path), **options)
 
     def __repr__(self) -> str:

@@ -71,7 +71,10 @@ class SQLiteDriver(SQLiteFileDriver):
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
-        return cls(path_in(url, "/var/lib/app/s.db"), **options)
+        path = path_in(url, "/var/lib/app/s.db")
+        if path.endswith(":memory:"):
+            raise ConfigError("sqlite:// needs a file; sessions that lie in memory alone are memory://")
+        return cls(path, **options)
 
     def renew(self, key: str, ttl: float) -> Entry | None:
         check_key(key)
@@ -98,6 +101,8 @@ class SQLiteDriver(SQLiteFileDriver):
         return version
 
     def _make(self) -> None:
+        if self.path.is_dir():
+            raise ConfigError(f"sqlite://{self.path} is a folder; name a file in it, like {self.path}/sessions.db")
         # SQLite gives the files beside it, the log and the index, the same mode.
         make_file(self.path, "sqlite")
         check_owner(self.path, "sqlite")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from session_kit.manager import SessionManager
-    from session_kit.policy import USER_KEYS, Event
+    from session_kit.policy import Event
     from session_kit.redis_store import RedisSessionStore
     from session_kit.session import Session
     from session_kit.store import SessionStore, UnstorageSessionStore, open_store
@@ -48,7 +48,6 @@ __all__ = [
     "SessionManager",
     "SessionStore",
     "TooManySessions",
-    "USER_KEYS",
     "UnstorageSessionStore",
     "Unsupported",
     "open_driver",
@@ -66,7 +65,6 @@ _HOME = {
     "open_driver": "drivers",
     "register_driver": "drivers",
     "SessionManager": "manager",
-    "USER_KEYS": "policy",
     "Event": "policy",
     "RedisSessionStore": "redis_store",
     "Session": "session",

@@ -11,6 +11,7 @@ from session_kit.errors import ConfigError
 from session_kit.store import DAY, TTL, UnstorageSessionStore
 
 TLS_SETTINGS: Final = ("ca_certs", "certfile", "keyfile", "cert_reqs", "check_hostname")
+SCHEMES: Final = ("redis", "valkey", "unix:")
 OF_THE_STORE: Final = frozenset({"hash_ids", "codec", "clock"})
 
 
@@ -27,7 +28,7 @@ class RedisSessionStore(UnstorageSessionStore):
         `max_connections`, by the names that they have in a URL.
     Raises `ConfigError` for settings that cannot work; the server is asked at first use.
 
-    >>> RedisSessionStore(host="redis.example.com", password="a/secret", tls={"ca_certs": "/etc/ca.pem"}, timeout="2s")
+    >>> RedisSessionStore(host="redis.example.com", password="a/secret", tls=True, timeout="2s")
     RedisSessionStore(RedisDriver(rediss://redis.example.com:6379/0), prefix='sess')
     """
 
@@ -53,12 +54,14 @@ class RedisSessionStore(UnstorageSessionStore):
             raise ConfigError(f"RedisSessionStore takes a url or its parts, not both: put {given[0]} into the url")
         if url is None:
             user = f"{quote(username or '', safe='')}:{quote(password or '', safe='')}@" if username or password else ""
-            name = host or "localhost"
+            name = "localhost" if host is None else host
             address = f"[{name}]" if ":" in name else name
             secure = tls is not None and tls is not False
-            url = f"redis{'s' if secure else ''}://{user}{address}:{port or 6379}/{db or 0}"
+            url = f"redis{'s' if secure else ''}://{user}{address}:{6379 if port is None else port}/{db or 0}"
             if settings:
                 url += f"?{urlencode({name: _text(value) for name, value in settings.items()})}"
+        if not url.startswith(SCHEMES):
+            raise ConfigError("RedisSessionStore takes a URL of Redis or Valkey, like redis://localhost:6379/0")
         super().__init__(url, prefix=prefix, ttl=ttl, **of_the_store)
 
 

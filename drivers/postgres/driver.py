@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from session_kit.drivers.base import ANY, Capabilities, Driver
 from session_kit.drivers.errors import DriverUnavailable
@@ -22,6 +22,7 @@ from session_kit.drivers.postgres.errors import (
 from session_kit.drivers.postgres.pool import Pool, Pools
 from session_kit.drivers.postgres.settings import Settings, Table, client_options
 from session_kit.drivers.postgres.statements import Request, Statements, bounds, checked
+from session_kit.drivers.registry import split_url
 from session_kit.drivers.support.options import Duration, Parser
 from session_kit.drivers.support.twins import iterate, run
 
@@ -104,7 +105,7 @@ class PostgresDriver(Driver):
     ) -> None:
         self._table = Table.named(table, schema, unlogged=unlogged)
         self._settings = Settings.parse(
-            urlsplit(url), timeout=timeout, max_connections=max_connections, options=options
+            split_url(url)[0], timeout=timeout, max_connections=max_connections, options=options
         )
         self._statements = Statements(self._table, clock)
         self._pools = Pools(self._settings)

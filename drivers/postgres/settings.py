@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,13 @@ from session_kit.drivers.support.checks import check_connections
 SCHEMES: Final = ("postgresql", "postgres")
 LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts what is longer
 INDEX_ENDING: Final = "_expiry"
+NO_SOCKET: Final = "/dev/null/none"
+REFUSAL: Final = re.compile(r"^(?:invalid|could not match|definition of service) .*", re.MULTILINE)
+# Which the client library reads only for TCP.
+NUMBERS: Final = frozenset({"connect_timeout", "tcp_user_timeout"}) | {
+    f"keepalives{ending}" for ending in ("", "_idle", "_interval", "_count")
+}
+LARGEST_NUMBER: Final = 2**31 - 1
 
 
 def client_options() -> list[str]:
@@ -62,6 +70,9 @@ class Settings:
                 given = None
         if given is None or not all(port.isdecimal() for port in str(given.get("port", "0")).split(",") if port):
             raise ConfigError(f"{where}: not a URL or an option that PostgreSQL's client library takes; {ESCAPE}")
+        for name in NUMBERS & given.keys():
+            if not str(given[name]).isdecimal() or int(given[name]) > LARGEST_NUMBER:
+                raise ConfigError(f"{where}: {name} must be a whole number from 0 to {LARGEST_NUMBER}")
         hosts = str(given.get("host") or os.environ.get("PGHOST", "")).count(",") + 1
         parameters = {
             # The client library counts whole seconds, at least 2, and for each host anew.
@@ -69,18 +80,32 @@ class Settings:
             "keepalives_idle": 30,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": math.ceil(timeout * 1000),
+            "tcp_user_timeout": min(math.ceil(timeout * 1000), LARGEST_NUMBER),
             "fallback_application_name": "session-kit",
             "client_encoding": "UTF8",
             **({"target_session_attrs": "read-write"} if hosts > 1 else {}),
             **given,
         }
+        if refusal := _refusal(parameters, hosts):
+            raise ConfigError(f"{where}: PostgreSQL's client library says: {refusal}")
         return cls(where=where, timeout=timeout, max_connections=max_connections, parameters=parameters)
 
     def timed(self) -> Mapping[str, Any]:
         """The parameters that let the server itself give up a statement in time; what the user says comes later."""
         limit = f"-c statement_timeout={math.ceil(self.timeout * 1000)}"
         return {**self.parameters, "options": f"{limit} {self.parameters.get('options', '')}".strip()}
+
+
+def _refusal(parameters: Mapping[str, Any], hosts: int) -> str:
+    """What the client library says of values that it does not take, or nothing.
+
+    It looks at them only when it connects: here to sockets that do not exist, which takes no network.
+    """
+    nowhere = {**parameters, "host": ",".join([NO_SOCKET] * hosts), "hostaddr": ""}
+    connection = pq.PGconn.connect_start(conninfo.make_conninfo("", **nowhere).encode())
+    said = REFUSAL.search(connection.error_message.decode(errors="replace"))
+    connection.finish()
+    return said[0] if said else ""
 
 
 @dataclass(frozen=True)
@@ -116,5 +141,7 @@ def _identifier(what: str, name: str, longest: int) -> str:
         fits = False
     if not fits:
         raise ConfigError(f"{what} must be a name of 1 to {longest} bytes without a NUL, not {name!r}")
+    if what == "table" and "." in name:
+        raise ConfigError(f"{name!r} is no table: write table=NAME&schema=SCHEMA")
     quoted = name.replace('"', '""')
     return f'"{quoted}"'

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from redis.exceptions import ResponseError
 
@@ -22,6 +22,7 @@ from session_kit.drivers.redis.protocol import Command
 from session_kit.drivers.redis.server import Server
 from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.redis.transport import Transport
+from session_kit.drivers.registry import split_url
 from session_kit.drivers.support.checks import check_client_alone
 from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.options import Duration
@@ -106,7 +107,7 @@ class RedisDriver(Driver):
             self._hosts, self._encrypted = list[str](), False
         else:
             settings = Settings.parse(
-                urlsplit(url),
+                split_url(url)[0],
                 db=db,
                 timeout=timeout,
                 max_connections=max_connections,
@@ -119,7 +120,7 @@ class RedisDriver(Driver):
 
     @classmethod
     def from_url(cls, url: SplitResult, **options: Any) -> Self:
-        return cls(url._replace(query="").geturl(), **options)
+        return cls(f"{url.scheme}://{url.netloc}{url.path}", **options)
 
     def __repr__(self) -> str:
         return f"RedisDriver({self._transport})"

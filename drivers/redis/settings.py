@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import socket
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from session_kit.drivers.registry import ESCAPE, redact
 from session_kit.drivers.support.checks import check_connections
 
 SCHEME = re.compile(r"(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel))?|(?P<unix>unix)")
-HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
+HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:\s]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,8 @@ class Settings:
             raise ConfigError(f"{where}: options in a URL are read by open_driver; here they are keyword arguments")
         user, _, address = url.netloc.rpartition("@")
         kind = "server" if match["unix"] else match["kind"] or "server"
+        if kind != "server" and "@" in user:  # or all hosts but the last would be taken for a part of the password
+            raise ConfigError(f"{where}: user and password stand once, in front of all hosts; {ESCAPE}")
         path = unquote(url.path)
         hosts: tuple[tuple[str, int], ...] = ()
         if match["unix"]:
@@ -106,6 +109,9 @@ class Settings:
                 raise ConfigError(f"{where}: {name} does nothing with ssl_cert_reqs=none; leave out one of them")
         if "ssl_keyfile" in tls and "ssl_certfile" not in tls:
             raise ConfigError(f"{where}: ssl_keyfile needs ssl_certfile, the certificate that the key is for")
+        for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            if name in tls and not os.access(tls[name], os.R_OK):
+                raise ConfigError(f"{where}: {name}: the file {tls[name]!r} is not there, or cannot be read")
         sentinel = {"sentinel_username": sentinel_username, "sentinel_password": sentinel_password}
         if kind != "sentinel" and (of_sentinels := [name for name, value in sentinel.items() if value is not None]):
             raise ConfigError(f"{where}: {of_sentinels[0]} needs Sentinels: redis+sentinel://host1,host2/service")

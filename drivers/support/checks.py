@@ -10,6 +10,7 @@ from typing import Final
 from session_kit.drivers.errors import ConfigError, Conflict
 
 MAX_KEY_BYTES: Final = 512
+MOST_CONNECTIONS: Final = 10_000  # each takes memory, and a descriptor of the 1,024 that a process usually has
 LONGEST_TTL: Final = float("inf")
 CHANGED: Final = "the entry is not what was expected: it was changed, created or deleted meanwhile"
 
@@ -93,6 +94,8 @@ def check_client_alone(driver: type, options: Mapping[str, object]) -> None:
 
 
 def check_connections(number: int, where: str) -> None:
-    """Raise `ConfigError` unless at least one connection may be opened. where: begins the message."""
+    """Raise `ConfigError` unless 1 to 10,000 connections may be opened. where: begins the message."""
     if number < 1:
         raise ConfigError(f"{where}: max_connections must be at least 1, not {number}")
+    if number > MOST_CONNECTIONS:
+        raise ConfigError(f"{where}: max_connections must be at most {MOST_CONNECTIONS}, not {number}")

@@ -42,6 +42,9 @@ def url_of(scheme: str, path: PurePath) -> str:
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """The path that is meant, with `~` and `$NAME` filled in. `ConfigError` if there is no such variable."""
+    for name in re.findall(r"\$\{?(\w+)", os.fspath(path)):
+        if os.environ.get(name) == "":  # without it the path may be another, which is there
+            raise ConfigError(f"{os.fspath(path)}: the variable {name} of the environment is empty")
     found = os.path.expandvars(os.path.expanduser(path))
     if missing := re.search(r"\$(\w+|\{\w+\})", os.fspath(found)):
         raise ConfigError(f"{found}: the environment has no variable {missing[0]}")

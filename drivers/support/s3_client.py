@@ -40,6 +40,7 @@ BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 REGION: Final = re.compile(r"(?!-)(?![0-9]+$)[A-Za-z0-9-]{1,63}(?<!-)")
 FAILURES: Final = (ClientError, BotoCoreError, ResponseParserError)
 UNREADABLE: Final = "boto3 does not understand its configuration"
+WITH_BUCKET: Final = "the endpoint ends in the name of a bucket; leave that out"
 CONFIGURATION: Final = "the AWS_ variables of the environment, and at ~/.aws"
 # A request that failed so has not reached the server.
 NEVER_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError, PartialCredentialsError)
@@ -66,13 +67,13 @@ class S3Client:
         timeout: float,
         connections: int,
     ) -> None:
-        if not BUCKET.fullmatch(bucket):
-            raise ConfigError(f"{where}: {bucket!r} cannot be the name of a bucket")
         if endpoint_url is not None and not _is_endpoint(endpoint_url):
             raise ConfigError(
                 f"{where}: endpoint_url must begin with http:// or https:// and name a host, as http://localhost:9000"
                 " does; user and password, '?', '#' and spaces have no place in it"
             )
+        if endpoint_url is not None and _ends_in(endpoint_url, bucket):
+            raise ConfigError(f"{where}: endpoint_url: {WITH_BUCKET}")
         if region is not None and not REGION.fullmatch(region):
             raise ConfigError(f"{where}: {region!r} cannot be a region: it is one word like eu-central-1")
         if profile is not None and profile not in _profiles(where):
@@ -166,6 +167,8 @@ class S3Client:
             region_name=self._region or session.region_name or "us-east-1",
             config=config,
         )
+        if _ends_in(client.meta.endpoint_url, self.bucket):
+            raise DriverUnavailable(f"{self.where}: AWS_ENDPOINT_URL, or that of ~/.aws/config: {WITH_BUCKET}")
         # "Expect: 100-continue" saves nothing with small bodies, and lets racers wait for each other.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
         return client
@@ -183,6 +186,11 @@ def _profiles(where: str) -> list[str]:
     except BotoCoreError as error:
         raise ConfigError(f"{where}: {UNREADABLE} ({type(error).__name__}); look at {CONFIGURATION}") from None
     return names
+
+
+def _ends_in(endpoint_url: str, bucket: str) -> bool:
+    """Whether an address ends in the bucket, as some services show it: names would begin with the bucket once more."""
+    return urlsplit(endpoint_url).path.rstrip("/").endswith(f"/{bucket}")
 
 
 def _is_endpoint(url: str) -> bool:

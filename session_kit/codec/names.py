@@ -41,8 +41,7 @@ def make_codec(codec: Codec | CodecName) -> Codec:
 
 
 def _by_name(text: str) -> Codec:
-    # In a URL a `+` is read as a space.
-    name, *rest = text.replace(" ", "+").split("+")
+    name, *rest = text.split("+")
     if name not in CODECS:
         raise ConfigError(f"codec: there is no {name!r}{guess(name, CODECS)} {_THERE_ARE}")
     codec = CODECS[name]()

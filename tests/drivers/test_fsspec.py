@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import fsspec
 import pytest
@@ -203,11 +203,58 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
         ("fsspec+broken://x?retrys=5", "did you mean 'retries'"),
         ("fsspec+broken://x?retries=many", "retries: 'many' is not a whole number"),
         ("nonsense://x", "no driver for nonsense://"),
+        ("fsspec+://x", "knows no protocol ://"),
+        # Which folder it is would depend on where the program was started.
+        *((f"{scheme}://data/s", "needs an absolute path") for scheme in ("fsspec+file", "local")),
+        # Which show what they have copied, also after a logout.
+        ("simplecache://x?target_protocol=file", "goes on showing what it has copied"),
+        ("filecache://x?target_protocol=file", "say check_files=yes"),
+        ("filecache://x?target_protocol=file&check_files=no", "say check_files=yes"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_driver(url)
+
+
+@pytest.mark.parametrize("scheme", ["fsspec+file", "local"])
+def test_a_local_folder_is_named_as_in_other_urls(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    open_driver(f"{scheme}:///$DATA_DIR/a%20b").set("key", b"value")
+    assert open_driver(f"{scheme}://{tmp_path}/a%20b").get("key") == b"value"
+    assert (tmp_path / "a b").is_dir()
+
+
+def test_a_logout_is_noticed_where_copies_are_checked(tmp_path: Path) -> None:
+    folder = f"filecache://{tmp_path}?target_protocol=file&check_files=yes"
+    ours, theirs = open_driver(folder), open_driver(folder)
+    ours.set("key", b"value")
+    assert theirs.get("key") == b"value"
+    ours.delete("key")
+    assert (ours.get("key"), theirs.get("key")) == (None, None)
+
+
+class Annotated(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec has no type hints
+    """A file system whose options say in every way that there is what they take."""
+
+    def __init__(
+        self,
+        anon: bool | None = None,
+        wait: int | None = None,
+        safe: bool = False,
+        size: float = 1,
+        key=None,  # type: ignore[no-untyped-def]  # as s3fs has it
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+
+
+def test_an_option_has_the_type_that_the_file_system_names_and_not_that_of_its_default() -> None:
+    fsspec.register_implementation("annotated", Annotated, clobber=True)
+    options = FsspecDriver.url_options(urlsplit("fsspec+annotated://x"))
+    read = {name: options[name]("1") for name in ("anon", "wait", "safe", "size", "key")}
+    assert read == {"anon": True, "wait": 1, "safe": True, "size": 1.0, "key": "1"}
+    assert [type(value) for value in read.values()] == [bool, int, bool, float, str]
 
 
 def test_a_protocol_whose_package_is_missing_names_it() -> None:

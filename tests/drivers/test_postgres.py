@@ -507,6 +507,18 @@ def test_pgbouncer_hands_out_fewer_connections_than_it_takes(
         ("postgresql://user:hunter2@x@host/db", "not a URL or an option"),
         ("postgresql://user:hunter2/abc@host/db", "not a URL or an option"),
         ("postgresql://user:hunter2?abc@host/db", "no option has an '@'"),
+        # What its client library would say at the first request.
+        ("postgresql://host/db?sslmode=no-verify", 'says: invalid sslmode value: "no-verify"$'),
+        ("postgresql://host/db?sslmode=", 'says: invalid sslmode value: ""$'),
+        ("postgresql://host/db?channel_binding=maybe", "invalid channel_binding value"),
+        ("postgresql://h1,h2/db?target_session_attrs=x", "invalid target_session_attrs value"),
+        ("postgresql://host/db?port=0", 'invalid port number: "0"$'),
+        ("postgresql://host/db?hostaddr=192.0.2.1&port=99999", "invalid port number"),
+        ("postgresql://h1,h2/db?port=1,2,3", "could not match 3 port numbers to 2 hosts"),
+        ("postgresql://host/db?service=none", "definition of service"),
+        ("postgresql://host/db?connect_timeout=2s", "connect_timeout must be a whole number"),
+        ("postgresql://host/db?keepalives_idle=99999999999", "keepalives_idle must be a whole number"),
+        ("postgresql://host/db?table=public.sessions", "'public.sessions' is no table: write table=NAME&schema=SCHEMA"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused_at_start_without_the_password(url: str, message: str) -> None:

@@ -782,6 +782,16 @@ def test_a_given_client_that_cannot_work_is_refused(client: object) -> None:
         ("rediss://host?ssl_cert_reqs=none&ssl_check_hostname=yes", "ssl_check_hostname does nothing with"),
         ("rediss://host?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem", "ssl_ca_certs does nothing with"),
         ("rediss://host?ssl_keyfile=/key.pem", "ssl_keyfile needs ssl_certfile"),
+        *(
+            (f"rediss://host?{option}", f"{option.partition('=')[0]}: the file '.*' is not there")
+            for option in ("ssl_ca_certs=/no.pem", "ssl_ca_certs=", "ssl_certfile=/no.pem", "ssl_certfile=")
+        ),
+        # What would do without some of the hosts.
+        ("redis+sentinel://h1, h2/service", "' h2' is not a host"),
+        ("redis+cluster://h1, h2", "' h2' is not a host"),
+        ("redis+cluster://u:s3cret@h1,u:s3cret@h2", "user and password stand once"),
+        ("redis+sentinel://u:s3cret@h1,u:s3cret@h2/service", "user and password stand once"),
+        ("redis://host?max_connections=10001", "at most 10000"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused_at_start(url: str, message: str) -> None:
@@ -939,6 +949,8 @@ def test_certificates_and_their_names_are_checked_unless_it_is_said_otherwise(
         ({"tls": "yes"}, "tls must be True, False or a mapping of settings, not str"),
         ({"timeot": "2s"}, "unknown option 'timeot'; did you mean 'timeout'"),
         ({"url": "redis://localhost", "timeout": "2s"}, "put timeout into the url"),
+        ({"url": "memory://"}, "takes a URL of Redis or Valkey"),
+        *(({name: value}, "is not a host with a port") for name, value in (("port", 0), ("port", ""), ("host", ""))),
     ],
 )
 def test_settings_of_a_store_by_parts_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -411,6 +411,10 @@ def test_nobody_listening_is_an_outage(moto: S3Server, monkeypatch: pytest.Monke
     [
         ("s3://", "cannot be the name of a bucket"),
         ("s3://user:s3cr3t@bucket", "credentials come from boto3's own chain"),
+        ("s3://AKIA:s3cr3t/x@bucket/folder", r"^s3://\.\.\.: leave out user and password"),
+        ("s3://AKIA:123/s3cr3t@bucket", r"^s3://\.\.\.: leave out user and password"),
+        ("s3://bucket?endpoint_url=http://localhost:9000/bucket", "ends in the name of a bucket; leave that out"),
+        ("s3://bucket?endpoint_url=http://localhost:9000/a/bucket/", "ends in the name of a bucket; leave that out"),
         ("s3://bucket/a//b", "no part that is empty"),
         ("s3://bucket/../b", "no part that is empty"),
         ("s3://bucket/" + "f" * 111, "at most 110 bytes"),

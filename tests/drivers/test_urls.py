@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Self
@@ -95,6 +96,16 @@ def error_of(url: Any, opener: Callable[[Any], object] = open_store) -> str:
         ("disk:/var/lib/app", "a store URL needs a scheme"),
         ("memory://#prefix=a", "memory://: '#' starts a fragment, which means nothing here; write it as %23"),
         ("memory://[", "the store URL cannot be parsed"),
+        # What would silently open another store than the one that is meant.
+        *((f"{quote}disk:///x{quote}", "the store URL has a quote at its end") for quote in ("'", '"')),
+        *((f"disk:///x{quote}", "the store URL has a quote at its end") for quote in ("'", '"')),
+        *((f"disk:///x{end}y", "the store URL has a line end or a tab in it") for end in ("\n", "\r\n", "\t")),
+        *((f"{url}{mark}ttl=7d", "options begin with '?'") for url in ("disk:///x", "redis://host") for mark in "&;"),
+        ("memory://?prefix=shop?ttl=7d", "memory://: '?' begins the options once"),
+        ("simplecache::file:///x", "a store URL needs a scheme"),
+        ("sqlite:///:memory:", "sessions that lie in memory alone are memory://"),
+        ("disk:///$EMPTY/x", "the variable EMPTY of the environment is empty"),
+        ("disk:///${EMPTY}/x", "the variable EMPTY of the environment is empty"),
         (None, "a store URL must be a str, not NoneType"),
         (b"memory://", "a store URL must be a str, not bytes"),
         (5, "a store URL must be a str, not int"),
@@ -157,7 +168,8 @@ def error_of(url: Any, opener: Callable[[Any], object] = open_store) -> str:
         ("options://?on_error=print", "unknown option 'on_error'"),
     ],
 )
-def test_each_mistake_in_a_url_has_its_line(url: Any, message: str) -> None:
+def test_each_mistake_in_a_url_has_its_line(url: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTY", "")
     text = error_of(url)
     assert message in text
     assert "\n" not in text
@@ -182,7 +194,25 @@ def test_a_folder_that_no_system_can_make_is_a_clear_error(name: str, tmp_path: 
     assert "cannot be" in error_of(f"disk://{tmp_path}/{name}")
 
 
+def test_a_folder_is_no_sqlite_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder; name a file in it, like"):
+        open_driver(f"sqlite://{tmp_path}").prepare()
+
+
 # --- what is right opens, as meant ---
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " ", "\t\n"])
+def test_blanks_around_a_url_are_no_part_of_a_name(blank: str, tmp_path: Path) -> None:
+    with closing(open_driver(f"{blank}disk://{tmp_path}/store{blank}")) as driver:
+        driver.prepare()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert open_store(f"memory://?prefix=shop{blank}").prefix == "shop"
+
+
+def test_a_plus_in_an_option_is_a_plus() -> None:
+    assert open_driver("options://?text=hunter2+x").given["text"] == "hunter2+x"  # type: ignore[attr-defined]
+    assert open_store("memory://?prefix=a+b").prefix == "a+b"
 
 
 @pytest.mark.parametrize(
@@ -401,6 +431,9 @@ def test_a_password_that_was_not_escaped_is_in_no_error(
 ) -> None:
     for url in (
         f"ada:{before}{special}{after}@host:6379",
+        f"ada:{before}?{after}={special}{after}@host:6379",
+        f"ada:{before}?ttl={after}@host:6379",
+        f"ada:{before}?text={after}@host:6379",
         f"{before}{special}{after}@host",
         f"/{before}{special}{after}@h",
     ):
