@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from array import array
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice, product, repeat
 from types import FrameType
 from typing import Any, NamedTuple
 
-from session_kit.benchmarks.measure import Noise, Summary, summarize
+from session_kit.benchmarks.measure import Noise, Summary, brief_count, summarize, warning
 from session_kit.benchmarks.measured_store import MeasuredStore, Meter, labels, opened
 from session_kit.benchmarks.shift import Shift
-from session_kit.benchmarks.workloads import WORKLOADS, Workload
+from session_kit.benchmarks.workloads import LEAST_DATA, WORKLOADS, Workload, most_entries, turns_of, weight
 from session_kit.drivers import ConfigError
 from session_kit.drivers.support.options import parse_size
 
 MODES = ("sync", "async")
 FULL_SIZES = ("200", "4KB", "64KB")
 MOST_WORKERS = 500
-# So many operations are counted: enough for the share of hits, and soon done on a slow store.
+# So many operations are counted: soon done on a slow store.
 COUNTED = 20
+# About so many durations are kept of a row.
+KEPT = 20_000
+# What is used up is written anew: more at a time only if that took less than so many seconds, so that Ctrl-C is soon
+# heard on a slow store, and no longer in all than so many times what is measured.
+SOON = 0.25
+PATIENCE = 10
 
 Say = Callable[[str], None]
 Tell = Callable[[int, int, str], None]
@@ -61,6 +67,19 @@ class Settings:
             raise ConfigError(f"hits is a share between 0 and 1, not {self.hits:g}")
         if not 0 < self.seconds < float("inf") or self.rounds < 1:
             raise ConfigError("seconds must be above 0, and rounds at least 1")
+        workers, size = max(self.concurrency), max(self.sizes)
+        if workers > most_entries(size):
+            held = f"{brief_count(workers * weight(size))}B"
+            raise ConfigError(f"{workers} entries of {size} B, one a worker, are {held}: too much for a store in use")
+        if min(self.sizes) < LEAST_DATA and any(WORKLOADS[name].layer == "session" for name in self.workloads):
+            raise ConfigError(f"a session has {LEAST_DATA} B at least; smaller sizes are for workloads of the driver")
+
+    @property
+    def most_written(self) -> int:
+        """About how many bytes a store holds of ours at a time at most."""
+        size = max(self.sizes)
+        come_and_go = most_entries(size) if any(WORKLOADS[name].grows for name in self.workloads) else 0
+        return (max(*self.concurrency, min(COUNTED, most_entries(size))) + come_and_go) * weight(size)
 
 
 def read_sizes(texts: Sequence[str], *, full: bool) -> list[int]:
@@ -85,7 +104,9 @@ class Counted(NamedTuple):
 class Figure(NamedTuple):
     """What was found of one workload on one driver.
 
-    spread: how far the rounds lie apart: the rates of all are those in the middle, plus or minus this share.
+    spread: how far the rounds lie apart: the rates of all are those in the middle, plus or minus this share. None of one.
+    found: share of the operations that found what was written, None where that cannot be seen. wrong: it is another
+        share than it had to be.
     """
 
     layer: str
@@ -95,8 +116,10 @@ class Figure(NamedTuple):
     concurrency: int
     driver: str
     summary: Summary
-    spread: float
+    spread: float | None
     counted: Counted
+    found: float | None
+    wrong: bool
 
 
 class Missing(NamedTuple):
@@ -109,13 +132,14 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found."""
+    """All that was found. failures: what was not, a line each."""
 
     settings: Settings
     drivers: list[str]
     figures: list[Figure]
     missing: list[Missing]
     noise: Noise
+    failures: list[str]
 
     @property
     def left_out(self) -> list[str]:
@@ -124,57 +148,78 @@ class Report:
             f"{what}: not for {driver}, which does not promise it ({needs})" for what, driver, needs in self.missing
         ]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What has to stand in front of the figures."""
+        noisy = warning(self.noise.spread, "{}")
+        forgetful = ", ".join(dict.fromkeys(figure.driver for figure in self.figures if figure.wrong))
+        lost = (
+            f"Written entries were lost, evicted or mixed up: see `found` of {forgetful}. Other rows may be wrong too."
+        )
+        return [*filter(None, [noisy, forgetful and lost]), *self.failures]
+
 
 def run(settings: Settings, tell: Tell, say: Say) -> Report:
     """Measure, and delete what was written.
 
-    tell: hears of the progress. say: hears what stays behind.
-    Raises `SessionKitError` if a store cannot be used. After a signal that asks to stop, exits with its number + 128.
+    tell: hears of the progress. say: hears how much is written, and what stays behind.
+    Raises `SessionKitError` if a store cannot be used; one that fails later is left out from then on. After a signal
+    that asks to stop, exits with its number + 128.
     """
     bench = Bench(settings, tell)
     try:
         with bench.stoppable(), ExitStack() as stack:
             bench.runner = stack.enter_context(asyncio.Runner())
             named = zip(settings.urls, labels(settings.urls), strict=True)
-            return bench.measure([stack.enter_context(opened(*one, bench.runner, say)) for one in named])
+            shared = bench.runner, say, bench.check, bench.failures
+            return bench.measure([stack.enter_context(opened(*one, *shared)) for one in named], say)
     except Stopped:
-        say("stopped, and deleted what was written")
+        for line in bench.failures or ["stopped, and deleted what was written"]:
+            say(line)
         raise SystemExit(128 + bench.signal) from None
 
 
-class Stopped(Exception):
-    """A signal has asked to stop."""
+class Stopped(BaseException):
+    """A signal has asked to stop. No failure of a store."""
 
 
 class Case:
     """One row of the table, while it is being measured."""
 
-    def __init__(self, workload: Workload, mode: str, workers: int, counted: Counted) -> None:
-        self.workload, self.mode, self.workers, self.counted = workload, mode, workers, counted
-        self.durations = array("d")
-        self.elapsed = 0.0
+    def __init__(
+        self, measured: MeasuredStore, workload: Workload, mode: str, workers: int, counted: Counted, hits: float
+    ) -> None:
+        self.store, self.workload, self.mode, self.workers, self.counted = measured, workload, mode, workers, counted
+        self.hits = hits if workload.reads else 1.0
+        # For all rounds: if each began anew, a slow store would see the first turns alone.
+        self.turns = turns_of(self.hits)
         self.rates: list[float] = []
+        self.start()
+
+    def start(self, every: int = 1) -> None:
+        """Forget what was measured, and keep one duration of so many from now on."""
+        self.shift = Shift(self.workload.check, every)
+        self.rates.clear()
 
     def __str__(self) -> str:
-        return f"{self.workload.name}, {self.mode} {self.workers}, {self.workload.measured.label}"
-
-    def take(self, shift: Shift) -> None:
-        self.durations.extend(shift.durations)
-        self.elapsed += shift.elapsed
-        self.rates.append(len(shift.durations) / shift.elapsed)
+        return f"{self.workload}, {self.mode} {self.workers}"
 
     def figure(self) -> Figure:
-        work = self.workload
+        work, shift, low, high = self.workload, self.shift, min(self.rates), max(self.rates)
+        # In each round the turns have the right share but for one.
+        tolerance = len(self.rates) if 0 < self.hits < 1 else 0
         return Figure(
             work.layer,
             work.name,
             work.size,
             self.mode,
             self.workers,
-            work.measured.label,
-            summarize(self.durations, self.elapsed),
-            (max(self.rates) - min(self.rates)) / (max(self.rates) + min(self.rates)),
+            self.store.label,
+            summarize(shift.durations, shift.elapsed, shift.operations),
+            (high - low) / (high + low) if len(self.rates) > 1 else None,
             self.counted,
+            shift.found / shift.operations if work.check else None,
+            work.check is not None and abs(shift.found - self.hits * shift.operations) > tolerance,
         )
 
 
@@ -183,10 +228,13 @@ class Bench:
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self.settings = settings
+        self.failures: list[str] = []
         self.signal = 0
         self._tell = tell
         self._done = self._steps = 0
-        self._shift = Shift(0)
+        self._shift = Shift()
+        self._noise = Noise()
+        self._sides = list(product(settings.modes, settings.concurrency))
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
@@ -203,85 +251,123 @@ class Bench:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def measure(self, stores: Sequence[MeasuredStore]) -> Report:
-        settings, noise = self.settings, Noise()
+    def measure(self, stores: Sequence[MeasuredStore], say: Say) -> Report:
+        settings = self.settings
         for measured in stores:
             self._tell(0, 1, measured.label)
             measured.driver.prepare()
             measured.driver.has(measured.store.prefix)  # one that is down is found before anything is written
         names = [name for name in WORKLOADS if name in settings.workloads]
         fit = {name: [measured for measured in stores if _promises(measured, WORKLOADS[name].needs)] for name in names}
-        sides = list(product(settings.modes, settings.concurrency))
-        self._steps = len(settings.sizes) * sum(map(len, fit.values())) * (1 + len(sides) * (1 + settings.rounds))
-        cases: list[Case] = []
+        if not any(fit.values()):
+            raise ConfigError(f"none of the stores promises what this needs: {', '.join(names)}")
+        say(f"writes up to {brief_count(settings.most_written)}B to each store, and deletes them again")
+        self._steps = len(settings.sizes) * sum(map(len, fit.values())) * (1 + len(self._sides) * (1 + settings.rounds))
+        figures: list[Figure] = []
         for name, size in product(names, settings.sizes):
-            ready = [self._prepare(WORKLOADS[name], size, measured) for measured in fit[name]]
-            cases += (
-                Case(workload, mode, workers, counted[mode])
-                for (mode, workers), (workload, counted) in product(sides, ready)
-            )
-        # What there is by now will stay: the collections between the measurements need not look through it.
-        gc.collect()
-        gc.freeze()
-        try:
-            for case in cases:
-                self._measure(case, settings.seconds / 5)
-            for _, case in product(range(settings.rounds), cases):
-                noise.probe()
-                case.take(self._measure(case, settings.seconds))
-        finally:
-            gc.unfreeze()
+            figures += self._compare(WORKLOADS[name], size, fit[name])
         missing = [
             Missing(name, measured.label, WORKLOADS[name].needs)
             for name, measured in product(names, stores)
             if measured not in fit[name]
         ]
-        return Report(
-            settings, [measured.label for measured in stores], [case.figure() for case in cases], missing, noise
-        )
+        return Report(settings, [measured.label for measured in stores], figures, missing, self._noise, self.failures)
+
+    def _compare(self, kind: type[Workload], size: int, stores: Sequence[MeasuredStore]) -> list[Figure]:
+        """Measure a workload in all stores by turns. Its entries are deleted at once, so that few are there at a time."""
+        settings, ready = self.settings, []
+        for measured in stores:
+            if not measured.failed:
+                with measured.failing(f"{kind.layer} {kind.name}, {size} B"):
+                    ready.append((measured, *self._prepare(kind, size, measured)))
+        cases = [
+            Case(measured, workload, mode, workers, counted[mode], settings.hits)
+            for (mode, workers), (measured, workload, counted) in product(self._sides, ready)
+        ]
+        # What there is by now will stay: the collections between the measurements need not look through it.
+        gc.collect()
+        gc.freeze()
+        try:
+            for number, case in product(range(1 + settings.rounds), cases):
+                if not case.store.failed:
+                    with case.store.failing(str(case)):
+                        self._take_turn(case, number)
+        finally:
+            gc.unfreeze()
+        for measured, workload, _ in ready:
+            with measured.failing(f"{workload}, clean-up"):
+                measured.clean_up()
+        return [case.figure() for case in cases if not case.store.failed]
 
     def _prepare(self, kind: type[Workload], size: int, measured: MeasuredStore) -> tuple[Workload, dict[str, Counted]]:
-        """Make a workload, and count what it asks of the driver in each mode, apart from the measuring."""
         self._step(f"{kind.name}, {measured.label}")
-        meter = Meter(measured.driver)
-        metered = kind(measured.behind(meter), size, self.settings.hits, COUNTED)
-        metered.prepare()
-        counted = {}
-        for mode in self.settings.modes:
-            arguments = islice(metered.arguments(1)[0], COUNTED)
-            meter.reset()
-            if mode == "sync":
-                for argument in arguments:
-                    metered.do(argument)
-            else:
-                self.runner.run(_each(metered.ado, arguments))
-            counted[mode] = Counted(len(meter.calls) / COUNTED, meter.bytes / COUNTED)
-            metered.tidy()
-        workload = kind(measured, size, self.settings.hits, max(self.settings.concurrency))
+        counted = {mode: self._count(kind, size, measured, mode) for mode in self.settings.modes}
+        workload = kind(measured, size, max(self.settings.concurrency))
         workload.prepare()
         return workload, counted
 
-    def _measure(self, case: Case, seconds: float) -> Shift:
-        self._step(str(case))
-        arguments = case.workload.arguments(case.workers)
-        gc.collect()
-        shift = self._shift = Shift(seconds)
-        self._check()
-        if case.mode == "sync":
-            shift.run(case.workload.do, arguments)
+    def _count(self, kind: type[Workload], size: int, measured: MeasuredStore, mode: str) -> Counted:
+        """Count what a workload asks of the driver, apart from the measuring: where it finds something, and where not."""
+        hits = self.settings.hits if kind.reads else 1.0
+        meter, times = Meter(measured.driver), min(COUNTED, most_entries(size))
+        trips = weighed = 0.0
+        for share, find in ((hits, True), (1 - hits, False)):
+            if share:
+                workload = kind(measured.behind(meter), size, times)
+                workload.prepare()
+                arguments = islice(workload.arguments(1, repeat(find))[0], times)
+                meter.reset()
+                if mode == "sync":
+                    for argument in arguments:
+                        workload.do(argument)
+                else:
+                    self.runner.run(_each(workload.ado, arguments))
+                trips += share * len(meter.calls) / times
+                weighed += share * meter.bytes / times
+                measured.clean_up()
+        return Counted(trips, weighed)
+
+    def _take_turn(self, case: Case, number: int) -> None:
+        """The first is to warm up, and shows how many durations there will be."""
+        settings = self.settings
+        self._step(f"{case}, {case.store.label}")
+        if number:
+            self._noise.probe()
+            self._measure(case, settings.seconds)
         else:
-            self.runner.run(shift.arun(case.workload.ado, arguments))
-        case.workload.tidy()
-        return shift
+            self._measure(case, settings.seconds / 5)
+            case.start(every=max(1, round(case.rates[0] * settings.seconds * settings.rounds / KEPT)))
 
-    def _step(self, what: str) -> None:
-        self._check()
-        self._tell(self._done, self._steps, what)
-        self._done += 1
+    def _measure(self, case: Case, seconds: float) -> None:
+        work, shift, clock, outside = case.workload, case.shift, time.perf_counter, 0.0
+        done, elapsed = shift.operations, shift.elapsed
+        gc.collect()
+        self._shift = shift
+        shift.begin(seconds)
+        while not shift.over and outside < PATIENCE * seconds:
+            began, measured = clock(), shift.elapsed
+            arguments = work.arguments(case.workers, case.turns)
+            self.check()
+            if case.mode == "sync":
+                shift.run(work.do, arguments)
+            else:
+                self.runner.run(shift.arun(work.ado, arguments))
+            work.tidy()
+            spent = clock() - began - (shift.elapsed - measured)
+            outside += spent
+            if not shift.over and spent < SOON:
+                work.make_room()
+        case.rates.append((shift.operations - done) / (shift.elapsed - elapsed))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Stop if a signal has asked for it."""
         if self.signal:
             raise Stopped
+
+    def _step(self, what: str) -> None:
+        self.check()
+        self._tell(self._done, self._steps, what)
+        self._done += 1
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.signal = number

@@ -26,8 +26,10 @@ class Summary(NamedTuple):
     rate: float
 
 
-def summarize(durations: Sequence[float], elapsed: float) -> Summary:
+def summarize(durations: Sequence[float], elapsed: float, operations: int | None = None) -> Summary:
     """Sum up the seconds that each operation took; `elapsed`: the seconds that they took together, side by side.
+
+    operations: how many there were, if `durations` are only some of them.
 
     >>> summarize([0.001, 0.002, 0.003], 0.006)
     Summary(operations=3, median=0.002, p95=0.003, p99=0.003, rate=500.0)
@@ -35,7 +37,8 @@ def summarize(durations: Sequence[float], elapsed: float) -> Summary:
     ordered = sorted(durations)
     count = len(ordered)
     p95, p99 = (ordered[min(count - 1, int(count * share))] for share in (0.95, 0.99))
-    return Summary(count, statistics.median(ordered), p95, p99, count / elapsed)
+    operations = count if operations is None else operations
+    return Summary(operations, statistics.median(ordered), p95, p99, operations / elapsed)
 
 
 class Noise:
@@ -114,6 +117,15 @@ def microseconds(seconds: float) -> str:
     """
     amount = seconds * 1e6
     return f"{amount:.1f}" if amount < 100 else f"{amount:.0f}"
+
+
+def percent(share: float) -> str:
+    """Render a share; only all is 100 %.
+
+    >>> percent(1), percent(0.99999), percent(0.3)
+    ('100%', '99.9%', '30%')
+    """
+    return "100%" if share == 1 else f"{min(99.9, round(share * 100, 1)):g}%"
 
 
 def brief_seconds(value: float) -> str:

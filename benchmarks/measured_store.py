@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from inspect import signature
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from session_kit.drivers import ConfigError, Driver, DriverError, DriverUnavailable, Entry
+from session_kit.drivers import ConfigError, Conflict, Driver, Entry
+from session_kit.drivers.errors import SessionKitError
 from session_kit.drivers.registry import redact, split_url
 from session_kit.drivers.support.folder import expanded
-from session_kit.drivers.support.options import parse_duration
-from session_kit.store import UnstorageSessionStore, open_store
+from session_kit.store import OWN_OPTIONS, UnstorageSessionStore, open_store
 from session_kit.testing import CountingDriver
 
 # What is written must outlive the run.
 SHORTEST_TTL = 3600.0
+# Between so many entries it is looked whether to stop.
+BATCH = 20
 
 
 def labels(urls: Sequence[str]) -> list[str]:
@@ -34,94 +37,104 @@ def labels(urls: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def opened(url: str, label: str, runner: asyncio.Runner, say: Callable[[str], None]) -> Iterator[MeasuredStore]:
+def opened(
+    url: str,
+    label: str,
+    runner: asyncio.Runner,
+    say: Callable[[str], None],
+    check: Callable[[], None],
+    failures: list[str],
+) -> Iterator[MeasuredStore]:
     """Open the store at `url`, and delete what was written to it and close it at the end.
 
     url: as `open_store` takes it; our own prefix begins with the one that it names.
-    label: its name in the report.
-    runner: the event loop of async calls.
-    say: hears what stays behind.
+    runner: the event loop of async calls. say: hears what stays behind. The rest: as `MeasuredStore` takes it.
     """
     parts, query = split_url(url)
     folder = expanded(unquote(parts.path))
     fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
     fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
     ttl = dict(query).get("ttl")
-    if ttl is not None and _seconds(ttl, label) < SHORTEST_TTL:
+    if ttl is not None and OWN_OPTIONS["ttl"](ttl) < SHORTEST_TTL:
         raise ConfigError(
             f"{label}: ttl={ttl} may end before the benchmark does; give an hour or more, or leave it out"
         )
     store = open_store(url)
     try:
+        empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
         prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
-        measured = MeasuredStore(UnstorageSessionStore(store.driver, prefix=prefix, ttl=store.ttl), label)
+        measured = MeasuredStore(_like(store, prefix=prefix), label, check, failures)
         try:
             yield measured
         finally:
-            measured.clean_up()
+            with measured.failing(
+                f"entries that begin with {prefix}: may be left there, and expire after {store.ttl} s"
+            ):
+                measured.clean_up()
     finally:
         runner.run(store.aclose())
         store.close()
         if fresh:
             say(f"{label}: an empty store stays in the folder")
+    if empty:
+        say(f"{label}: an empty table stays in the database")
 
 
-def _seconds(ttl: str, label: str) -> float:
-    try:
-        return parse_duration(ttl)
-    except ValueError as error:
-        raise ConfigError(f"{label}: ttl: {error}") from None
+def _like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:
+    """The same store but for these settings. Each is an attribute, so that none is forgotten: with another codec, say,
+    another store than the one that was named would be measured."""
+    settings = {name: getattr(store, name) for name in signature(UnstorageSessionStore).parameters}
+    return UnstorageSessionStore(**settings | changes)
 
 
 class MeasuredStore:
     """A store with a random prefix of our own, and the names of what we wrote.
 
-    store: on the driver that is measured.
-    label: its name in the report.
+    store: on the driver that is measured. label: its name in the report.
+    check: called now and then while much is written; it raises to stop.
+    failures: what went wrong, a line each; failed: whether something did here.
+    keys, ids: keys of the driver, and ids of sessions, that are about to be written; note them here.
     """
 
-    def __init__(self, store: UnstorageSessionStore, label: str) -> None:
-        self.store, self.label = store, label
-        self._keys: list[list[str]] = []
-        self._ids: list[list[str]] = []
-
-    @property
-    def driver(self) -> Driver:
-        return self.store.driver
-
-    @property
-    def ttl(self) -> Any:
-        return self.store.ttl
-
-    def new_keys(self) -> list[str]:
-        """A list for the keys that its holder is going to write."""
-        self._keys.append([])
-        return self._keys[-1]
-
-    def new_ids(self) -> list[str]:
-        """A list for the ids of the sessions that its holder is going to make."""
-        self._ids.append([])
-        return self._ids[-1]
+    def __init__(
+        self, store: UnstorageSessionStore, label: str, check: Callable[[], None], failures: list[str]
+    ) -> None:
+        self.store, self.driver, self.ttl, self.label = store, store.driver, store.ttl, label
+        self.check, self.failures, self.failed = check, failures, False
+        self.keys: list[str] = []
+        self.ids: list[str] = []
 
     def behind(self, driver: Driver) -> MeasuredStore:
         """The same store by way of `driver`, which passes on to ours; what is written is noted here too."""
-        store = UnstorageSessionStore(driver, prefix=self.store.prefix, ttl=self.ttl)
-        measured = MeasuredStore(store, self.label)
-        measured._keys, measured._ids = self._keys, self._ids
+        measured = MeasuredStore(_like(self.store, driver=driver), self.label, self.check, self.failures)
+        measured.keys, measured.ids = self.keys, self.ids
         return measured
 
+    def write(self, items: Mapping[str, bytes]) -> None:
+        """Store them, a batch at a time."""
+        left = iter(items.items())
+        while batch := dict(islice(left, BATCH)):
+            self.check()
+            self.driver.set_many(batch, ttl=self.ttl)
+
     def clean_up(self) -> None:
-        """Delete what was written. If the store does not let us, raise `DriverUnavailable`, which says what is left."""
-        names = [*chain(*self._keys), *map(self.store.key, chain(*self._ids))]
-        if not names:
-            return
-        try:
+        """Delete what was written."""
+        if names := [*self.keys, *map(self.store.key, self.ids)]:
             self.driver.delete_many(names)
-        except DriverError as error:
-            raise DriverUnavailable(
-                f"{error}; entries that begin with {self.store.prefix}: may be left there, and expire after"
-                f" {self.ttl:g} s"
-            ) from error
+        self.keys.clear()
+        self.ids.clear()
+
+    @contextmanager
+    def failing(self, what: str) -> Iterator[None]:
+        """Whatever is raised is a failure of this store: the others are still to be measured, and reported."""
+        try:
+            yield
+        except Exception as error:
+            said = str(error) if isinstance(error, SessionKitError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, (KeyError, Conflict)):
+                said = f"an entry that was written is gone, or another's ({said})"
+            self.failures.append(f"{self.label}: {what}: {said.removeprefix(f'{self.label}: ')}")
+            self.failed = True
 
 
 class Meter(CountingDriver):

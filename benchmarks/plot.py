@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
 from pathlib import Path
 from textwrap import fill, wrap
 
@@ -10,19 +11,14 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Figure, Report
-from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions, warning
+from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions
 from session_kit.benchmarks.report import PACKAGES, readable
 
-# Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour.
-LOOKS = (
-    ("#0072B2", "o"),
-    ("#E69F00", "s"),
-    ("#009E73", "D"),
-    ("#CC79A7", "^"),
-    ("#D55E00", "v"),
-    ("#56B4E9", "P"),
-    ("#000000", "X"),
-)
+# Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour. More
+# of these than of those, so that no pair comes twice before all have come.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+SHAPES = "osD^vPX*<"
+LOOKS = tuple(islice(zip(cycle(COLOURS), cycle(SHAPES)), len(COLOURS) * len(SHAPES)))
 WARNING = "#D55E00"
 # Inches from one driver to the next.
 LINE = 0.14
@@ -56,15 +52,18 @@ def draw(report: Report, file: str) -> None:
                         axes.text(0.01, where, "does not apply", transform=line, va="center", fontsize=7, color=colour)
             axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
     known = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
-    loud = warning(report.noise.spread, "{}")
+    loud = report.warnings
     title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
     width = picture.get_figwidth()
+    # An inch takes about eight letters of the title, and ten of a name, which has a mark of half an inch before it.
+    names = [fill(name, round(width * 10) - 5) for name in report.drivers]
+    longest = max(len(line) for name in names for line in name.splitlines())
     legend = picture.legend(
         [known[name] for name in report.drivers],
-        report.drivers,
-        title="\n".join([title, *wrap(loud, round(width * 8))]),
+        names,
+        title="\n".join([title, *(part for line in loud for part in wrap(line, round(width * 8)))]),
         loc="outside upper center",
-        ncols=min(4, len(report.drivers)),
+        ncols=max(1, min(4, len(names), round(width * 10) // (longest + 8))),
         frameon=False,
         fontsize=11,
         title_fontproperties={"size": 14, "weight": "bold"},

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -14,20 +14,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from session_kit.benchmarks.bench import Figure, Report, Tell
-from session_kit.benchmarks.measure import conditions, machine, microseconds, versions, warning
+from session_kit.benchmarks.measure import conditions, machine, microseconds, percent, versions
 from session_kit.drivers import ConfigError
 from session_kit.drivers.errors import DISTRIBUTION, how_to_install
 
 PACKAGES = (DISTRIBUTION, "msgspec", "diskcache", "redis", "hiredis", "boto3", "fsspec")
+HEADS = ("median", "p95", "p99", "ops/s", "±", "trips", "bytes", "found", "n")
 # Where there is no terminal whose edge counts.
-WIDE = 200
+WIDE = 10_000
 
 
 @contextmanager
@@ -38,7 +37,7 @@ def progress_bar() -> Iterator[Tell]:
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     # Drawn between two measurements: a thread that draws would be measured too.
     with Progress(
@@ -65,22 +64,48 @@ class Outputs:
 
     def __init__(self, json: str | None, picture: str | None) -> None:
         self.json, self.picture = json, picture
+        if picture == "-":
+            raise ConfigError("--plot needs the name of a file; only --json can be - for stdout")
         for name in (json, picture):
             if name is not None and name != "-":
                 _check_writable(Path(name))
+        if json is not None and picture is not None and Path(json).resolve() == Path(picture).resolve():
+            raise ConfigError(f"--json and --plot are both {json}")
         if picture is not None and find_spec("matplotlib") is None:
             raise ConfigError(f"--plot needs the package matplotlib: {how_to_install('bench')}")
 
-    def publish(self, report: Report) -> None:
-        show(report, sys.stderr if self.json == "-" else sys.stdout)
-        if self.json == "-":
-            print(as_json(report))
-        elif self.json is not None:
-            Path(self.json).write_text(as_json(report) + "\n", encoding="utf-8")
-        if self.picture is not None:
+    def publish(self, report: Report) -> int:
+        """Write and print all of it, and return the exit code: 1 if a store has failed, or an output."""
+        failures = list(report.failures)
+        # The files first: whoever reads the table may go away, as `head` does.
+        if self.json is not None and self.json != "-":
+            with _noting(self.json, failures):
+                Path(self.json).write_text(as_json(report) + "\n", encoding="utf-8")
+        if self.picture is not None and report.figures:
             from session_kit.benchmarks.plot import draw
 
-            draw(report, self.picture)
+            with _noting(self.picture, failures):
+                draw(report, self.picture)
+        with _noting("stdout", failures):
+            if report.figures:
+                show(report, sys.stderr if self.json == "-" else sys.stdout)
+            if self.json == "-":
+                print(as_json(report))
+            sys.stdout.flush()
+        for line in failures:
+            say(line)
+        return 1 if failures else 0
+
+
+@contextmanager
+def _noting(name: str, failures: list[str]) -> Iterator[None]:
+    """What cannot be written must not keep the rest from it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        failures.append(f"{name} cannot be written: {error.strerror or error}")
 
 
 def _check_writable(path: Path) -> None:
@@ -90,51 +115,72 @@ def _check_writable(path: Path) -> None:
 
 def show(report: Report, file: IO[str]) -> None:
     """Print the table, and below it what one has to know to read it."""
-    settings = report.settings
     console = Console(file=file, highlight=False, width=None if file.isatty() else WIDE)
-    if loud := warning(report.noise.spread):
-        console.print(Text(loud, style="bold"), soft_wrap=True)
-    console.print(make_table(report))
+    for line in report.warnings:
+        console.print(Text(line, style="bold"))
+    for text in table(report, console.width):
+        console.print(text)
     for line in (
-        "median, p95, p99: microseconds that one operation takes. ops/s: of all workers together.",
+        "",
+        "median, p95, p99: microseconds that one operation takes. ops/s: of all workers together. n: operations.",
         "sync 50: fifty threads; async 50: fifty tasks of one event loop.",
-        f"±: how far the ops/s of {settings.rounds} rounds lie apart; {report.noise}.",
+        f"±: how far the ops/s of {report.settings.rounds} rounds lie apart; {report.noise}.",
         "trips: calls to the driver in one operation. bytes: of the values that go in and come out.",
-        f"{settings.hits:.0%} of the reads found something.",
+        f"found: what was written and looked for; {report.settings.hits:.0%} of the reads were to find something.",
         *report.left_out,
         conditions(PACKAGES),
     ):
-        console.print(Text(line, style="dim"), soft_wrap=True)
+        console.print(Text(line, style="dim"))
 
 
-def make_table(report: Report) -> Table:
-    """One row a driver, in groups of one workload each; the fastest of those side by side is bold."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("driver", overflow="fold")
-    for name in ("median", "p95", "p99", "ops/s", "±", "trips", "bytes"):
-        table.add_column(name, justify="right", no_wrap=True)
+def table(report: Report, width: int) -> Iterator[Text]:
+    """One row a driver, in groups of one workload each; the fastest of those side by side is bold.
+
+    Where a row is wider than that, its figures stand in a second line.
+    """
+    columns = zip(HEADS, *map(cells, report.figures), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    side_width = max(
+        len(f"  {mode} {workers}") for mode in report.settings.modes for workers in report.settings.concurrency
+    )
+    name_width = max(map(len, report.drivers))
+    fits = side_width + name_width + sum(widths) + 2 * (len(widths) + 1) <= width
+
+    def line(side: str, driver: str, figures: Sequence[str], style: str = "") -> Text:
+        between = "  " if fits else " "
+        row = between.join(figure.rjust(wide) for figure, wide in zip(figures, widths, strict=False))
+        return Text(
+            f"{side:{side_width}}  {driver:{name_width}}  {row}" if fits else f"{side:{side_width}}  {driver}\n{row}",
+            style=style,
+        )
+
+    yield line("", "driver", HEADS)
     for (layer, workload, size), group in groupby(report.figures, lambda f: (f.layer, f.workload, f.size)):
-        table.add_section()
-        table.add_row(f"{layer} {workload}, {readable(size)}", style="bold")
+        yield Text(f"\n{layer} {workload}, {readable(size)}", style="bold")
         for (mode, workers), rows in groupby(group, lambda f: (f.mode, f.concurrency)):
             side, rivals = f"  {mode} {workers}", list(rows)
             fastest = min(rivals, key=lambda f: f.summary.median)
             for figure in rivals:
                 best = figure is fastest and len(rivals) > 1
-                table.add_row(side, figure.driver, *cells(figure), style="bold" if best else "")
+                yield line(side, figure.driver, cells(figure), "bold" if best else "")
                 side = ""
             for name, driver, _ in report.missing:
                 if name == workload:
-                    table.add_row("", driver, "n/a")
-    return table
+                    yield line("", driver, ["n/a"])
 
 
 def cells(figure: Figure) -> list[str]:
-    """The figures of a row as text."""
+    """The figures of a row as text, below `HEADS`."""
     summary, counted = figure.summary, figure.counted
-    times = [microseconds(seconds) for seconds in (summary.median, summary.p95, summary.p99)]
-    return [*times, f"{summary.rate:.0f}", f"{figure.spread:.0%}", f"{counted.round_trips:g}", f"{counted.bytes:.0f}"]
+    return [
+        *(microseconds(seconds) for seconds in (summary.median, summary.p95, summary.p99)),
+        f"{summary.rate:.0f}",
+        "-" if figure.spread is None else f"{figure.spread:.0%}",
+        f"{counted.round_trips:g}",
+        f"{counted.bytes:.0f}",
+        "-" if figure.found is None else percent(figure.found),
+        f"{summary.operations}",
+    ]
 
 
 def as_json(report: Report) -> str:
@@ -150,28 +196,23 @@ def as_json(report: Report) -> str:
         "rounds": settings.rounds,
         "drivers": report.drivers,
         "left_out": report.left_out,
+        "failures": report.failures,
         "figures": [_fields(figure) for figure in report.figures],
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def _fields(figure: Figure) -> dict[str, Any]:
-    summary = figure.summary
+    operations, *times, rate = figure.summary
+    named = zip(("median_us", "p95_us", "p99_us"), times, strict=True)
     return {
-        "layer": figure.layer,
-        "workload": figure.workload,
-        "size": figure.size,
-        "mode": figure.mode,
-        "concurrency": figure.concurrency,
-        "driver": figure.driver,
-        "operations": summary.operations,
-        "median_us": summary.median * 1e6,
-        "p95_us": summary.p95 * 1e6,
-        "p99_us": summary.p99 * 1e6,
-        "ops_per_second": summary.rate,
+        **dict(zip(figure._fields[:6], figure, strict=False)),
+        "operations": operations,
+        **{name: seconds * 1e6 for name, seconds in named},
+        "ops_per_second": rate,
         "spread": figure.spread,
-        "round_trips": figure.counted.round_trips,
-        "bytes": figure.counted.bytes,
+        **figure.counted._asdict(),
+        "found": figure.found,
     }
 
 

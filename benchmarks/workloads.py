@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
+from math import floor
 from typing import Any, ClassVar, TypeVar
 
 from session_kit.benchmarks.measured_store import MeasuredStore
+from session_kit.drivers import Entry
 from session_kit.headers import Headers
 from session_kit.manager import SessionManager
-from session_kit.record import name_of, random_name
+from session_kit.record import random_name
 
 SECRET = "benchmark-S3cret-of-more-than-32-characters"
 # A listing asks some stores for each entry, so that more would take long.
 LISTED = 20
-MOST_DELETED = 5000
+# Bytes, since a store with a limit of size may evict what is not ours. Half of them are for the entries that workers
+# have of their own, half for those that come and go.
+MOST_HELD = 8_000_000
+# What an entry takes beyond its value: the key, the notes of a session, and what the store adds.
+OVERHEAD = 500
+# So many come and go at a time.
+MOST_ENTRIES = 5000
+# Bytes of JSON in the smallest session.
+LEAST_DATA = 134
 T = TypeVar("T")
+
+
+def weight(size: int) -> int:
+    """About how many bytes an entry takes."""
+    return size + OVERHEAD
+
+
+def most_entries(size: int) -> int:
+    """How many entries of that size workers may have, and how many may come and go."""
+    return min(MOST_ENTRIES, MOST_HELD // 2 // weight(size))
 
 
 class Workload:
@@ -24,7 +44,6 @@ class Workload:
 
     measured: the store.
     size: bytes of a value, or of a session's data.
-    hits: share of the reads that find something.
     crowd: the most workers that will ever work at a time; each has entries of its own.
 
     `do` and its async twin `ado` do the operation once, with an argument from `arguments`.
@@ -32,51 +51,77 @@ class Workload:
 
     layer: ClassVar[str]
     name: ClassVar[str]
-    needs: ClassVar[str | None] = None
-    """The capability that a driver must have."""
+    needs: ClassVar[str | None] = None  # the capability that a driver must have
+    reads: ClassVar[bool] = False  # the share of hits applies to it
+    grows: ClassVar[bool] = False  # it makes entries, or uses them up, so that its arguments come to an end
 
     do: Callable[[Any], object]
     ado: Callable[[Any], Any]
+    check: Callable[[Any, Any], bool] | None = None
+    """Tells of an argument, and what the operation returned, whether that was the entry which was written."""
+    missing: Any  # the argument of a read that is to find nothing
 
-    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
+    def __init__(self, measured: MeasuredStore, size: int, crowd: int) -> None:
         self.measured, self.driver = measured, measured.driver
-        self.size, self.hits, self.crowd = size, hits, crowd
+        self.size, self.crowd = size, crowd
+        self.room = crowd  # for so many operations, if it grows
+        self.entries: list[Any] = []
+
+    def __str__(self) -> str:
+        return f"{self.layer} {self.name}, {self.size} B"
 
     def prepare(self) -> None:
         """Write what the operations need, once."""
 
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        """For each of so many workers the arguments of its operations, before they begin."""
-        raise NotImplementedError
+    def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
+        """For each of so many workers the arguments of its operations, before they begin.
+
+        turns: whether the next read is to find something; None if all are.
+        """
+        turns = turns if self.reads else None
+        return [mixed(self.entries[worker::workers], self.missing, turns) for worker in range(workers)]
 
     def tidy(self) -> None:
-        """Delete what the operations have left behind, after each time."""
+        """Make room again, when the arguments have come to an end or the time is up."""
+
+    def make_room(self) -> None:
+        """Let more be done until `tidy`."""
+        self.room = min(4 * self.room, most_entries(self.size))
 
 
 class DriverWorkload(Workload):
     layer = "driver"
 
-    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
-        super().__init__(measured, size, hits, crowd)
+    def __init__(self, measured: MeasuredStore, size: int, crowd: int) -> None:
+        super().__init__(measured, size, crowd)
         self.value = b"x" * size
+        self.values: dict[str, bytes] = {}
         self.stem = f"{measured.store.prefix}:{random_name()}:"
-        self.keys = measured.new_keys()
-        self.keys += (f"{self.stem}{number}" for number in range(crowd))
         self.missing = f"{self.stem}missing"
+        self.name_keys(crowd)
+
+    def name_keys(self, most: int) -> None:
+        """Name so many keys in all. Each has a value of its own, so that an answer with another's is noticed."""
+        for number in range(len(self.entries), most):
+            key = f"{self.stem}{number}"
+            self.measured.keys.append(key)
+            self.entries.append(key)
+            self.values[key] = (b"%d" % number).ljust(self.size, b"x")[: self.size]
 
     def prepare(self) -> None:
-        self.driver.set_many(dict.fromkeys(self.keys, self.value), ttl=self.measured.ttl)
-
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        return [mixed(self.keys[worker::workers], self.missing, self.hits) for worker in range(workers)]
+        self.measured.write(self.values)
 
 
 class Get(DriverWorkload):
     name = "get"
+    reads = True
 
     def prepare(self) -> None:
         super().prepare()
         self.do, self.ado = self.driver.get, self.driver.aget
+
+    def check(self, key: str, value: bytes | None) -> bool:
+        return value is not None and value == self.values.get(key)
 
 
 class Set(DriverWorkload):
@@ -87,9 +132,6 @@ class Set(DriverWorkload):
             partial(method, value=self.value, ttl=self.measured.ttl) for method in (self.driver.set, self.driver.aset)
         )
 
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        return [cycle(self.keys[worker::workers]) for worker in range(workers)]
-
 
 class Swap(DriverWorkload):
     """Writes that expect the version which the same worker wrote before, so that none meets a conflict."""
@@ -98,10 +140,10 @@ class Swap(DriverWorkload):
     needs = "swap"
 
     def prepare(self) -> None:
-        self.versions = {key: self.driver.set(key, self.value, ttl=self.measured.ttl) for key in self.keys}
-
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        return [cycle(self.keys[worker::workers]) for worker in range(workers)]
+        self.versions: dict[str, object] = {}
+        for key in self.entries:
+            self.measured.check()
+            self.versions[key] = self.driver.set(key, self.value, ttl=self.measured.ttl)
 
     def do(self, key: str) -> None:
         self.versions[key] = self.driver.set(key, self.value, ttl=self.measured.ttl, expect=self.versions[key])
@@ -113,6 +155,7 @@ class Swap(DriverWorkload):
 class Renew(DriverWorkload):
     name = "renew"
     needs = "renew"
+    reads = True
 
     def prepare(self) -> None:
         super().prepare()
@@ -120,31 +163,31 @@ class Renew(DriverWorkload):
             partial(method, ttl=self.measured.ttl) for method in (self.driver.renew, self.driver.arenew)
         )
 
+    def check(self, key: str, entry: Entry | None) -> bool:
+        return entry is not None and entry.value == self.values.get(key)
+
 
 class Delete(DriverWorkload):
-    """Deletes what is there: a stock that is written beforehand, larger each time that it was too small."""
+    """Deletes what is there: a stock, which is filled up again outside of the measured time."""
 
     name = "delete"
-
-    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
-        super().__init__(measured, size, hits, crowd)
-        self.do, self.ado = self.driver.delete, self.driver.adelete
-        self.stock: list[Iterator[str]] = []
+    grows = True
 
     def prepare(self) -> None:
-        """The stock is written when it is known how many workers there are."""
+        self.do, self.ado = self.driver.delete, self.driver.adelete
+        self.left: set[str] = set()
 
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        super().prepare()
-        self.stock = [iter(self.keys[worker::workers]) for worker in range(workers)]
-        return self.stock
+    def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
+        self.name_keys(self.room)
+        self.measured.write({key: value for key, value in self.values.items() if key not in self.left})
+        self.stock = iter(self.entries)
+        return [self.stock] * workers
 
     def tidy(self) -> None:
-        left = [key for keys in self.stock for key in keys]
-        self.driver.delete_many(left)
-        if not left and len(self.keys) < MOST_DELETED:
-            more = min(4 * len(self.keys), MOST_DELETED)
-            self.keys += [f"{self.stem}{number}" for number in range(len(self.keys), more)]
+        self.left = set(self.stock)
+
+    def check(self, key: str, deleted: bool) -> bool:
+        return deleted
 
 
 class List(DriverWorkload):
@@ -152,20 +195,20 @@ class List(DriverWorkload):
 
     name = "list"
 
-    def prepare(self) -> None:
-        self.keys[:] = [f"{self.stem}{number}" for number in range(LISTED)]
-        super().prepare()
+    def __init__(self, measured: MeasuredStore, size: int, crowd: int) -> None:
+        super().__init__(measured, size, min(LISTED, most_entries(size)))
 
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
+    def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
         return [cycle([self.stem]) for _ in range(workers)]
 
-    def do(self, prefix: str) -> None:
-        for _ in self.driver.keys(prefix):
-            pass
+    def do(self, prefix: str) -> int:
+        return len(list(self.driver.keys(prefix)))
 
-    async def ado(self, prefix: str) -> None:
-        async for _ in self.driver.akeys(prefix):
-            pass
+    async def ado(self, prefix: str) -> int:
+        return len([key async for key in self.driver.akeys(prefix)])
+
+    def check(self, prefix: str, listed: int) -> bool:
+        return listed == len(self.entries)
 
 
 class Browser:
@@ -182,38 +225,27 @@ class Browser:
             if name == "Set-Cookie":
                 self.cookie = value.partition(";")[0].encode()
 
-    @property
-    def name(self) -> str:
-        """The half of its session's id that finds the record."""
-        return name_of(self.cookie.partition(b"=")[2].decode())
-
 
 class SessionWorkload(Workload):
     """A request without a framework: open, use and commit a session."""
 
     layer = "session"
 
-    def __init__(self, measured: MeasuredStore, size: int, hits: float, crowd: int) -> None:
-        super().__init__(measured, size, hits, crowd)
-        self.ids = measured.new_ids()
+    def __init__(self, measured: MeasuredStore, size: int, crowd: int) -> None:
+        super().__init__(measured, size, crowd)
         self.manager = SessionManager(measured.store, SECRET, generate_id=self._new_id)
         self.data = session_data(size)
-        self.browsers: list[Browser] = []
+        # Its cookie is well signed, but the store does not know it.
+        self.missing = Browser(self._first(SessionManager("memory://", SECRET)))
 
     def prepare(self) -> None:
-        self.browsers = [Browser(self._first(self.manager)) for _ in range(self.crowd)]
-
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        return [cycle(self.browsers[worker::workers]) for worker in range(workers)]
-
-    def tidy(self) -> None:
-        kept = {browser.name for browser in self.browsers}
-        self.driver.delete_many([self.measured.store.key(name) for name in self.ids if name not in kept])
-        self.ids[:] = kept
+        for _ in range(self.crowd):
+            self.measured.check()
+            self.entries.append(Browser(self._first(self.manager)))
 
     def _new_id(self) -> str:
         name = random_name()
-        self.ids.append(name)
+        self.measured.ids.append(name)
         return name
 
     def _first(self, manager: SessionManager) -> Headers:
@@ -224,24 +256,22 @@ class SessionWorkload(Workload):
 
 class Read(SessionWorkload):
     name = "read"
+    reads = True
 
-    def prepare(self) -> None:
-        super().prepare()
-        # Its cookie is well signed, but the store does not know it.
-        self.stranger = Browser(self._first(SessionManager("memory://", SECRET)))
-
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        return [mixed(self.browsers[worker::workers], self.stranger, self.hits) for worker in range(workers)]
-
-    def do(self, browser: Browser) -> None:
+    def do(self, browser: Browser) -> object:
         session = self.manager.open(browser.cookie)
-        session.get("user")
+        user = session.get("user")
         self.manager.commit(session)
+        return user
 
-    async def ado(self, browser: Browser) -> None:
+    async def ado(self, browser: Browser) -> object:
         session = await self.manager.open(browser.cookie, asynchronous=True).aload()
-        session.get("user")
+        user = session.get("user")
         await self.manager.acommit(session)
+        return user
+
+    def check(self, browser: Browser, user: object) -> bool:
+        return user is not None
 
 
 class Write(SessionWorkload):
@@ -263,17 +293,22 @@ class First(SessionWorkload):
 
     name = "first"
 
+    grows = True
+
     def prepare(self) -> None:
         """There is nobody yet."""
 
-    def arguments(self, workers: int) -> list[Iterator[Any]]:
-        return [cycle([b""]) for _ in range(workers)]
+    def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
+        return [iter(range(self.room))] * workers
 
-    def do(self, cookie: bytes) -> None:
+    def tidy(self) -> None:
+        self.measured.clean_up()
+
+    def do(self, visitor: int) -> None:
         self._first(self.manager)
 
-    async def ado(self, cookie: bytes) -> None:
-        session = self.manager.open(cookie, asynchronous=True)
+    async def ado(self, visitor: int) -> None:
+        session = self.manager.open(asynchronous=True)
         await session.aload()
         session.set(self.data)
         await self.manager.acommit(session)
@@ -284,15 +319,20 @@ class Login(SessionWorkload):
 
     name = "login"
 
-    def do(self, browser: Browser) -> None:
+    def do(self, browser: Browser) -> bool:
         session = self.manager.open(browser.cookie)
-        session.regenerate()
+        known = not session.regenerate().is_new
         browser.receive(self.manager.commit(session))
+        return known
 
-    async def ado(self, browser: Browser) -> None:
+    async def ado(self, browser: Browser) -> bool:
         session = self.manager.open(browser.cookie, asynchronous=True)
-        await session.aregenerate()
+        known = not (await session.aregenerate()).is_new
         browser.receive(await self.manager.acommit(session))
+        return known
+
+    def check(self, browser: Browser, known: bool) -> bool:
+        return known
 
 
 WORKLOADS: dict[str, type[Workload]] = {
@@ -302,20 +342,32 @@ WORKLOADS: dict[str, type[Workload]] = {
 
 def session_data(size: int) -> dict[str, Any]:
     """Data whose JSON has about `size` bytes: two short values, and eight texts that share the rest."""
-    text = "x" * max(0, (size - 134) // 8)
+    text = "x" * ((size - LEAST_DATA) // 8)
     return {"user": "ada", "visits": 0} | {f"text{number}": text for number in range(8)}
 
 
-def mixed(found: Sequence[T], missing: T, hits: float) -> Iterator[T]:
-    """Yield, without end, what is found in turn, and `missing` in between, so that `hits` of all are found.
+def turns_of(hits: float) -> Iterator[bool] | None:
+    """Whether each read is to find something, without end: after any number it is as near to that share as can be.
+
+    None if all are. Several threads may take from it.
 
     >>> from itertools import islice
-    >>> "".join(islice(mixed("ab", "-", 0.75), 8))
-    '-aba-bab'
+    >>> list(islice(turns_of(0.75), 4)), turns_of(1)
+    ([True, True, False, True], None)
     """
-    percent = round(hits * 100)
-    if percent == 100:
-        return cycle(found)
-    pattern = [(turn + 1) * percent // 100 > turn * percent // 100 for turn in range(100)]
-    turns = cycle(found)
-    return (next(turns) if hit else missing for hit in cycle(pattern))
+
+    def finds(turn: int) -> bool:
+        return floor((turn + 1) * hits + 0.5) > floor(turn * hits + 0.5)
+
+    return None if hits == 1 else map(finds, count())  # a generator would not stand several threads
+
+
+def mixed(found: Sequence[T], missing: T, turns: Iterator[bool] | None) -> Iterator[T]:
+    """Yield, without end, what is found in turn, and `missing` when it is its turn.
+
+    >>> from itertools import islice
+    >>> "".join(islice(mixed("ab", "-", turns_of(0.75)), 8))
+    'ab-aba-b'
+    """
+    ours = cycle(found)
+    return ours if turns is None else (next(ours) if hit else missing for hit in turns)

@@ -142,7 +142,7 @@ def make_cli() -> "Typer":
         outputs = report.Outputs(json, plot)
         with report.progress_bar() as tell:
             found = run(settings, tell, report.say)
-        outputs.publish(found)
+        raise typer.Exit(outputs.publish(found))
 
     @cli.command()
     def secret() -> None:
