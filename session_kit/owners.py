@@ -6,7 +6,6 @@ dies in between leaves an entry too many, never one too few, and what is listed 
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -18,13 +17,12 @@ from msgspec import Raw
 
 from session_kit.codec import Codec
 from session_kit.drivers import ABSENT, ANY, Capabilities, Driver
+from session_kit.drivers.support.twins import let_racers_part
 from session_kit.errors import Conflict, CorruptEntry, SessionError, TooManySessions
 from session_kit.record import RESERVED, Notes, hash_id
 
 MAX_ATTEMPTS = 100
 """How often a write of an index that others keep overtaking is tried. Each conflict means that another got through."""
-LONGEST_PAUSE = 0.016
-"""Seconds, between two attempts."""
 UNDER_WAY = 60.0
 """Seconds in which an entry without a session may be that of a login that is being written."""
 MAX_TEXT = 500
@@ -255,7 +253,7 @@ class Owners:
                     io, owner, index, version if self._store.capabilities.swap or version is ABSENT else ANY
                 )
             except Conflict:
-                await io.pause(random.random() * min(LONGEST_PAUSE, attempt / 1000))  # noqa: S311  # no secret
+                await let_racers_part(io, attempt)
             else:
                 return
         raise Conflict(f"others changed the list of a user's sessions {MAX_ATTEMPTS} times in a row")
