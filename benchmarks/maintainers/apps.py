@@ -7,7 +7,6 @@ imported before its application is made.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import tempfile
@@ -21,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Redis
 
+from session_kit.benchmarks.maintainers.results import url_in
 from tests.harness.sessions import SECRET
 
 NONE, OURS = "none", "session_kit"
@@ -36,14 +36,8 @@ class Backends(NamedTuple):
 
     def options(self, store: str) -> dict[str, Any]:
         """What our integrations are told."""
-        urls = {
-            "memory": "memory://",
-            "sqlite": f"sqlite://{self.folder / 'sessions.db'}",
-            "disk": f"disk://{self.folder / 'disk'}",
-            "Valkey": self.redis,
-            "PostgreSQL": self.postgres,
-        }
-        return {"store": urls[store], "secret": SECRET}
+        servers = {"Valkey": self.redis, "PostgreSQL": self.postgres}
+        return {"store": servers.get(store) or url_in(self.folder, store), "secret": SECRET}
 
 
 @contextmanager
@@ -76,6 +70,11 @@ class Peer(NamedTuple):
         return self.sessions.startswith(OURS)
 
     @property
+    def cells(self) -> list[str]:
+        """What stands in front of its figures in a table."""
+        return [self.framework, f"**{self.sessions}**" if self.ours else self.sessions, self.store or "-"]
+
+    @property
     def logout(self) -> str:
         """The path of the tests' application that ends these sessions: `/logout` calls what not all of them have."""
         with_logout = self.framework == "Django" and self.sessions != NONE
@@ -88,15 +87,14 @@ class Peer(NamedTuple):
         return self.make(self.sessions, self.store, backends)
 
 
-class Forgetful:
+def forgetful(app: Any) -> Any:
     """A middleware that gives each ASGI request a dict for a session."""
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
         scope["session"] = {}
-        await self._app(scope, receive, send)
+        await app(scope, receive, send)
+
+    return respond
 
 
 def starlette(sessions: str, store: str, backends: Backends) -> Any:
@@ -108,7 +106,7 @@ def starlette(sessions: str, store: str, backends: Backends) -> Any:
     from tests.harness.apps.starlette_app import bare_app
 
     if sessions != "starsessions":
-        one = Middleware(Forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
+        one = Middleware(forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
         return bare_app(middleware=[one])
     client = Redis.from_url(backends.redis)
 
@@ -132,7 +130,7 @@ def litestar(sessions: str, store: str, backends: Backends) -> Any:
     from tests.harness.apps.litestar_app import bare_app
 
     if sessions == NONE:
-        return bare_app(middleware=[Forgetful])
+        return bare_app(middleware=[forgetful])
     kept: Any = MemoryStore()
     if store == "files":
         kept = FileStore(backends.folder / "litestar", create_directories=True)
@@ -276,36 +274,26 @@ def aiohttp(sessions: str, store: str, backends: Backends) -> Any:
         setup(app, RedisStorage(Redis.from_url(backends.redis)))
     elif store == "cookie":
         # Its plain cookie is neither signed nor encrypted, and meant for tests alone.
-        setup(app, EncryptedCookieStorage(base64.urlsafe_b64encode(SECRET[:32].encode()).decode()))
+        setup(app, EncryptedCookieStorage(SECRET[:32].encode()))
     return app
 
 
-STORES = ["memory", "sqlite", "disk", "Valkey"]
-WITH_DATABASE = [*STORES, "PostgreSQL"]
-CACHES = ["memory", "files", "Valkey"]
+OF_OTHERS = ["memory", "files", "Valkey"]
+OF_OURS = ["memory", "sqlite", "disk", "Valkey"]
+ALL = [*OF_OURS, "PostgreSQL"]
+OF_DJANGO = ["memory", "files", "SQLite", "Valkey", "PostgreSQL"]
 # Interface, what makes the applications of others, and the stores of each kind of sessions.
-KINDS: dict[str, tuple[str, Callable[[str, str, Backends], Any], dict[str, list[str]]]] = {
-    "Starlette": (
-        "asgi",
-        starlette,
-        {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: WITH_DATABASE},
-    ),
-    "Litestar": ("asgi", litestar, {"its own": CACHES, OURS: STORES}),
-    "Flask": ("wsgi", flask, {"its own": ["cookie"], "Flask-Session": [*CACHES, "PostgreSQL"], OURS: WITH_DATABASE}),
-    "Django": (
-        "wsgi",
-        django,
-        {
-            "its own": ["memory", "files", "SQLite", "Valkey", "PostgreSQL"],
-            **dict.fromkeys((OURS, f"{OURS} middleware"), WITH_DATABASE),
-        },
-    ),
-    "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: STORES}),
-    "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: STORES}),
+FRAMEWORKS: dict[str, tuple[str, Callable[[str, str, Backends], Any], dict[str, list[str]]]] = {
+    "Starlette": ("asgi", starlette, {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: ALL}),
+    "Litestar": ("asgi", litestar, {"its own": OF_OTHERS, OURS: OF_OURS}),
+    "Flask": ("wsgi", flask, {"its own": ["cookie"], "Flask-Session": [*OF_OTHERS, "PostgreSQL"], OURS: ALL}),
+    "Django": ("wsgi", django, {"its own": OF_DJANGO, OURS: ALL, f"{OURS} middleware": ALL}),
+    "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: OF_OURS}),
+    "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: OF_OURS}),
 }
 PEERS = [
     Peer(framework, sessions, store, interface, make)
-    for framework, (interface, make, kinds) in KINDS.items()
+    for framework, (interface, make, kinds) in FRAMEWORKS.items()
     for sessions, stores in {NONE: [""], **kinds}.items()
     for store in stores
 ]
