@@ -178,53 +178,48 @@ def django_without_sessions(get_response: Callable[[Any], Any]) -> Callable[[Any
 
 
 def django(sessions: str, store: str, backends: Backends) -> Any:
-    """Its settings belong to the process: make there the bare application and one other, in this order."""
+    """Its settings belong to the process: make one application with sessions there, and then the bare one."""
     from django import setup
     from django.conf import settings
     from django.core.handlers.wsgi import WSGIHandler
     from django.core.management import call_command
 
-    def alias(model: Any, **_: Any) -> str:
-        return str(settings.SESSION_CACHE_ALIAS)
-
-    if not settings.configured:
-        # A connection that stays open, and as durable as session_kit's sqlite and disk; by default each request opens
-        # the file anew, and each write waits for the disk.
-        options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
-        sqlite = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": options, "CONN_MAX_AGE": None}
-        url, caches = urlsplit(backends.postgres), "django.core.cache.backends"
-        postgres = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
-        postgres |= {"NAME": url.path[1:], "USER": url.username, "CONN_MAX_AGE": None}
-        settings.configure(
-            ALLOWED_HOSTS=["*"],
-            SECRET_KEY=SECRET,
-            ROOT_URLCONF="tests.harness.apps.django_app",
-            INSTALLED_APPS=["django.contrib.sessions"],
-            DATABASES={"default": {**sqlite, "NAME": backends.folder / "django.sqlite3"}, "PostgreSQL": postgres},
-            DATABASE_ROUTERS=[SimpleNamespace(db_for_read=alias, db_for_write=alias)],
-            CACHES={
-                "default": {"BACKEND": f"{caches}.locmem.LocMemCache"},
-                "Valkey": {"BACKEND": f"{caches}.redis.RedisCache", "LOCATION": backends.redis},
-            },
-            SESSION_FILE_PATH=backends.folder,
-        )
-        setup()
-    middleware = "django.contrib.sessions.middleware.SessionMiddleware"
+    middleware, engines = "django.contrib.sessions.middleware.SessionMiddleware", "django.contrib.sessions.backends"
+    options: dict[str, Any] = {"SESSION_ENGINE": f"{engines}.cache"}
     if sessions == NONE:
         middleware = f"{__name__}.django_without_sessions"
-    elif sessions == "its own":
-        kind = {"SQLite": "db", "PostgreSQL": "db", "files": "file"}.get(store, "cache")
-        settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{kind}"
-        settings.SESSION_CACHE_ALIAS = store if store in ("Valkey", "PostgreSQL") else "default"
-        if kind == "db":
-            call_command("migrate", verbosity=0, database=settings.SESSION_CACHE_ALIAS)
-    else:
-        settings.SESSION_KIT = backends.options(store)
-        settings.SESSION_ENGINE = "session_kit.integrations.django"
+    elif sessions.startswith(OURS):
+        options = {"SESSION_ENGINE": "session_kit.integrations.django", "SESSION_KIT": backends.options(store)}
         if sessions == f"{OURS} middleware":
             middleware = "session_kit.integrations.django.SessionMiddleware"
+    elif store == "files":
+        options = {"SESSION_ENGINE": f"{engines}.file", "SESSION_FILE_PATH": backends.folder}
+    elif store == "Valkey":
+        cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": backends.redis}
+        options["CACHES"] = {"default": cache}
+    elif store in ("SQLite", "PostgreSQL"):
+        options = {"SESSION_ENGINE": f"{engines}.db", "DATABASES": {"default": django_database(store, backends)}}
+    if sessions != NONE or not settings.configured:
+        own = {"ROOT_URLCONF": "tests.harness.apps.django_app", "INSTALLED_APPS": ["django.contrib.sessions"]}
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY=SECRET, **own, **options)
+        setup()
+        if "DATABASES" in options:
+            call_command("migrate", verbosity=0)
     settings.MIDDLEWARE = [middleware]
     return WSGIHandler()
+
+
+def django_database(store: str, backends: Backends) -> dict[str, Any]:
+    """A database with connections that stay open: by default each request opens a new one."""
+    if store == "SQLite":
+        # As durable as session_kit's sqlite and disk; by default each write waits for the disk.
+        options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
+        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": backends.folder / "django.db", "OPTIONS": options}
+    else:
+        url = urlsplit(backends.postgres)
+        database = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
+        database |= {"NAME": url.path[1:], "USER": url.username}
+    return database | {"CONN_MAX_AGE": None}
 
 
 def wsgi(sessions: str, store: str, backends: Backends) -> Any:

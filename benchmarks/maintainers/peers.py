@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from session_kit.benchmarks.maintainers import results, served
-from session_kit.benchmarks.maintainers.apps import FRAMEWORKS, PEERS, Backends, Peer, named, open_backends
+from session_kit.benchmarks.maintainers.apps import FRAMEWORKS, NONE, PEERS, Backends, Peer, named, open_backends
 from session_kit.benchmarks.maintainers.results import Figures
 from session_kit.benchmarks.maintainers.visits import KINDS, SIZE, WHOLE, open_site, play
 from session_kit.benchmarks.measure import Noise, microseconds
@@ -48,7 +48,9 @@ def measure(
     """
     noise = Noise()
     with ExitStack() as stack:
-        sites = {peer: stack.enter_context(open_site(peer, backends)) for peer in peers}
+        # The bare one last: see `apps.django`.
+        ordered = sorted(peers, key=lambda peer: peer.sessions == NONE)
+        sites = {peer: stack.enter_context(open_site(peer, backends)) for peer in ordered}
         alone = {peer: partial(play, site, peer, size, visits) for peer, site in sites.items()}
         results.best_of(alone, 1, noise)  # to warm up
         best = results.best_of(alone, rounds, noise)
