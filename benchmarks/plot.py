@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill, wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Figure, Report
-from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions, warning
+from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, warning
 from session_kit.benchmarks.report import PACKAGES, readable
 
 # Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour.
@@ -55,22 +56,27 @@ def draw(report: Report, file: str) -> None:
                         line = axes.get_yaxis_transform()
                         axes.text(0.01, where, "does not apply", transform=line, va="center", fontsize=7, color=colour)
             axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
-    known = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
-    loud = warning(report.noise.spread, "{}")
     title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
+    finish(picture, grid[0][0], title, PACKAGES[:1], report.noise, file)
+
+
+def finish(picture: Picture, panel: Axes, title: str, packages: Sequence[str], noise: Noise, file: str | Path) -> None:
+    """Say above what the picture shows, and what the lines of a panel are, and below how it was measured; write it."""
+    loud = warning(noise.spread, "{}")
     width = picture.get_figwidth()
+    handles, names = panel.get_legend_handles_labels()
     legend = picture.legend(
-        [known[name] for name in report.drivers],
-        report.drivers,
+        handles,
+        names,
         title="\n".join([title, *wrap(loud, round(width * 8))]),
         loc="outside upper center",
-        ncols=min(4, len(report.drivers)),
+        ncols=min(4, len(names)),
         frameon=False,
         fontsize=11,
         title_fontproperties={"size": 14, "weight": "bold"},
     )
     legend.get_title().set(ha="center", color=WARNING if loud else "black")
-    picture.supxlabel(fill(f"{conditions(PACKAGES[:1])}; {report.noise}", round(width * 16)), fontsize=8, color="0.4")
+    picture.supxlabel(fill(f"{conditions(packages)}; {noise}", round(width * 16)), fontsize=8, color="0.4")
     kind = Path(file).suffix.lower().removeprefix(".")
     picture.savefig(file, format=kind if kind in ("svg", "pdf") else "png")
 
@@ -105,9 +111,7 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(10))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: brief_seconds(value) if alone else brief_count(value))
-    )
+    axes.xaxis.set_major_formatter(lambda value, _: brief_seconds(value) if alone else brief_count(value))
     axes.set_xlabel(
         "time of one operation, mark: median, line: to the 99th percentile  (left is better)"
         if alone
