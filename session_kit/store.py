@@ -261,6 +261,7 @@ class UnstorageSessionStore:
 
         keep: the session of this request, or its id; it stays.
         They are gone at their next request. After a new password or a theft, call it with `keep`.
+        `UnreadableList`, which is answered as an outage, if the list is of a codec that this one cannot read.
         """
         return run(self.owners.revoke(self.blocking, owner_text(user_id), _handles(keep)))
 
