@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Each process has servers of its own: more than four would take much memory, and gain little.
 PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo bench docs test test-slow test-redis-py test-browser test-ecosystem check format clean
+.PHONY: help demo bench docs test test-slow test-redis-py test-lowest test-browser test-ecosystem check format clean
 
 help:
 	@echo "make demo    a web application with sessions on disk, at http://localhost:8000 (ARGS=--check plays a visitor)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    install everything and run the tests, five minutes on two cores (with another Python: PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make test-slow    those that take long and tell little that others do not"
 	@echo "make test-redis-py    those of Redis with the oldest redis-py that will do, the newest, and two between"
+	@echo "make test-lowest    those of drivers, sessions and tools with the lowest version of each package that users may have"
 	@echo "make test-browser    the tests in a real Chromium, which has to be on the PATH"
 	@echo "make test-ecosystem    packages that people run on their sessions, in environments of their own"
 	@echo "make docs    the documentation as a site, in site/"
@@ -42,6 +43,11 @@ test-redis-py: $(VENV)/dev-installed
 	    $(PIP) --no-deps --upgrade --target $(VENV)/redis-py "redis==$$version" && \
 	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest tests/drivers/test_redis*.py $(ARGS) || exit 1; \
 	done
+
+test-lowest: $(VENV)/dev-installed
+	$(BIN)/python tests/harness/lowest.py > $(VENV)/lowest.txt
+	$(PIP) --upgrade --target $(VENV)/lowest --requirement $(VENV)/lowest.txt
+	PYTHONPATH=$(VENV)/lowest $(BIN)/python -m pytest $(PARALLEL) -W ignore::DeprecationWarning tests/drivers tests/session tests/tools $(ARGS)
 
 test-browser: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/browser $(ARGS)

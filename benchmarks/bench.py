@@ -104,7 +104,8 @@ class Counted(NamedTuple):
 class Figure(NamedTuple):
     """What was found of one workload on one driver.
 
-    spread: how far the rounds lie apart: the rates of all are those in the middle, plus or minus this share. None of one.
+    spread: how far the rounds lie apart: the rates of all are those in the middle, plus or minus this share. One has
+        none.
     found: share of the operations that found what was written, None where that cannot be seen. wrong: it is another
         share than it had to be.
     """
@@ -149,20 +150,25 @@ class Report:
         ]
 
     @property
+    def found(self) -> float | None:
+        """The percentage of all reads that found something; None if nothing was read."""
+        rows = [figure for figure in self.figures if figure.found is not None and WORKLOADS[figure.workload].reads]
+        reads = sum(figure.summary.operations for figure in rows)
+        return 100 * sum((figure.found or 0) * figure.summary.operations for figure in rows) / reads if reads else None
+
+    @property
     def warnings(self) -> list[str]:
         """What has to stand in front of the figures."""
         noisy = warning(self.noise.spread, "{}")
         forgetful = ", ".join(dict.fromkeys(figure.driver for figure in self.figures if figure.wrong))
-        lost = (
-            f"Written entries were lost, evicted or mixed up: see `found` of {forgetful}. Other rows may be wrong too."
-        )
+        lost = f"Written entries were lost, evicted or mixed up in {forgetful}: its figures are worth nothing."
         return [*filter(None, [noisy, forgetful and lost]), *self.failures]
 
 
 def run(settings: Settings, tell: Tell, say: Say) -> Report:
     """Measure, and delete what was written.
 
-    tell: hears of the progress. say: hears how much is written, and what stays behind.
+    tell: hears of the progress. say: hears what stays behind.
     Raises `SessionKitError` if a store cannot be used; one that fails later is left out from then on. After a signal
     that asks to stop, exits with its number + 128.
     """
@@ -171,8 +177,11 @@ def run(settings: Settings, tell: Tell, say: Say) -> Report:
         with bench.stoppable(), ExitStack() as stack:
             bench.runner = stack.enter_context(asyncio.Runner())
             named = zip(settings.urls, labels(settings.urls), strict=True)
-            shared = bench.runner, say, bench.check, bench.failures
-            return bench.measure([stack.enter_context(opened(*one, *shared)) for one in named], say)
+            stores = [
+                stack.enter_context(opened(url, label, bench.runner, say, bench.check, bench.failures))
+                for url, label in named
+            ]
+            return bench.measure(stores)
     except Stopped:
         for line in bench.failures or ["stopped, and deleted what was written"]:
             say(line)
@@ -198,7 +207,7 @@ class Case:
 
     def start(self, every: int = 1) -> None:
         """Forget what was measured, and keep one duration of so many from now on."""
-        self.shift = Shift(self.workload.check, every)
+        self.shift = Shift(check=self.workload.check, every=every)
         self.rates.clear()
 
     def __str__(self) -> str:
@@ -251,7 +260,7 @@ class Bench:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def measure(self, stores: Sequence[MeasuredStore], say: Say) -> Report:
+    def measure(self, stores: Sequence[MeasuredStore]) -> Report:
         settings = self.settings
         for measured in stores:
             self._tell(0, 1, measured.label)
@@ -261,7 +270,6 @@ class Bench:
         fit = {name: [measured for measured in stores if _promises(measured, WORKLOADS[name].needs)] for name in names}
         if not any(fit.values()):
             raise ConfigError(f"none of the stores promises what this needs: {', '.join(names)}")
-        say(f"writes up to {brief_count(settings.most_written)}B to each store, and deletes them again")
         self._steps = len(settings.sizes) * sum(map(len, fit.values())) * (1 + len(self._sides) * (1 + settings.rounds))
         figures: list[Figure] = []
         for name, size in product(names, settings.sizes):
@@ -274,7 +282,7 @@ class Bench:
         return Report(settings, [measured.label for measured in stores], figures, missing, self._noise, self.failures)
 
     def _compare(self, kind: type[Workload], size: int, stores: Sequence[MeasuredStore]) -> list[Figure]:
-        """Measure a workload in all stores by turns. Its entries are deleted at once, so that few are there at a time."""
+        """Measure a workload in all stores by turns, and delete its entries, so that few are there at a time."""
         settings, ready = self.settings, []
         for measured in stores:
             if not measured.failed:
@@ -307,7 +315,7 @@ class Bench:
         return workload, counted
 
     def _count(self, kind: type[Workload], size: int, measured: MeasuredStore, mode: str) -> Counted:
-        """Count what a workload asks of the driver, apart from the measuring: where it finds something, and where not."""
+        """Count what a workload asks of the driver, apart from the measuring: if it finds something, and if not."""
         hits = self.settings.hits if kind.reads else 1.0
         meter, times = Meter(measured.driver), min(COUNTED, most_entries(size))
         trips = weighed = 0.0

@@ -119,15 +119,6 @@ def microseconds(seconds: float) -> str:
     return f"{amount:.1f}" if amount < 100 else f"{amount:.0f}"
 
 
-def percent(share: float) -> str:
-    """Render a share; only all is 100 %.
-
-    >>> percent(1), percent(0.99999), percent(0.3)
-    ('100%', '99.9%', '30%')
-    """
-    return "100%" if share == 1 else f"{min(99.9, round(share * 100, 1)):g}%"
-
-
 def brief_seconds(value: float) -> str:
     """Render a duration in the unit that suits it.
 
@@ -140,13 +131,13 @@ def brief_seconds(value: float) -> str:
     return f"{value / 1e-6:.2g} µs"
 
 
-def brief_count(value: float) -> str:
-    """Render a number, or a rate, to three digits.
+def brief_count(value: float, unit: str = "") -> str:
+    """Render a number, a rate, or an amount of a unit, to three digits.
 
-    >>> brief_count(12345), brief_count(1000000), brief_count(12)
-    ('12.3 k', '1 M', '12')
+    >>> brief_count(12345), brief_count(1000000), brief_count(12), brief_count(8_012_345, "B")
+    ('12.3 k', '1 M', '12', '8.01 MB')
     """
-    for unit, name in ((1e6, "M"), (1e3, "k")):
-        if value >= unit * 0.9995:
-            return f"{value / unit:.3g} {name}"
-    return f"{value:.3g}"
+    for size, name in ((1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{value / size:.3g} {name}{unit}"
+    return f"{value:.3g} {unit}".rstrip()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from textwrap import fill, wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Figure, Report
 from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions
 from session_kit.benchmarks.report import PACKAGES, readable
 
-# Colours that colour-blind people tell apart too (Okabe and Ito); shapes for prints without colour. More
-# of these than of those, so that no pair comes twice before all have come.
+# Colours that colour-blind people tell apart too (Okabe and Ito), and shapes: so many that no pair of them comes twice.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 SHAPES = "osD^vPX*<"
 LOOKS = tuple(islice(zip(cycle(COLOURS), cycle(SHAPES)), len(COLOURS) * len(SHAPES)))
@@ -51,15 +51,26 @@ def draw(report: Report, file: str) -> None:
                         line = axes.get_yaxis_transform()
                         axes.text(0.01, where, "does not apply", transform=line, va="center", fontsize=7, color=colour)
             axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
-    known = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
-    loud = report.warnings
     title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
+    finish(picture, grid[0][0], title, report.warnings, f"{conditions(PACKAGES[:1])}; {report.noise}", file)
+
+
+def finish(
+    picture: Picture,
+    panel: Axes,
+    title: str,
+    loud: Sequence[str],
+    below: str,
+    file: str | Path,
+) -> None:
+    """Say above what the picture shows, what has to be said loud, and what the lines of a panel are; write the file."""
     width = picture.get_figwidth()
     # An inch takes about eight letters of the title, and ten of a name, which has a mark of half an inch before it.
-    names = [fill(name, round(width * 10) - 5) for name in report.drivers]
+    handles, names = panel.get_legend_handles_labels()
+    names = [fill(name, round(width * 10) - 5) for name in names]
     longest = max(len(line) for name in names for line in name.splitlines())
     legend = picture.legend(
-        [known[name] for name in report.drivers],
+        handles,
         names,
         title="\n".join([title, *(part for line in loud for part in wrap(line, round(width * 8)))]),
         loc="outside upper center",
@@ -68,8 +79,8 @@ def draw(report: Report, file: str) -> None:
         fontsize=11,
         title_fontproperties={"size": 14, "weight": "bold"},
     )
-    legend.get_title().set(ha="center", color=WARNING if loud else "black")
-    picture.supxlabel(fill(f"{conditions(PACKAGES[:1])}; {report.noise}", round(width * 16)), fontsize=8, color="0.4")
+    legend.get_title().set(ha="center", color=WARNING if any(loud) else "black")
+    picture.supxlabel(fill(below, round(width * 16)), fontsize=8, color="0.4")
     kind = Path(file).suffix.lower().removeprefix(".")
     picture.savefig(file, format=kind if kind in ("svg", "pdf") else "png")
 
@@ -104,9 +115,7 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(10))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: brief_seconds(value) if alone else brief_count(value))
-    )
+    axes.xaxis.set_major_formatter(lambda value, _: brief_seconds(value) if alone else brief_count(value))
     axes.set_xlabel(
         "time of one operation, mark: median, line: to the 99th percentile  (left is better)"
         if alone

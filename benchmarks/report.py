@@ -19,12 +19,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from session_kit.benchmarks.bench import Figure, Report, Tell
-from session_kit.benchmarks.measure import conditions, machine, microseconds, percent, versions
+from session_kit.benchmarks.measure import conditions, machine, microseconds, versions
 from session_kit.drivers import ConfigError
 from session_kit.drivers.errors import DISTRIBUTION, how_to_install
 
 PACKAGES = (DISTRIBUTION, "msgspec", "diskcache", "redis", "hiredis", "boto3", "fsspec")
-HEADS = ("median", "p95", "p99", "ops/s", "±", "trips", "bytes", "found", "n")
+HEADS = ("median", "p95", "p99", "ops/s", "±", "trips", "bytes")
 # Where there is no terminal whose edge counts.
 WIDE = 10_000
 
@@ -122,11 +122,11 @@ def show(report: Report, file: IO[str]) -> None:
         console.print(text)
     for line in (
         "",
-        "median, p95, p99: microseconds that one operation takes. ops/s: of all workers together. n: operations.",
+        "median, p95, p99: microseconds that one operation takes. ops/s: of all workers together.",
         "sync 50: fifty threads; async 50: fifty tasks of one event loop.",
         f"±: how far the ops/s of {report.settings.rounds} rounds lie apart; {report.noise}.",
         "trips: calls to the driver in one operation. bytes: of the values that go in and come out.",
-        f"found: what was written and looked for; {report.settings.hits:.0%} of the reads were to find something.",
+        f"{report.found:.4g}% of the reads found something." if report.found is not None else "",
         *report.left_out,
         conditions(PACKAGES),
     ):
@@ -178,8 +178,6 @@ def cells(figure: Figure) -> list[str]:
         "-" if figure.spread is None else f"{figure.spread:.0%}",
         f"{counted.round_trips:g}",
         f"{counted.bytes:.0f}",
-        "-" if figure.found is None else percent(figure.found),
-        f"{summary.operations}",
     ]
 
 

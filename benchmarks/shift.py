@@ -20,12 +20,13 @@ Check = Callable[[Any, Any], bool]
 class Shift:
     """How long each operation took, while several workers were at it.
 
-    check: asked of each operation, whether it found its entry. every: one duration of so many is kept.
+    seconds: that the runs take together; `begin` gives more. check: asked of each operation, whether it found its
+    entry. every: one duration of so many is kept.
     operations, found: how many there were. elapsed: from the beginning to the end of the last one, in each run.
     over: whether the time is up.
     """
 
-    def __init__(self, check: Check | None = None, every: int = 1) -> None:
+    def __init__(self, seconds: float = 0.0, check: Check | None = None, every: int = 1) -> None:
         self.durations = array("d")
         self.operations = self.found = 0
         self.elapsed = self._until = 0.0
@@ -33,6 +34,7 @@ class Shift:
         self._check, self._every = check, every
         self._tallies: list[Tally] = []
         self._errors: list[BaseException] = []
+        self.begin(seconds)
 
     def begin(self, seconds: float) -> None:
         """Let the next runs take so many seconds together, and each worker do one operation at least in each."""

@@ -40,6 +40,8 @@ __all__ = [
     "CHANGED",
     "LIST_BATCH",
     "MAX_KEY_BYTES",
+    "PRUNE_BATCH",
+    "WRITES_PER_PRUNE",
     "Capabilities",
     "Driver",
     "Entry",
@@ -53,6 +55,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LIST_BATCH: Final = 1000
+# Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
+WRITES_PER_PRUNE: Final = 256
+PRUNE_BATCH: Final = 1024
 
 
 class Entry(NamedTuple):

@@ -71,7 +71,6 @@ class FsspecDriver(Driver):
             raise ConfigError(f"{protocol}:// goes on showing what it has copied, also after a logout; {remedy}")
         self.capabilities = Capabilities(shared=protocol != "memory")
         self._class = file_system_class(protocol)
-        self._protocol = protocol
         self._root = root.rstrip("/")
         self._where = f"{protocol}://{self._root.lstrip('/')}"
         self._options = {**(options or {}), **OURS}

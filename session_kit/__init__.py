@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SessionError,
         SessionKitError,
         TooManySessions,
+        UnreadableList,
         Unsupported,
     )
     from session_kit.manager import SessionManager
@@ -48,6 +49,7 @@ __all__ = [
     "SessionManager",
     "SessionStore",
     "TooManySessions",
+    "UnreadableList",
     "UnstorageSessionStore",
     "Unsupported",
     "open_driver",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Literal, Unpack
 
-from session_kit.cookie import CookieHeaders
 from session_kit.drivers.support.twins import on_event_loop
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.headers import NO_SHARED_COOKIE, VARY, Headers, join_headers
+from session_kit.headers import NO_SHARED_COOKIE, NO_STORE, TEXT, VARY, Headers, join_headers
 from session_kit.lifecycle import Lifecycle
 from session_kit.manager import PLACE, ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
@@ -68,7 +67,7 @@ class SessionMiddleware:
         self.app = app
         self.manager = choose_manager("SessionMiddleware", manager, store, secret, "load", **options)
         self._policy = self.manager.policy
-        self._begin_request = self.manager.begin if load == "auto" else self._begin_explicit
+        self._explicit = load == "explicit"
         self._instant = self._policy.capabilities.never_blocks
         self._begin = self._begin_at_once if self._instant else self._abegin
         self._preloads = load == "auto" and not self._instant
@@ -82,7 +81,9 @@ class SessionMiddleware:
             self._check_outer(scope)
             scope = dict(scope)  # what lies outside keeps its own
 
-        lifecycle = self._begin_request(scope["headers"], True)
+        lifecycle = self.manager.begin(scope["headers"], True)
+        if self._explicit:
+            lifecycle.explicit = True
         session: Session[Any] = Session(lifecycle)
         scope[KEY] = scope[OURS] = session
         if kind == "websocket":
@@ -141,12 +142,6 @@ class SessionMiddleware:
             self.manager.finish(session)
         else:
             await self.manager.afinish(session)
-
-    def _begin_explicit(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
-        """Begin a request whose session is loaded when the handler says so, and not before."""
-        lifecycle = self.manager.begin(headers, asynchronous)
-        lifecycle.explicit = True
-        return lifecycle
 
     def _begin_at_once(self, session: Session[Any], message: Message, scope: Scope, send: Send) -> Awaitable[None]:
         """Commit the session, and let the response begin with what it says; or with a 503 in its place."""
@@ -270,13 +265,12 @@ async def _ignore() -> None:
     pass
 
 
-async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple[str, str]] = ()) -> None:
+async def say_unavailable(kind: str, send: Send, session_headers: Iterable[tuple[str, str]] = (NO_STORE,)) -> None:
     """Answer that the store is down: a 503, or a closed handshake. session_headers: what `refuse` has returned."""
     if kind == "websocket":
         await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})  # RFC 6455 registry
         return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
-    headers += [_encode(header) for header in session_headers if header[0] != "Cache-Control"]
+    headers = [_encode(header) for header in [TEXT, *session_headers]]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": STORE_DOWN.encode()})
 

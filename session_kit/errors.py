@@ -22,6 +22,13 @@ class OtherCodec(CorruptEntry):
     """
 
 
+class UnreadableList(OtherCodec, DriverUnavailable):
+    """The list of a user's sessions was written by a codec that this one cannot read; it is whole and was left alone.
+
+    To a request that is an outage: a login that is in no list could not be ended by "log out everywhere".
+    """
+
+
 class TooManySessions(SessionError):
     """A user has as many sessions as `max_sessions` allows, and none of them is to end for a new one (`when_full`)."""
 
@@ -39,5 +46,6 @@ __all__ = [
     "SessionError",
     "SessionKitError",
     "TooManySessions",
+    "UnreadableList",
     "Unsupported",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from session_kit.codec.json import read_markup
 from session_kit.errors import SessionError
 
 FLASHES = "_flashes"
@@ -31,11 +32,4 @@ def pack(category: str, message: Any) -> list[Any]:
 
 def unpack(category: str, message: Any, kind: str = "") -> Flash:
     """The message that was packed. Safe HTML is `Markup` where markupsafe is installed, else text."""
-    if kind == "html":
-        try:
-            from markupsafe import Markup
-        except ImportError:
-            pass
-        else:
-            message = Markup(message)  # noqa: S704  # it was, when it was flashed
-    return Flash(category, message)
+    return Flash(category, read_markup(message) if kind == "html" else message)

@@ -12,6 +12,8 @@ NO_SHARED_COOKIE = ("Cache-Control", 'no-cache="Set-Cookie"')
 """A shared cache may keep the answer, but not hand the cookie to others (RFC 9111, section 5.2.2.4)."""
 NO_STORE = ("Cache-Control", "no-store")
 """No cache may keep an answer that holds a token (RFC 6749, section 5.1)."""
+TEXT = ("Content-Type", "text/plain; charset=utf-8")
+"""Of the 503 in an outage."""
 
 
 def join_headers(theirs: Headers, ours: Headers) -> Headers:

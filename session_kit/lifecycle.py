@@ -11,7 +11,6 @@ request was faster.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -21,7 +20,7 @@ import msgspec
 
 from session_kit.draft import Draft
 from session_kit.drivers import Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.support.twins import on_event_loop, run, run_to_end
+from session_kit.drivers.support.twins import let_racers_part, on_event_loop, run, run_to_end
 from session_kit.errors import OtherCodec, SessionError
 from session_kit.record import RESERVED, Record, is_same_login, name_of, token_of
 from session_kit.state import Attempt, Found, State, Stored, Written
@@ -32,8 +31,6 @@ MAX_ATTEMPTS = 100
 """How often a write that others keep overtaking is tried. Each conflict means that another request got through."""
 PATIENT_ATTEMPTS = 3
 """How many of them follow at once; before the others there is a pause, of random length so that racers part."""
-LONGEST_PAUSE = 0.016
-"""Seconds."""
 Failed = tuple[Attempt, Conflict | DriverUnavailable]
 Answer = Record | DriverUnavailable | None
 """What the store said when it was asked for a session."""
@@ -163,14 +160,12 @@ class Lifecycle(State, eq=False):
         store = policy.store
         version: object = None
         for reads_left in (1, 0):
-            before, version = version, None
+            before, record = version, None
             try:
                 if answers:
                     record = _given(answers.pop())
                 else:
-                    entry: Any = await store.entry_by(io, name, renew=loading and policy.renews and self.counts)
-                    version = getattr(entry, "version", None)
-                    record = store.record(entry, name)
+                    record = await store.read_by(io, name, renew=loading and policy.renews and self.counts)
                 if record is None:
                     if loading:
                         policy.emit("unknown_id", name)
@@ -180,7 +175,7 @@ class Lifecycle(State, eq=False):
                 policy.emit("other_codec", name, error)
                 raise
             except CorruptEntry as error:
-                version = error.version if version is None else version
+                version = record.version if record is not None else error.version
                 # A file system that does not write atomically may have shown half of a write.
                 if reads_left:
                     continue
@@ -340,8 +335,7 @@ class Lifecycle(State, eq=False):
                         await self._take_out(io, before.stored, self.stored)
                     return replaced if attempt.event == "saved" else before
             if number >= PATIENT_ATTEMPTS:
-                longest = min(LONGEST_PAUSE, 0.0005 * 2 ** (number - PATIENT_ATTEMPTS))
-                await io.pause(random.random() * longest)  # noqa: S311  # no secret
+                await let_racers_part(io, number)
             before = self.standing(attempt)
             draft = await self._after(io, attempt, failure, number)
             if attempt.event != "saved" and self.id == attempt.stored.id and self.stored is not before.stored:
@@ -595,28 +589,25 @@ class Lifecycle(State, eq=False):
         io = self.policy.store.native
         if self.policy.capabilities.never_blocks:
             return await step(io)
-        if self.turn is None:
-            self.turn = asyncio.Lock()
-        async with self.turn:
-            try:
-                return await step(io)
-            finally:
-                self.turns += 1
+        if self.lock is None:
+            self.lock = asyncio.Lock()
+        async with self.lock:
+            return await step(io)
 
     @property
     def busy(self) -> bool:
         """Whether a task of this request is in the middle of a step."""
-        return self.turn is not None and self.turn.locked()
+        return self.lock is not None and self.lock.locked()
 
     async def save_in_turn(self, *, ending: bool) -> None:
         """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
         if not self.busy and not self.due(ending=ending):
             return
-        policy, turns = self.policy, self.turns
+        policy = self.policy
 
         async def step(io: Any) -> None:
             # A task that was in front may have left nothing to do: the session may be gone, or be another one.
-            if turns != self.turns and not self.due(ending=ending):
+            if not self.due(ending=ending):
                 return
             writing = self.end(io) if ending else self.save(io)
             plain = self.stored is not None and self.next_id is None and not self.rotates_by_itself(self.data)

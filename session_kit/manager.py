@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from session_kit.codec import Codec, CodecName, make_codec
@@ -235,12 +234,9 @@ class SessionManager:
             raise ConfigError(
                 f"remember needs a store that knows how long a session lives, which {self.store!r} does not"
             )
-        self.begin: Callable[[CookieHeaders, bool], Lifecycle] = partial(Lifecycle, self.policy)
-        """Begins a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
         self.vary = VARY
         """What a response says of which headers of the request it depends on."""
         if carrier is not None:
-            self.begin = self._begin
             self.vary = ("Vary", carrier.name if carrier.alone else f"Cookie, {carrier.name}")
         if data_type is not None:
             self._check_type(data_type)
@@ -251,11 +247,6 @@ class SessionManager:
     def __deepcopy__(self, memo: object) -> SessionManager:
         # Frameworks copy settings and middleware; the store behind them must stay one.
         return self
-
-    @property
-    def loads_lazily(self) -> bool:
-        """Whether a session may load when it is first touched now, even on an event loop."""
-        return self.policy.store.reads_at_once()
 
     @overload
     def open(self, cookies: Cookies = (), *, asynchronous: bool = False) -> Session: ...
@@ -381,7 +372,8 @@ class SessionManager:
     def refuse(self, session: Session[Any], plain_host: PlainHost | None = None, *request: Any) -> Headers:
         """The store does not answer, and the client is told so in place of the application's answer.
 
-        Nothing is kept but what was saved or destroyed by name before; returns the headers that say so.
+        Nothing is kept but what was saved or destroyed by name before; returns the headers that say so, and that no
+        cache is to keep the answer.
         """
         if session.lifecycle.outage is not None:
             self.policy.refused(session.lifecycle.outage)
@@ -389,14 +381,14 @@ class SessionManager:
         lifecycle = session.lifecycle
         headers = self._headers(lifecycle, session, plain_host, request) if lifecycle.phase is AHEAD else []
         lifecycle.phase = REPLACED
-        return headers
+        return [*(header for header in headers if header[0] != "Cache-Control"), NO_STORE]
 
     async def apreload(self, session: Session[Any]) -> None:
         """Before an async handler, load what could not be loaded without waiting when the handler touches it.
 
         In an outage nothing is raised: a handler that never touches the session shall not notice.
         """
-        if not self.loads_lazily:
+        if not self.policy.store.reads_at_once():
             with suppress(DriverUnavailable):
                 await session.lifecycle.in_turn(session.lifecycle.load)
 
@@ -458,13 +450,12 @@ class SessionManager:
             value = cookie.delete_header(secure=secure)
         return [self.vary, ("Set-Cookie", value), NO_SHARED_COOKIE]
 
-    def _begin(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
-        """Begin a request that may have its token in a header."""
+    def begin(self, headers: CookieHeaders, asynchronous: bool) -> Lifecycle:
+        """Begin a request: its headers as ASGI has them, and whether async code has made it. For middleware."""
         policy, header = self.policy, self.policy.header
-        assert header is not None  # noqa: S101  # tells mypy
-        token = header.find(headers)
+        token = None if header is None else header.find(headers)
         if token is None:
-            if not header.alone:
+            if header is None or not header.alone:
                 return Lifecycle(policy, headers, asynchronous)
             token = b""
         # Read like the cookie in whose place it stands. Cookies that came beside it are left alone, so that no script

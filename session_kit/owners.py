@@ -1,12 +1,12 @@
 """Who owns which sessions: one index record for each owner, beside the sessions and kept by conditional writes.
 
 A session is filed before its own record says whose it is, and taken out after that record is gone. So a process that
-dies in between leaves an entry too many, never one too few, and what is listed is checked against the records.
+dies in between leaves an entry too many, never one too few, and what is listed is checked against the records. A record
+that only another codec can read is taken for what the index says: it opens a session where that codec is in use.
 """
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -18,13 +18,12 @@ from msgspec import Raw
 
 from session_kit.codec import Codec
 from session_kit.drivers import ABSENT, ANY, Capabilities, Driver
-from session_kit.errors import Conflict, CorruptEntry, SessionError, TooManySessions
+from session_kit.drivers.support.twins import let_racers_part
+from session_kit.errors import Conflict, CorruptEntry, OtherCodec, SessionError, TooManySessions, UnreadableList
 from session_kit.record import RESERVED, Notes, hash_id
 
 MAX_ATTEMPTS = 100
 """How often a write of an index that others keep overtaking is tried. Each conflict means that another got through."""
-LONGEST_PAUSE = 0.016
-"""Seconds, between two attempts."""
 UNDER_WAY = 60.0
 """Seconds in which an entry without a session may be that of a login that is being written."""
 MAX_TEXT = 500
@@ -41,7 +40,7 @@ class SessionInfo(NamedTuple):
 
     handle: what names it for other people: the SHA-256 of the name in its id. It opens nothing, and stays the same when
         the id changes.
-    created: Unix time at which the session was first stored.
+    created: Unix time at which the session was first stored; if its record is of another codec, the last that is known.
     last_used: Unix time at which its cookie was last renewed: use that is later by less than `touch_after` is not seen.
     expires: Unix time at which it ends at the latest if it is not used again; None if it never does.
     label: what `bind` was given, such as the name of the device.
@@ -161,12 +160,13 @@ class Owners:
         return next((entry for filed_as, entry in index.items() if self.handle(filed_as) == handle), None)
 
     async def take_in(self, io: Any, owner: str, filed_as: str, entry: Entry | None, lives: float | None) -> None:
-        """File a session that came from another store, whose index says `entry` of it; `lives` as for `file`."""
+        """File a session that comes from another store, whose index says `entry` of it; `lives` as for `file`."""
 
         async def change(index: Index) -> None:
             now = self._now()
-            until = None if lives is None else now + lives
-            index[filed_as] = Entry(now, until) if entry is None else Entry(now, entry.until, entry.label)
+            come = entry or Entry(now, None if lives is None else now + lives)
+            there = index.get(filed_as, come)  # it may be in use here already
+            index[filed_as] = Entry(now, _last([come.until, there.until]), come.label)
 
         await self._change(io, owner, change)
 
@@ -219,12 +219,13 @@ class Owners:
             return False
         key = self._store.key_of(filed_as)
         value = await io.get(key)
-        notes = None if value is None else self._notes_in(value, key)
+        notes = None if value is None else self._notes_in(value, key, Notes(0.0, owner=owner or ""))
         if owner is not None and (notes is None or notes.owner != owner):
             return False
         gone: bool = await io.delete(key)
         if notes is not None and notes.owner:
-            await self._change(io, notes.owner, _taking_out([filed_as]))
+            with suppress(UnreadableList):  # it is gone, which a list that is read finds out by itself
+                await self._change(io, notes.owner, _taking_out([filed_as]))
         return gone
 
     async def _check(self, io: Any, owner: str, index: Index) -> dict[str, Notes]:
@@ -232,10 +233,9 @@ class Owners:
         keys = {self._store.key_of(each): each for each in index}
         live: dict[str, Notes] = {}
         for key, value in (await _get_many(io, list(keys))).items():
-            with suppress(CorruptEntry, RecursionError):  # a record that cannot be read opens no session either
-                notes = self._notes_in(value, key)
-                if notes is not None and notes.owner == owner:
-                    live[keys[key]] = notes
+            notes = self._notes_in(value, key, Notes(index[keys[key]].filed, owner=owner))
+            if notes is not None and notes.owner == owner:
+                live[keys[key]] = notes
         now = self._now()
         for each in set(index) - set(live):
             if not 0 <= now - index[each].filed < UNDER_WAY:
@@ -255,13 +255,16 @@ class Owners:
                     io, owner, index, version if self._store.capabilities.swap or version is ABSENT else ANY
                 )
             except Conflict:
-                await io.pause(random.random() * min(LONGEST_PAUSE, attempt / 1000))  # noqa: S311  # no secret
+                await let_racers_part(io, attempt)
             else:
                 return
         raise Conflict(f"others changed the list of a user's sessions {MAX_ATTEMPTS} times in a row")
 
     async def _read(self, io: Any, owner: str) -> tuple[Index, object]:
-        """The index of an owner and its version. One that cannot be decoded begins anew; sessions in use come back."""
+        """The index of an owner and its version. One that cannot be decoded begins anew; sessions in use come back.
+
+        `UnreadableList` if another codec can read it.
+        """
         key, codec = self._store.index_key(owner), self._store.codec
         try:
             entry = await io.read(key)
@@ -272,6 +275,10 @@ class Owners:
         try:
             fields = codec.unpack(entry.value, key)
             return {name: codec.load(raw, Entry) for name, raw in fields.items()}, entry.version
+        except OtherCodec as error:
+            raise UnreadableList(
+                f"the list of this user's sessions cannot be read, and is left alone: {error}"
+            ) from None
         except CorruptEntry:
             return {}, entry.version
 
@@ -283,8 +290,8 @@ class Owners:
             if version is not ABSENT:
                 await io.delete(key, expect=version)
             return
-        ends = [entry.until for entry in index.values()]
-        ttl = None if None in ends else max(1.0, max(end for end in ends if end is not None) - now)
+        last = _last(entry.until for entry in index.values())
+        ttl = None if last is None else max(1.0, last - now)
         fields: Mapping[str, Raw] = {name: codec.encode(entry) for name, entry in index.items()}
         await io.set(key, codec.pack(fields, key), ttl=ttl, expect=version)
 
@@ -298,9 +305,19 @@ class Owners:
         """The handle of a session in an index."""
         return filed_as if self._store.hash_ids else hash_id(filed_as)
 
-    def _notes_in(self, value: bytes, key: str) -> Notes | None:
-        raw = self._store.codec.unpack(value, key).get(RESERVED)
-        return None if raw is None else self._store.codec.load(raw, Notes)
+    def _notes_in(self, value: bytes, key: str, believed: Notes) -> Notes | None:
+        """The notes in a record; None if it has none, or opens no session because no codec can read it.
+
+        believed: what they are taken for if another codec can, or the stack is nearly full.
+        """
+        codec = self._store.codec
+        try:
+            raw = codec.unpack(value, key).get(RESERVED)
+            return None if raw is None else codec.load(raw, Notes)
+        except (OtherCodec, RecursionError):
+            return believed
+        except CorruptEntry:
+            return None
 
 
 async def _get_many(io: Any, keys: list[str]) -> dict[str, bytes]:
@@ -315,6 +332,16 @@ async def _get_many(io: Any, keys: list[str]) -> dict[str, bytes]:
             if value is not None:
                 found[key] = value
     return found
+
+
+def _last(ends: Iterable[float | None]) -> float | None:
+    """The last of some times, of which None is never."""
+    last = 0.0
+    for end in ends:
+        if end is None:
+            return None
+        last = max(last, end)
+    return last
 
 
 def _taking_out(filed_as: Iterable[str]) -> Callable[[Index], Awaitable[None]]:

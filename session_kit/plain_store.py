@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -56,15 +56,11 @@ class PlainStore:
 
     def read(self, sid: str, *, renew: bool = False) -> Record | None:
         """Get the data; `renew` is not to be had."""
-        return self.record(self._store.get(sid))
+        return run(self.read_by(self.blocking, sid))
 
-    def entry_by(self, io: Any, sid: str, *, renew: bool = False) -> Coroutine[Any, Any, Mapping[str, Any] | None]:
-        """What `record` makes a record of."""
-        getting: Coroutine[Any, Any, Mapping[str, Any] | None] = io.get(sid)
-        return getting
-
-    def record(self, data: Mapping[str, Any] | None, name: str = "") -> Record | None:
+    async def read_by(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
         """The record that the data would be."""
+        data = await io.get(sid)
         if data is None:
             return None
         return Record({key: self.codec.dump(value, key) for key, value in data.items()}, None, None, self.codec)

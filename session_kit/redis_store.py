@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from session_kit.drivers.support.options import guess
 from session_kit.errors import ConfigError
 from session_kit.store import DAY, TTL, UnstorageSessionStore
 
@@ -73,9 +73,8 @@ def _driver_options(tls: bool | Mapping[str, Any] | None) -> dict[str, Any]:
         raise ConfigError(f"tls must be True, False or a mapping of settings, not {type(tls).__name__}")
     for name in tls:
         if name not in TLS_SETTINGS:
-            guess = get_close_matches(str(name), TLS_SETTINGS, 1)
-            hint = f"; did you mean {guess[0]!r}?" if guess else ""
-            raise ConfigError(f"unknown TLS setting {name!r}{hint} Valid settings: {', '.join(TLS_SETTINGS)}.")
+            meant = guess(str(name), TLS_SETTINGS)
+            raise ConfigError(f"unknown TLS setting {name!r}{meant} Valid settings: {', '.join(TLS_SETTINGS)}.")
     return {f"ssl_{name}": value for name, value in tls.items() if value is not None}
 
 

@@ -85,7 +85,7 @@ class Schema:
         """`encode`, however deep: what is in the store already must not fail when it is only looked at."""
         try:
             fields = self._split(self._encode(value))
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             kind = type(value).__name__
             raise SessionError(f"a {kind} cannot be stored as {self.type.__name__}: {_reason(error)}") from None
         except RecursionError:
@@ -103,7 +103,7 @@ class Schema:
             return self.codec.dump(value, where)
         try:
             data = self._encode_value(value)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise SessionError(f"{where}: {_reason(error)}") from None
         except RecursionError:
             raise SessionError(too_deep(where)) from None

@@ -160,8 +160,7 @@ class State(msgspec.Struct, eq=False):
     left: bool = False  # the client of a WebSocket has gone
     header_token: bytes | None = None  # what came in a header; None: the client's session is in a cookie
     filed: float = NEVER  # when this request has said to the index of the owner that the session is in use
-    turn: asyncio.Lock | None = None  # the tasks of one request take turns
-    turns: int = 0  # that have been taken
+    lock: asyncio.Lock | None = None  # the tasks of one request take turns
 
     def __repr__(self) -> str:
         return f"<Lifecycle {self.phase.name}>"  # no id, no data

@@ -19,7 +19,7 @@ from session_kit.drivers import ABSENT, ANY, Capabilities, Driver, Entry, open_d
 from session_kit.drivers.base import check_key
 from session_kit.drivers.registry import open_parts, redact, split_url
 from session_kit.drivers.support.options import parse_duration
-from session_kit.drivers.support.twins import Blocking, Native, iterate, run
+from session_kit.drivers.support.twins import Blocking, Native, iterate, let_racers_part, run
 from session_kit.errors import ConfigError, Conflict, CorruptEntry
 from session_kit.owners import Owners, SessionInfo, UserId, owner_text
 from session_kit.record import RESERVED, SEPARATOR, Notes, Record, hash_id, split_id
@@ -114,7 +114,7 @@ class UnstorageSessionStore:
         self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
         if not isinstance(self.driver, Driver):
             raise ConfigError(f"a store needs a Driver or a URL, not {type(driver).__name__}")
-        self.blocking, self.native = Blocking(self.driver), Native(self.driver)
+        self.use(self.driver)
         self._last_key: tuple[str | None, str] = None, ""
         rest = "[0-9a-f]{64}" if hash_ids else f"(?!{SEPARATOR})[^:]*"
         self._ours = re.compile(re.escape(self.prefix) + f":({rest})").fullmatch
@@ -261,6 +261,7 @@ class UnstorageSessionStore:
 
         keep: the session of this request, or its id; it stays.
         They are gone at their next request. After a new password or a theft, call it with `keep`.
+        `UnreadableList`, which is answered as an outage, if the list is of a codec that this one cannot read.
         """
         return run(self.owners.revoke(self.blocking, owner_text(user_id), _handles(keep)))
 
@@ -298,6 +299,10 @@ class UnstorageSessionStore:
         other = copy(self)
         other.codec = make_codec(codec)
         return other
+
+    def use(self, driver: Driver) -> None:
+        """Make all calls of this driver from now on: another, or one around it."""
+        self.driver, self.blocking, self.native = driver, Blocking(driver), Native(driver)
 
     # --- for the indexes of owners ---
 
@@ -345,17 +350,11 @@ class UnstorageSessionStore:
         """Let the driver find out what its backend can do; `capabilities` is final then."""
         await io.prepare()
 
-    def entry_by(self, io: Any, name: str, *, renew: bool = False) -> Coroutine[Any, Any, Entry | None]:
-        """What `record` makes a record of; `renew` as in `read`."""
-        ttl = self.ttl
+    async def read_by(self, io: Any, name: str, *, renew: bool = False) -> Record | None:
+        """The record of that name; `renew` as in `read`. `CorruptEntry`, with its version, if it cannot be decoded."""
+        key, ttl = self._key(name), self.ttl
         renewing = renew and ttl is not None and not callable(ttl)
-        reading: Coroutine[Any, Any, Entry | None]
-        reading = io.renew(self._key(name), ttl) if renewing else io.read(self._key(name))
-        return reading
-
-    def record(self, entry: Entry | None, name: str) -> Record | None:
-        """The record in the entry of that name; `CorruptEntry` if it cannot be decoded."""
-        return self.record_at(entry, self._key(name))
+        return self.record_at(await (io.renew(key, ttl) if renewing else io.read(key)), key)
 
     def set_by(
         self, io: Any, name: str, fields: Mapping[str, Raw], *, expect: object = ANY, ttl: float | None
@@ -381,7 +380,7 @@ class UnstorageSessionStore:
 
     async def _read(self, io: Any, sid: str, *, renew: bool = False) -> Record | None:
         name, token = split_id(sid)
-        record = self.record(await self.entry_by(io, name, renew=renew), name)
+        record = await self.read_by(io, name, renew=renew)
         return None if record is None or (token and token != _token_in(record)) else record
 
     async def _set(self, io: Any, sid: str, data: Mapping[str, Any], expect: object, ttl: float | None) -> object:
@@ -406,7 +405,7 @@ class UnstorageSessionStore:
         """Write `fields` beside the notes in the record, if its token is this one, or beside new ones."""
         await io.prepare()
         for attempt in range(MAX_ATTEMPTS):
-            record = None if expect is ABSENT else self.record(await self.entry_by(io, name), name)
+            record = None if expect is ABSENT else await self.read_by(io, name)
             if record is None:
                 notes = self.codec.encode(Notes(self.clock(), token=token))
                 seen: object = ABSENT if self.capabilities.create else ANY
@@ -422,7 +421,7 @@ class UnstorageSessionStore:
             except Conflict:
                 if expect is not ANY:
                     raise
-                await io.pause(attempt / 1000)
+                await let_racers_part(io, attempt)
         raise Conflict(f"session {hash_id(name)}: {MAX_ATTEMPTS} writes in a row were overtaken; nothing was written")
 
     async def _touch(self, io: Any, sid: str, data: Mapping[str, Any] | None) -> bool:
@@ -487,8 +486,12 @@ class UnstorageSessionStore:
         if entry is None:
             return None
         value, version, expires_at = entry
-        # What Record(...) does, in a third of the time.
-        return tuple.__new__(Record, (self.codec.unpack(value, key), version, expires_at, self.codec))
+        try:
+            # What Record(...) does, in a third of the time.
+            return tuple.__new__(Record, (self.codec.unpack(value, key), version, expires_at, self.codec))
+        except CorruptEntry as error:
+            error.version = version
+            raise
 
     def _key(self, name: str) -> str:
         last, key = self._last_key  # most names are asked for twice in a row: by a read, and by the write that follows

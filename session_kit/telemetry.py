@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from session_kit.drivers import Conflict, Driver, DriverUnavailable
-from session_kit.drivers.support.twins import Blocking, Native
 from session_kit.drivers.support.wrapped import WrappedDriver
 from session_kit.errors import ConfigError
 from session_kit.manager import SessionManager
@@ -71,8 +70,7 @@ def watch_around(manager: SessionManager, around: Around) -> bool:
     store = manager.store
     if not isinstance(store, UnstorageSessionStore):
         return False
-    store.driver = driver = WatchedDriver(store.driver, around, f"{store.prefix}:{SEPARATOR}")
-    store.blocking, store.native = Blocking(driver), Native(driver)
+    store.use(WatchedDriver(store.driver, around, f"{store.prefix}:{SEPARATOR}"))
     return True
 
 

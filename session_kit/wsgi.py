@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Unpack
 
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
-from session_kit.headers import join_headers
+from session_kit.headers import TEXT, join_headers
 from session_kit.manager import (
     PLACE,
     ManagerOptions,
@@ -135,12 +135,7 @@ class _Response:
         return self._write(data)
 
     def refuse(self) -> list[bytes]:
-        said = [
-            header
-            for header in self.manager.refuse(self.session, plain_host_of, self.environ)
-            if header[0] != "Cache-Control"
-        ]
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), *said]
+        headers = [TEXT, *self.manager.refuse(self.session, plain_host_of, self.environ)]
         self.start_response("503 Service Unavailable", headers)
         self.pending, self.begun = None, True
         return [STORE_DOWN.encode()]

@@ -7,7 +7,6 @@ imported before its application is made.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import tempfile
@@ -21,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Redis
 
+from session_kit.benchmarks.maintainers.results import url_in
 from tests.harness.sessions import SECRET
 
 NONE, OURS = "none", "session_kit"
@@ -36,14 +36,8 @@ class Backends(NamedTuple):
 
     def options(self, store: str) -> dict[str, Any]:
         """What our integrations are told."""
-        urls = {
-            "memory": "memory://",
-            "sqlite": f"sqlite://{self.folder / 'sessions.db'}",
-            "disk": f"disk://{self.folder / 'disk'}",
-            "Valkey": self.redis,
-            "PostgreSQL": self.postgres,
-        }
-        return {"store": urls[store], "secret": SECRET}
+        servers = {"Valkey": self.redis, "PostgreSQL": self.postgres}
+        return {"store": servers.get(store) or url_in(self.folder, store), "secret": SECRET}
 
 
 @contextmanager
@@ -76,6 +70,11 @@ class Peer(NamedTuple):
         return self.sessions.startswith(OURS)
 
     @property
+    def cells(self) -> list[str]:
+        """What stands in front of its figures in a table."""
+        return [self.framework, f"**{self.sessions}**" if self.ours else self.sessions, self.store or "-"]
+
+    @property
     def logout(self) -> str:
         """The path of the tests' application that ends these sessions: `/logout` calls what not all of them have."""
         with_logout = self.framework == "Django" and self.sessions != NONE
@@ -88,15 +87,14 @@ class Peer(NamedTuple):
         return self.make(self.sessions, self.store, backends)
 
 
-class Forgetful:
+def forgetful(app: Any) -> Any:
     """A middleware that gives each ASGI request a dict for a session."""
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
         scope["session"] = {}
-        await self._app(scope, receive, send)
+        await app(scope, receive, send)
+
+    return respond
 
 
 def starlette(sessions: str, store: str, backends: Backends) -> Any:
@@ -108,7 +106,7 @@ def starlette(sessions: str, store: str, backends: Backends) -> Any:
     from tests.harness.apps.starlette_app import bare_app
 
     if sessions != "starsessions":
-        one = Middleware(Forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
+        one = Middleware(forgetful) if sessions == NONE else Middleware(CookieSessions, secret_key=SECRET)
         return bare_app(middleware=[one])
     client = Redis.from_url(backends.redis)
 
@@ -132,7 +130,7 @@ def litestar(sessions: str, store: str, backends: Backends) -> Any:
     from tests.harness.apps.litestar_app import bare_app
 
     if sessions == NONE:
-        return bare_app(middleware=[Forgetful])
+        return bare_app(middleware=[forgetful])
     kept: Any = MemoryStore()
     if store == "files":
         kept = FileStore(backends.folder / "litestar", create_directories=True)
@@ -180,53 +178,48 @@ def django_without_sessions(get_response: Callable[[Any], Any]) -> Callable[[Any
 
 
 def django(sessions: str, store: str, backends: Backends) -> Any:
-    """Its settings belong to the process: make there the bare application and one other, in this order."""
+    """Its settings belong to the process: make one application with sessions there, and then the bare one."""
     from django import setup
     from django.conf import settings
     from django.core.handlers.wsgi import WSGIHandler
     from django.core.management import call_command
 
-    def alias(model: Any, **_: Any) -> str:
-        return str(settings.SESSION_CACHE_ALIAS)
-
-    if not settings.configured:
-        # A connection that stays open, and as durable as session_kit's sqlite and disk; by default each request opens
-        # the file anew, and each write waits for the disk.
-        options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
-        sqlite = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": options, "CONN_MAX_AGE": None}
-        url, caches = urlsplit(backends.postgres), "django.core.cache.backends"
-        postgres = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
-        postgres |= {"NAME": url.path[1:], "USER": url.username, "CONN_MAX_AGE": None}
-        settings.configure(
-            ALLOWED_HOSTS=["*"],
-            SECRET_KEY=SECRET,
-            ROOT_URLCONF="tests.harness.apps.django_app",
-            INSTALLED_APPS=["django.contrib.sessions"],
-            DATABASES={"default": {**sqlite, "NAME": backends.folder / "django.sqlite3"}, "PostgreSQL": postgres},
-            DATABASE_ROUTERS=[SimpleNamespace(db_for_read=alias, db_for_write=alias)],
-            CACHES={
-                "default": {"BACKEND": f"{caches}.locmem.LocMemCache"},
-                "Valkey": {"BACKEND": f"{caches}.redis.RedisCache", "LOCATION": backends.redis},
-            },
-            SESSION_FILE_PATH=backends.folder,
-        )
-        setup()
-    middleware = "django.contrib.sessions.middleware.SessionMiddleware"
+    middleware, engines = "django.contrib.sessions.middleware.SessionMiddleware", "django.contrib.sessions.backends"
+    options: dict[str, Any] = {"SESSION_ENGINE": f"{engines}.cache"}
     if sessions == NONE:
         middleware = f"{__name__}.django_without_sessions"
-    elif sessions == "its own":
-        kind = {"SQLite": "db", "PostgreSQL": "db", "files": "file"}.get(store, "cache")
-        settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{kind}"
-        settings.SESSION_CACHE_ALIAS = store if store in ("Valkey", "PostgreSQL") else "default"
-        if kind == "db":
-            call_command("migrate", verbosity=0, database=settings.SESSION_CACHE_ALIAS)
-    else:
-        settings.SESSION_KIT = backends.options(store)
-        settings.SESSION_ENGINE = "session_kit.integrations.django"
+    elif sessions.startswith(OURS):
+        options = {"SESSION_ENGINE": "session_kit.integrations.django", "SESSION_KIT": backends.options(store)}
         if sessions == f"{OURS} middleware":
             middleware = "session_kit.integrations.django.SessionMiddleware"
+    elif store == "files":
+        options = {"SESSION_ENGINE": f"{engines}.file", "SESSION_FILE_PATH": backends.folder}
+    elif store == "Valkey":
+        cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": backends.redis}
+        options["CACHES"] = {"default": cache}
+    elif store in ("SQLite", "PostgreSQL"):
+        options = {"SESSION_ENGINE": f"{engines}.db", "DATABASES": {"default": django_database(store, backends)}}
+    if sessions != NONE or not settings.configured:
+        own = {"ROOT_URLCONF": "tests.harness.apps.django_app", "INSTALLED_APPS": ["django.contrib.sessions"]}
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY=SECRET, **own, **options)
+        setup()
+        if "DATABASES" in options:
+            call_command("migrate", verbosity=0)
     settings.MIDDLEWARE = [middleware]
     return WSGIHandler()
+
+
+def django_database(store: str, backends: Backends) -> dict[str, Any]:
+    """A database with connections that stay open: by default each request opens a new one."""
+    if store == "SQLite":
+        # As durable as session_kit's sqlite and disk; by default each write waits for the disk.
+        options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
+        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": backends.folder / "django.db", "OPTIONS": options}
+    else:
+        url = urlsplit(backends.postgres)
+        database = {"ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port}
+        database |= {"NAME": url.path[1:], "USER": url.username}
+    return database | {"CONN_MAX_AGE": None}
 
 
 def wsgi(sessions: str, store: str, backends: Backends) -> Any:
@@ -276,36 +269,26 @@ def aiohttp(sessions: str, store: str, backends: Backends) -> Any:
         setup(app, RedisStorage(Redis.from_url(backends.redis)))
     elif store == "cookie":
         # Its plain cookie is neither signed nor encrypted, and meant for tests alone.
-        setup(app, EncryptedCookieStorage(base64.urlsafe_b64encode(SECRET[:32].encode()).decode()))
+        setup(app, EncryptedCookieStorage(SECRET[:32].encode()))
     return app
 
 
-STORES = ["memory", "sqlite", "disk", "Valkey"]
-WITH_DATABASE = [*STORES, "PostgreSQL"]
-CACHES = ["memory", "files", "Valkey"]
+OF_OTHERS = ["memory", "files", "Valkey"]
+OF_OURS = ["memory", "sqlite", "disk", "Valkey"]
+ALL = [*OF_OURS, "PostgreSQL"]
+OF_DJANGO = ["memory", "files", "SQLite", "Valkey", "PostgreSQL"]
 # Interface, what makes the applications of others, and the stores of each kind of sessions.
-KINDS: dict[str, tuple[str, Callable[[str, str, Backends], Any], dict[str, list[str]]]] = {
-    "Starlette": (
-        "asgi",
-        starlette,
-        {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: WITH_DATABASE},
-    ),
-    "Litestar": ("asgi", litestar, {"its own": CACHES, OURS: STORES}),
-    "Flask": ("wsgi", flask, {"its own": ["cookie"], "Flask-Session": [*CACHES, "PostgreSQL"], OURS: WITH_DATABASE}),
-    "Django": (
-        "wsgi",
-        django,
-        {
-            "its own": ["memory", "files", "SQLite", "Valkey", "PostgreSQL"],
-            **dict.fromkeys((OURS, f"{OURS} middleware"), WITH_DATABASE),
-        },
-    ),
-    "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: STORES}),
-    "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: STORES}),
+FRAMEWORKS: dict[str, tuple[str, Callable[[str, str, Backends], Any], dict[str, list[str]]]] = {
+    "Starlette": ("asgi", starlette, {"its own": ["cookie"], "starsessions": ["memory", "Valkey"], OURS: ALL}),
+    "Litestar": ("asgi", litestar, {"its own": OF_OTHERS, OURS: OF_OURS}),
+    "Flask": ("wsgi", flask, {"its own": ["cookie"], "Flask-Session": [*OF_OTHERS, "PostgreSQL"], OURS: ALL}),
+    "Django": ("wsgi", django, {"its own": OF_DJANGO, OURS: ALL, f"{OURS} middleware": ALL}),
+    "WSGI": ("wsgi", wsgi, {"Beaker": ["memory", "files"], OURS: OF_OURS}),
+    "aiohttp": ("aiohttp", aiohttp, {"aiohttp-session": ["cookie", "Valkey"], OURS: OF_OURS}),
 }
 PEERS = [
     Peer(framework, sessions, store, interface, make)
-    for framework, (interface, make, kinds) in KINDS.items()
+    for framework, (interface, make, kinds) in FRAMEWORKS.items()
     for sessions, stores in {NONE: [""], **kinds}.items()
     for store in stores
 ]

@@ -17,6 +17,7 @@ from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.codec import Codec, Encrypted, make_codec
 
 SIZES = {"200 B": 200, "4 KB": 4096, "64 KB": 65536}
+TIMES = 50  # in a round
 CODECS = ["json", "json+zlib", "json+zstd", "msgpack", "msgpack+zlib", "msgpack+zstd"]
 KEY = bytes(range(32))
 PLACE = "sess:" + "0" * 64
@@ -38,12 +39,12 @@ def cases(codec: Codec, data: dict[str, Any]) -> tuple[Case, Case, int]:
     fields = {key: codec.dump(value, key) for key, value in data.items()}
     record = codec.pack(fields, PLACE)
 
-    def read(number: int) -> None:
-        for _ in range(number):
+    def read() -> None:
+        for _ in range(TIMES):
             codec.load(codec.unpack(record, PLACE)["user"], object)
 
-    def write(number: int) -> None:
-        for _ in range(number):
+    def write() -> None:
+        for _ in range(TIMES):
             codec.pack({**fields, "user": codec.dump(4712, "user")}, PLACE)
 
     return read, write, len(record)
@@ -57,8 +58,8 @@ def main() -> None:
     noise = Noise()
     for size in SIZES.values():
         made = {name: cases(codec, make_data(size)) for name, codec in codecs.items()}
-        reads = compare({name: read for name, (read, _, _) in made.items()}, 50, 60, noise)
-        writes = compare({name: write for name, (_, write, _) in made.items()}, 50, 60, noise)
+        reads = compare({name: read for name, (read, _, _) in made.items()}, TIMES, 60, noise)
+        writes = compare({name: write for name, (_, write, _) in made.items()}, TIMES, 60, noise)
         for name, (_, _, stored) in made.items():
             rows[name] += [microseconds(reads[name]), microseconds(writes[name]), f"{stored:,}"]
     heads = [f"{size}: {what}" for size in SIZES for what in ("open", "write", "bytes")]

@@ -1,6 +1,6 @@
 """How cost grows with the number of entries: one call, and what goes through a whole store.
 
-    python -m session_kit.benchmarks.maintainers.growth [--most ENTRIES] [--write]
+    python -m session_kit.benchmarks.maintainers.growth [DRIVER ...] [--most ENTRIES] [--write]
 
 With --write, the table and its picture go to benchmarks/results/. `session-kit bench --concurrency` says how cost grows
 with workers side by side.
@@ -8,9 +8,8 @@ with workers side by side.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import itertools
+import math
 import random
 import shutil
 import sys
@@ -19,12 +18,14 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
-from session_kit.benchmarks.maintainers.results import RESULTS, Figures, best_of, brief_bytes, markdown, report
-from session_kit.benchmarks.measure import Noise, brief_seconds, summarize
+from session_kit.benchmarks.maintainers import results
+from session_kit.benchmarks.maintainers.results import Figures, url_in
+from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, summarize, warning
+from session_kit.benchmarks.shift import Shift
 from session_kit.drivers import Driver, open_driver
 from session_kit.drivers.errors import DISTRIBUTION
 from session_kit.store import UnstorageSessionStore
@@ -57,8 +58,10 @@ class Row(NamedTuple):
     aside: float | None
 
     def __str__(self) -> str:
-        brief = brief_seconds if self.what in CALLS else brief_bytes
-        return brief_seconds(self.seconds) + ("" if self.aside is None else f" / {brief(self.aside)}")
+        if self.aside is None:
+            return brief_seconds(self.seconds)
+        aside = brief_seconds(self.aside) if self.what in CALLS else brief_count(self.aside, "B").upper()
+        return f"{brief_seconds(self.seconds)} / {aside}"
 
 
 def sizes(driver: str, most: int) -> list[int]:
@@ -72,26 +75,18 @@ def full_store(
     folder: Path, driver: str, entries: int, clock: Callable[[], float] = time.time
 ) -> Iterator[UnstorageSessionStore]:
     """A store with so many sessions that live for a day. One that lies in a folder is filled once, then copied."""
-    original, copy = folder / f"{driver}-{entries}", folder / "copy"
-    if driver != "memory":
-        if not original.exists():
-            # What is copied need not survive a power cut.
-            with closing(open_driver(url_in(original, driver) + ("?fsync=no" if driver == "file" else ""))) as opened:
-                fill(opened, entries)
-        shutil.copytree(original, copy)
-    try:
-        with closing(open_driver(url_in(copy, driver), clock=clock)) as opened:
-            if driver == "memory":
+    original, in_memory = folder / f"{driver}-{entries}", driver == "memory"
+    if not in_memory and not original.exists():
+        # What is copied need not survive a power cut.
+        with closing(open_driver(url_in(original, driver) + ("?fsync=no" if driver == "file" else ""))) as opened:
+            fill(opened, entries)
+    with tempfile.TemporaryDirectory(dir=folder) as copy:
+        if not in_memory:
+            shutil.copytree(original, copy, dirs_exist_ok=True)
+        with closing(open_driver(url_in(Path(copy), driver), clock=clock)) as opened:
+            if in_memory:
                 fill(opened, entries)
             yield UnstorageSessionStore(opened, ttl=TTL)
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
-
-
-def url_in(folder: Path, driver: str) -> str:
-    """The URL of a store in a folder, if it needs one."""
-    where = {"memory": "", "sqlite": quote(f"{folder}/store.db")}
-    return f"{driver}://{where.get(driver, quote(str(folder)))}"
 
 
 def key_of(number: int) -> str:
@@ -132,16 +127,14 @@ def time_calls(driver: Driver, entries: int, noise: Noise) -> Figures:
         keys = [key_of(number) for number in dice.sample(range(entries), min(SAMPLE, entries // 2))]
         found: Figures = {}
         for what, call in CALLS.items():
-            times = [time.perf_counter()]
-            for key in keys:
-                call(driver, key)
-                times.append(time.perf_counter())
-            summary = summarize([end - begin for begin, end in itertools.pairwise(times)], 1.0)
+            shift = Shift(seconds=math.inf)
+            shift.run(partial(call, driver), [iter(keys)])
+            summary = summarize(shift.durations, shift.elapsed)
             found |= {what: summary.median, f"{what}, p99": summary.p99}
         driver.set_many(dict.fromkeys(keys, VALUE), ttl=TTL)
         return found
 
-    return best_of({"": make_all}, ROUNDS, noise)[""]
+    return results.best_of({"": make_all}, ROUNDS, noise)[""]
 
 
 def weight(entries: int) -> float:
@@ -221,34 +214,56 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         lines.setdefault((row.driver, row.what), dict.fromkeys(columns, "not measured"))[row.entries] = str(row)
     head = ["driver", "", *(f"{entries:,} entries" for entries in columns)]
-    return markdown(head, [[f"{driver}://", what, *line.values()] for (driver, what), line in lines.items()], 2)
+    return results.markdown(head, [[f"{driver}://", what, *line.values()] for (driver, what), line in lines.items()], 2)
 
 
-def main(arguments: list[str], results: Path = RESULTS) -> None:
+def draw(rows: list[Row], noise: Noise, file: Path) -> None:
+    """Write a picture: a panel for each call and walk, a line for each driver, with the colours of other pictures."""
+    from matplotlib.figure import Figure as Picture
+
+    from session_kit.benchmarks.plot import LOOKS, finish
+
+    picture = Picture(figsize=(16, 8), dpi=110, layout="constrained")
+    grid = picture.subplots(2, len(WALKS), squeeze=False, sharey="row")
+    grid[0, -1].set_axis_off()  # there is one call fewer
+    for axes, what in [*zip(grid[0], CALLS, strict=False), *zip(grid[1], WALKS, strict=True)]:
+        for driver, (colour, marker) in zip(DRIVERS, LOOKS, strict=False):
+            points = [(row.entries, row.seconds) for row in rows if (row.driver, row.what) == (driver, what)]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=f"{driver}://")
+        axes.loglog()
+        axes.minorticks_off()
+        axes.set_title(what, fontsize=11, fontweight="bold", loc="left")
+        axes.xaxis.set_major_formatter(lambda value, _: brief_count(value))
+        axes.yaxis.set_major_formatter(lambda value, _: brief_seconds(value))
+        axes.tick_params(labelsize=8)
+        axes.grid(color="0.88", linewidth=0.8)
+    title = "Median of one call (above), and once through the whole store (below), by the number of entries"
+    finish(picture, grid[0][0], title, [warning(noise.spread, "{}")], f"{conditions(PACKAGES)}; {noise}", file)
+
+
+def main(arguments: list[str], folder: Path = results.RESULTS) -> None:
     """Measure, print the table, and with --write put it and its picture into the folder of results."""
-    parser = argparse.ArgumentParser(prog="python -m session_kit.benchmarks.maintainers.growth", description=__doc__)
+    parser = results.make_parser("growth", DRIVERS)
     parser.add_argument("--most", type=int, default=SIZES[-1], help="entries at most (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help="to benchmarks/results/")
     options = parser.parse_args(arguments)
     if options.most < 2:
         parser.error("--most must be at least 2")
     noise, rows = Noise(), []
-    for driver in DRIVERS:
+    for driver in options.parts or DRIVERS:
         for entries in sizes(driver, options.most):
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as stores:
                 for measure in (calls, walks):
-                    for row in measure(Path(folder), driver, entries, noise):
+                    for row in measure(Path(stores), driver, entries, noise):
                         rows.append(row)
                         print(f"{driver}:// {row.what}, {entries:,}: {row}", file=sys.stderr)
     text = f"# How cost grows\n\n    {' '.join([parser.prog, *arguments])}\n\n{NOTE}\n{table(rows)}\n"
-    text += f"A session in memory takes {brief_bytes(weight(options.most))} beyond its value.\n"
-    text = report(text, PACKAGES, noise)
+    text += f"A session in memory takes {brief_count(weight(options.most), 'B').upper()} beyond its value.\n"
+    text = results.report(text, PACKAGES, noise)
     print(text)
     if options.write:
-        from session_kit.benchmarks.maintainers.growth_plot import draw
-
-        (results / "growth.txt").write_text(text, encoding="utf-8")
-        draw(rows, noise, results / "growth.png")
+        (folder / "growth.txt").write_text(text, encoding="utf-8")
+        draw(rows, noise, folder / "growth.png")
 
 
 if __name__ == "__main__":

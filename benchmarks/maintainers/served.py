@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from session_kit.benchmarks.maintainers.apps import NONE, PEERS, Backends, Peer
-from session_kit.benchmarks.maintainers.peers import ask, cells, request_of, validate, visitor
 from session_kit.benchmarks.maintainers.results import ROOT, Figures, best_of, markdown
+from session_kit.benchmarks.maintainers.visits import Guest, validate
 from session_kit.benchmarks.measure import Noise
 from tests.harness.servers import HOST
 from tests.harness.web_servers import HttpServer
 
-FRAMEWORKS = ("Starlette", "Flask")
-KINDS = ("read", "write")
+REQUESTS = {"read": ("GET", "/read?key=user&turn="), "write": ("POST", "/write?key=visits&value=")}
 SECONDS = 3
 ROUNDS = 3
 VISITORS = 64  # for 16 connections: two requests of one visitor hardly meet
@@ -27,7 +26,7 @@ SCRIPT = """
 local cookies, turn = {{{cookies}}}, 0
 request = function()
   turn = turn + 1
-  return wrk.format("{method}", "{url}" .. turn, {{Cookie = cookies[turn % #cookies + 1]}})
+  return wrk.format("{method}", "{path}" .. turn, {{Cookie = cookies[turn % #cookies + 1]}})
 end
 """
 
@@ -50,7 +49,7 @@ class PeerServer(HttpServer):
 
     def rate(self, script: Path) -> float:
         """How many requests a second it answers."""
-        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(script), f"http://{HOST}:{self.port}"]
+        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "-s", str(script), self.url]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         rate = re.search(r"Requests/sec:\s*([\d.]+)", said)
         if rate is None or "Non-2xx" in said or "Socket errors" in said:
@@ -58,39 +57,33 @@ class PeerServer(HttpServer):
         return float(rate[1])
 
 
-def measure(peers: list[Peer], backends: Backends) -> dict[Peer, Figures]:
-    """The seconds of a request by kind, the best of a few rounds in which the servers take turns."""
-    with ExitStack() as stack:
-
-        def prepare(peer: Peer) -> Callable[[], Figures]:
-            server = stack.enter_context(PeerServer(peer, backends))
-            if peer.sessions != NONE:
-                validate(server, peer)
-            visitors, scripts = [visitor(server) for _ in range(VISITORS)], {}
-            for browser in visitors:
-                ask("login", peer, browser)
-            for kind in KINDS:
-                requests = [request_of(kind, peer, browser) for browser in visitors]
-                cookies = ", ".join(f"[[{request.headers['cookie']}]]" for request in requests)
-                url = requests[0].url.raw_path.decode() + ("" if kind == "write" else "&turn=")
-                scripts[kind] = server.folder / f"{kind}.lua"
-                scripts[kind].write_text(SCRIPT.format(cookies=cookies, method=requests[0].method, url=url))
-            return lambda: {kind: 1 / server.rate(script) for kind, script in scripts.items()}
-
-        return best_of({peer: prepare(peer) for peer in peers}, ROUNDS, Noise())
+def prepare(stack: ExitStack, peer: Peer, backends: Backends) -> Callable[[], Figures]:
+    """Start a server with many visitors, all logged in; return what asks for the seconds of each kind of request."""
+    server = stack.enter_context(PeerServer(peer, backends))
+    if peer.sessions != NONE:
+        validate(server, peer)
+    guests = [Guest(server, peer) for _ in range(VISITORS)]
+    for guest in guests:
+        guest.ask("login")
+    cookies = ", ".join(f"[[{guest.request('read').headers['cookie']}]]" for guest in guests)
+    scripts = {kind: server.folder / f"{kind}.lua" for kind in REQUESTS}
+    for kind, (method, path) in REQUESTS.items():
+        scripts[kind].write_text(SCRIPT.format(cookies=cookies, method=method, path=path))
+    return lambda: {kind: 1 / server.rate(script) for kind, script in scripts.items()}
 
 
-def report_http(backends: Backends) -> str:
-    """Measure, and say it in Markdown."""
+def report(backends: Backends) -> str:
+    """Measure, each framework's servers by turns, and say it in Markdown."""
     if shutil.which("wrk") is None:
         raise SystemExit("--http needs wrk: apt-get install wrk, or brew install wrk")
     rows = []
-    for framework in FRAMEWORKS:
+    for framework in ("Starlette", "Flask"):
         print(f"{framework} under granian ...", file=sys.stderr)
         peers = [peer for peer in PEERS if peer.framework == framework]
         peers = [peer for peer in peers if peer.sessions != "Flask-Session" or peer.store == "Valkey"]
-        found = measure(peers, backends)
-        rows += [[*cells(peer), *(f"{1 / found[peer][kind]:.0f}" for kind in KINDS)] for peer in peers]
+        with ExitStack() as stack:
+            found = best_of({peer: prepare(stack, peer, backends) for peer in peers}, ROUNDS, Noise())
+        rows += [[*peer.cells, *(f"{1 / costs[kind]:.0f}" for kind in REQUESTS)] for peer, costs in found.items()]
     how = f"granian, one worker, wrk with 16 connections and {VISITORS} visitors on the same machine"
     head = ["framework", "sessions", "store", "reads a second", "writes a second"]
     return f"\nRequests a second ({how}):\n\n{markdown(head, rows, 3)}"

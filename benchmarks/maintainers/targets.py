@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import NamedTuple
@@ -20,7 +20,9 @@ from typing import NamedTuple
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.apps import NONE, Backends, named, open_backends
 from session_kit.benchmarks.maintainers.growth import full_store, time_calls
-from session_kit.benchmarks.maintainers.peers import SIZE, Costs, ask, measure_apart, request_of, visitor
+from session_kit.benchmarks.maintainers.peers import measure_apart
+from session_kit.benchmarks.maintainers.results import Case, Figures, compare, url_in
+from session_kit.benchmarks.maintainers.visits import SIZE, Guest
 from session_kit.benchmarks.measure import Noise, microseconds
 from session_kit.drivers import open_driver
 from tests.harness.loops import LoopThread
@@ -29,6 +31,7 @@ from tests.harness.sites import ASGIInProcess, InProcess
 PACKAGES = ("starlette", "starsessions", "flask", "django", "redis", "diskcache", "boto3")
 VALUE = b"x" * 200
 VISITORS = 50  # at once
+TIMES = 20 * VISITORS  # requests, or calls, in a round
 
 
 class Result(NamedTuple):
@@ -62,17 +65,13 @@ IN_MEMORY: list[tuple[str, int, str, str, dict[str, float]]] = [
 def frameworks(backends: Backends, noise: Noise) -> Iterator[Result]:
     """In memory, beside what each framework brings; the cookies of Starlette and Flask have no store at all."""
     for framework, size, against, theirs, limits in IN_MEMORY:
-        both = ["session_kit:memory", theirs]
-        # Django's settings allow one beside the bare one.
-        turns = [[one] for one in both] if framework == "Django" else [both]
-        found = [costs for turn in turns for costs in overheads(framework, turn, backends, size, noise)]
+        ours, other = overheads(framework, ["session_kit:memory", theirs], backends, noise, size)
         large = "" if size == SIZE else ", 4 KB"
         for kind, limit in limits.items():
-            ours, other = (max(costs[kind], 1e-9) for costs in found)  # never nothing: it is divided by
-            yield Result(f"{framework}, memory{large}: {kind}", against, ours, other, limit)
+            yield Result(f"{framework}, memory{large}: {kind}", against, ours[kind], other[kind], limit)
 
 
-def overheads(framework: str, sessions: list[str], backends: Backends, size: int, noise: Noise) -> list[Costs]:
+def overheads(framework: str, sessions: list[str], backends: Backends, noise: Noise, size: int = SIZE) -> list[Figures]:
     """What these sessions cost, with so many bytes in them."""
     peers = [named(f"{framework}:{one}") for one in (NONE, *sessions)]
     return list(measure_apart(peers, backends, 50, 40, noise, size).values())[1:]
@@ -82,60 +81,54 @@ def valkey(backends: Backends, noise: Noise) -> Iterator[Result]:
     """One at a time and fifty at once, beside bare calls of redis-py's clients, and beside starsessions."""
     import redis.asyncio
 
-    get, peer = "redis.asyncio GET", "starsessions"
+    get, peer, once, twice = "redis.asyncio GET", "starsessions", "one redis-py call", "two redis-py calls"
     with ExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(backends.redis))
         client.set("raw", VALUE)
-        loop = LoopThread()
-        stack.callback(loop.close)
+        loop = stack.enter_context(closing(LoopThread()))
         aclient = redis.asyncio.Redis.from_url(backends.redis)
         stack.callback(lambda: loop.run(aclient.aclose()))
+
+        async def get_by_turns() -> None:
+            for _ in range(TIMES):
+                await aclient.get("raw")
+
+        async def get_at_once() -> None:
+            for _ in range(TIMES // VISITORS):
+                await asyncio.gather(*[aclient.get("raw") for _ in range(VISITORS)])
+
         for kind, limits in {"read": {get: 0.30, peer: 0.12}, "write": {peer: 0.20}}.items():
             names = {"bare": NONE, "ours": "session_kit:Valkey", peer: "starsessions:Valkey"}
-            cases = {name: visits(stack, f"Starlette:{one}", backends, kind) for name, one in names.items()}
-            if get in limits:
-                cases[get] = tasks(loop, lambda: aclient.get("raw"), VISITORS)
-            shares = {name: best / VISITORS for name, best in results.compare(cases, 20, 11, noise).items()}
-            costs = {name: max(1e-9, shares[name] - shares["bare"]) for name in names} | {get: shares.get(get, 0.0)}
+            cases = {name: crowd(stack, f"Starlette:{one}", backends, kind) for name, one in names.items()}
+            best = compare({**cases, get: lambda: loop.run(get_at_once())}, TIMES, 11, noise)
+            costs = {name: max(1e-9, best[name] - best["bare"]) for name in ("ours", peer)} | {get: best[get]}
             for against, limit in limits.items():
                 what = f"ASGI, Valkey: {kind}, {VISITORS} at once"
                 yield Result(what, against, costs["ours"], costs[against], limit)
         raw = {
-            get: tasks(loop, lambda: aclient.get("raw"), 1),
-            "one redis-py call": results.repeat(lambda: client.get("raw")),
-            "two redis-py calls": results.repeat(lambda: (client.get("raw"), client.set("raw", VALUE, ex=60))),
+            get: lambda: loop.run(get_by_turns()),
+            once: lambda: [client.get("raw") for _ in range(TIMES)],
+            twice: lambda: [(client.get("raw"), client.set("raw", VALUE, ex=60)) for _ in range(TIMES)],
         }
-        best = results.compare(raw, 500, 11, noise)
-    (asgi,), (wsgi,) = (
-        overheads(name, ["session_kit:Valkey"], backends, SIZE, noise) for name in ("Starlette", "WSGI")
-    )
+        best = compare(raw, TIMES, 11, noise)
+    (asgi,), (wsgi,) = (overheads(name, ["session_kit:Valkey"], backends, noise) for name in ("Starlette", "WSGI"))
     yield Result("ASGI, Valkey: read, one at a time", get, asgi["read"], best[get], 1.0)
-    for kind, calls in (("read", "one redis-py call"), ("write", "two redis-py calls")):
-        yield Result(f"WSGI, Valkey: {kind}", calls, wsgi[kind], best[calls], 1.15)
+    yield Result("WSGI, Valkey: read", once, wsgi["read"], best[once], 1.15)
+    yield Result("WSGI, Valkey: write", twice, wsgi["write"], best[twice], 1.15)
 
 
-def visits(stack: ExitStack, name: str, backends: Backends, kind: str) -> results.Case:
-    """Fifty visitors at once, each with a session of their own."""
+def crowd(stack: ExitStack, name: str, backends: Backends, kind: str) -> Case:
+    """Requests of fifty visitors at once, each with a session of their own."""
     peer = named(name)
     site = stack.enter_context(InProcess(peer.app(backends)))
-    transport, visitors = site.transport, [visitor(site) for _ in range(VISITORS)]
+    transport, guests = site.transport, [Guest(site, peer) for _ in range(VISITORS)]
     assert isinstance(transport, ASGIInProcess)
-    for browser in visitors:
-        ask("login", peer, browser)
-        ask("write", peer, browser)
+    for guest in guests:
+        guest.ask("login")
+        guest.ask("write")
     # Two, so that each write is of another value than the one before.
-    turns = itertools.cycle([[request_of(kind, peer, browser) for browser in visitors] for _ in range(2)])
-    return results.repeat(lambda: transport.handle_together(next(turns)))
-
-
-def tasks(loop: LoopThread, call: Callable[[], Awaitable[object]], number: int) -> results.Case:
-    """So many awaited calls at once, on a loop like that of the sites."""
-
-    async def do(times: int) -> None:
-        for _ in range(times):
-            await asyncio.gather(*[call() for _ in range(number)]) if number > 1 else await call()
-
-    return lambda times: loop.run(do(times))
+    turns = itertools.cycle([[guest.request(kind) for guest in guests] for _ in range(2)])
+    return lambda: [transport.handle_together(next(turns)) for _ in range(TIMES // VISITORS)]
 
 
 def disk(backends: Backends, noise: Noise) -> Iterator[Result]:
@@ -143,44 +136,45 @@ def disk(backends: Backends, noise: Noise) -> Iterator[Result]:
     import diskcache
 
     names = [f"session-{number}" for number in range(1000)]
-
-    def case(call: Callable[[str], object]) -> results.Case:
-        return lambda number: [call(name) for name in names[:number]]
-
     with (
         closing(diskcache.Cache(str(backends.folder / "theirs"))) as cache,
-        closing(open_driver(f"disk://{backends.folder}/ours")) as disk,
-        closing(open_driver(f"sqlite://{backends.folder}/ours.db")) as sqlite,
+        closing(open_driver(url_in(backends.folder, "disk"))) as disk,
+        closing(open_driver(url_in(backends.folder, "sqlite"))) as sqlite,
     ):
         sets = {
-            "disk": case(lambda name: disk.set(name, VALUE, ttl=3600)),
-            "sqlite": case(lambda name: sqlite.set(name, VALUE, ttl=3600)),
-            "diskcache": case(lambda name: cache.set(name, VALUE, expire=3600)),
+            "disk": lambda: [disk.set(name, VALUE, ttl=3600) for name in names],
+            "sqlite": lambda: [sqlite.set(name, VALUE, ttl=3600) for name in names],
+            "diskcache": lambda: [cache.set(name, VALUE, expire=3600) for name in names],
         }
-        gets = {"disk": case(disk.get), "sqlite": case(sqlite.get), "diskcache": case(cache.get)}
+        gets = {
+            "disk": lambda: [disk.get(name) for name in names],
+            "sqlite": lambda: [sqlite.get(name) for name in names],
+            "diskcache": lambda: [cache.get(name) for name in names],
+        }
         yield from beside("diskcache", sets, len(names), {"disk: set": 0.8, "sqlite: set": 0.6}, noise)
         yield from beside("diskcache", gets, len(names), {"disk: get": 1.2, "sqlite: get": 1.0}, noise)
 
 
 def s3(backends: Backends, noise: Noise) -> Iterator[Result]:
-    """The S3 driver, beside boto3 with the same pool of connections."""
+    """The S3 driver, beside boto3: both by one client."""
     from botocore.config import Config
 
     from session_kit.drivers.s3 import S3Driver
     from tests.harness.servers import start_seaweed
 
     bucket, many = "bench", 32
+    names = [str(number % many) for number in range(many * 10)]
     with ExitStack() as stack:
         server = stack.enter_context(start_seaweed(backends.folder))
         config = Config(max_pool_connections=many)
-        raw, own = (stack.enter_context(closing(server.client(config=config))) for _ in range(2))
+        raw = stack.enter_context(closing(server.client(config=config)))
         raw.create_bucket(Bucket=bucket)
-        driver = S3Driver(bucket, client=own)
+        driver = S3Driver(bucket, client=raw)
         driver.prepare()
         pool = stack.enter_context(ThreadPoolExecutor(many))
 
-        def case(call: Callable[[int], object]) -> results.Case:
-            return lambda number: list(pool.map(call, [name % many for name in range(number)]))
+        def case(call: Callable[[str], object]) -> Case:
+            return lambda: list(pool.map(call, names))
 
         sets = {
             "boto3": case(lambda name: raw.put_object(Bucket=bucket, Key=f"raw-{name}", Body=VALUE)),
@@ -190,15 +184,15 @@ def s3(backends: Backends, noise: Noise) -> Iterator[Result]:
             "boto3": case(lambda name: raw.get_object(Bucket=bucket, Key=f"raw-{name}")["Body"].read()),
             "S3": case(lambda name: driver.get(f"own-{name}")),
         }
-        yield from beside("boto3", sets, many * 10, {f"S3: set, {many} at once": 1.05}, noise)
-        yield from beside("boto3", gets, many * 10, {f"S3: get, {many} at once": 1.05}, noise)
+        yield from beside("boto3", sets, len(names), {f"S3: set, {many} at once": 1.05}, noise)
+        yield from beside("boto3", gets, len(names), {f"S3: get, {many} at once": 1.05}, noise)
 
 
 def beside(
-    theirs: str, cases: dict[str, results.Case], number: int, limits: dict[str, float], noise: Noise
+    theirs: str, cases: Mapping[str, Case], number: int, limits: dict[str, float], noise: Noise
 ) -> Iterator[Result]:
     """Compare cases with one of them; the limits begin with the names of the others."""
-    best = results.compare(cases, number, 9, noise)
+    best = compare(cases, number, 9, noise)
     for what, limit in limits.items():
         yield Result(what, theirs, best[what.partition(":")[0]], best[theirs], limit)
 
@@ -206,7 +200,7 @@ def beside(
 def memory(backends: Backends, noise: Noise) -> Iterator[Result]:
     """The memory driver with a million sessions, beside one with a thousand: the 99th percentile of each call."""
     few, many = 1_000, 1_000_000
-    best: dict[int, results.Figures] = {}
+    best: dict[int, Figures] = {}
     for size in (few, many):
         with full_store(backends.folder, "memory", size) as store:
             best[size] = time_calls(store.driver, size, noise)
@@ -219,11 +213,12 @@ def imports(backends: Backends, noise: Noise) -> Iterator[Result]:
     program = "import sys, time; sys.path.insert(0, sys.argv[1]); begin = time.perf_counter(); import {}\n"
     program += "print(time.perf_counter() - begin)"
 
-    def first(name: str) -> results.Figures:
+    def first(name: str) -> float:
         command = [sys.executable, "-I", "-S", "-c", program.format(name), str(results.ROOT)]
-        return {name: float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)}
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    best = results.best_of({"both": lambda: first("session_kit") | first("json")}, 25, noise)["both"]
+    cases = {"both": lambda: {name: first(name) for name in ("session_kit", "json")}}
+    best = results.best_of(cases, 25, noise)["both"]
     yield Result("import session_kit", "import json", best["session_kit"], best["json"], 5.0)
 
 

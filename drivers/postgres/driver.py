@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import SplitResult
 
-from session_kit.drivers.base import ANY, Capabilities, Driver
+from session_kit.drivers.base import ANY, WRITES_PER_PRUNE, Capabilities, Driver
 from session_kit.drivers.errors import DriverUnavailable
 from session_kit.drivers.postgres.errors import (
     CONTENDED,
@@ -33,8 +33,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MOST_TRIES: Final = 20  # of a statement that others get in the way of
-# Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
-WRITES_PER_PRUNE: Final = 256
 
 
 def _twins(

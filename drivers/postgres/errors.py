@@ -52,7 +52,8 @@ NO_RIGHT: Final = "42501"
 READ_ONLY: Final = "25006"
 TIMED_OUT: Final = "57014"
 _NO_AUTHORITY: Final = re.compile("certificate verify failed|root certificate file")
-_NOBODY: Final = re.compile("failed to resolve host|connection timeout expired")
+# Not found by name, and no answer: in the words of psycopg, and of its first 3.2.
+_NOBODY: Final = re.compile("failed to resolve host|connection timeout expired|^\\[Errno -")
 _OTHER_TABLE: Final = frozenset({"42703", "42804", "42883", "42P10", "42809", "23502"})
 
 

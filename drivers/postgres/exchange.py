@@ -46,7 +46,7 @@ def exchange(connection: PGconn, statement: Statement) -> Generator[bool, None, 
     """
     try:
         if statement.parameters:
-            types, values = zip(*map(_binary, statement.parameters), strict=True)
+            types, values = map(list, zip(*map(_binary, statement.parameters), strict=True))
             formats = [Format.BINARY] * len(values)
             connection.send_query_params(statement.sql, values, types, formats, Format.BINARY)
         else:

@@ -8,7 +8,17 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from psycopg.pq.abc import PGresult
 
-from session_kit.drivers.base import ABSENT, ANY, CHANGED, LIST_BATCH, Entry, check_key, check_ttl, check_value
+from session_kit.drivers.base import (
+    ABSENT,
+    ANY,
+    CHANGED,
+    LIST_BATCH,
+    PRUNE_BATCH,
+    Entry,
+    check_key,
+    check_ttl,
+    check_value,
+)
 from session_kit.drivers.errors import Conflict
 from session_kit.drivers.postgres.errors import NO_SCHEMA, NO_TABLE
 from session_kit.drivers.postgres.exchange import FLOAT, INTEGER, Statement, rows
@@ -16,7 +26,6 @@ from session_kit.drivers.postgres.settings import Table
 
 R = TypeVar("R")
 
-PRUNE_BATCH: Final = 1024
 BATCH_BYTES: Final = 16 * 1024 * 1024
 NO_KEY: Final = b"\xff"  # greater than any key: UTF-8 has no such byte
 LOCK: Final = 0x73657373696F6E  # of all that make a table of ours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -14,8 +14,14 @@ from session_kit.drivers.redis.protocol import Command
 
 R = TypeVar("R")
 
-Request = tuple[list[Command], Callable[[list[Any]], R], bool]
-"""The commands of one call, what parses their answers, and whether doing them twice does no harm."""
+
+class Request(NamedTuple, Generic[R]):
+    """The commands of one call and what their answers mean. repeatable: doing them twice does no harm."""
+
+    commands: list[Command]
+    parse: Callable[[list[Any]], R]
+    repeatable: bool = False
+
 
 # The longest expiry, in milliseconds, that every server takes: some thirty thousand years.
 LONGEST: Final = 10**15
@@ -54,15 +60,15 @@ class Commands:
                 return None
             return Entry(value, value, None if left == -1 else self._clock() + left / 1000)
 
-        return [("GET", key), ("PTTL", key)], parse, True
+        return Request([("GET", key), ("PTTL", key)], parse, repeatable=True)
 
     def get(self, key: str) -> Request[bytes | None]:
         check_key(key)
-        return [("GET", key)], _first, True
+        return Request([("GET", key)], _first, repeatable=True)
 
     def has(self, key: str) -> Request[bool]:
         check_key(key)
-        return [("EXISTS", key)], _first_is_true, True
+        return Request([("EXISTS", key)], _first_is_true, repeatable=True)
 
     def renew(self, key: str, ttl: float) -> Request[Entry | None]:
         check_key(key)
@@ -73,15 +79,15 @@ class Commands:
             (value,) = answers
             return None if value is None else Entry(value, value, expires_at)
 
-        return [("GETEX", key, "PX", _milliseconds(ttl))], parse, True
+        return Request([("GETEX", key, "PX", _milliseconds(ttl))], parse, repeatable=True)
 
     def touch(self, key: str, ttl: float | None) -> Request[bool]:
         check_key(key)
         check_ttl(ttl)
         if ttl is not None:
-            return [("PEXPIRE", key, _milliseconds(ttl))], _first_is_true, True
+            return Request([("PEXPIRE", key, _milliseconds(ttl))], _first_is_true, repeatable=True)
         # PERSIST alone does not tell a key without expiry from no key.
-        return [("EXISTS", key), ("PERSIST", key)], _first_is_true, True
+        return Request([("EXISTS", key), ("PERSIST", key)], _first_is_true, repeatable=True)
 
     def set(self, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY) -> Request[object]:
         command = _set(key, value, ttl)
@@ -96,12 +102,12 @@ class Commands:
                 raise Conflict(CHANGED)
             return value
 
-        return [command], parse, False
+        return Request([command], parse)
 
     def delete(self, key: str, *, expect: object = ANY) -> Request[bool]:
         check_key(key)
         if expect is ANY:
-            return [("UNLINK", key)], _first_is_true, False
+            return Request([("UNLINK", key)], _first_is_true)
 
         def parse(answers: list[Any]) -> bool:
             if bool(answers[0]) == (expect is ABSENT):
@@ -109,7 +115,7 @@ class Commands:
             return expect is not ABSENT
 
         command: Command = ("EXISTS", key) if expect is ABSENT else ("EVALSHA", DROP_SHA, 1, key, _version(expect))
-        return [command], parse, False
+        return Request([command], parse)
 
     def get_many(self, keys: Iterable[str]) -> Request[dict[str, bytes]]:
         names = list(keys)
@@ -117,14 +123,14 @@ class Commands:
         def parse(answers: list[Any]) -> dict[str, bytes]:
             return {key: value for key, value in zip(names, answers, strict=True) if value is not None}
 
-        return [self.get(key)[0][0] for key in names], parse, True
+        return Request([self.get(key).commands[0] for key in names], parse, repeatable=True)
 
     def set_many(self, items: Mapping[str, bytes], *, ttl: float | None = None) -> Request[None]:
         check_ttl(ttl)
-        return [_set(key, value, ttl) for key, value in items.items()], lambda answers: None, False
+        return Request([_set(key, value, ttl) for key, value in items.items()], lambda answers: None)
 
     def delete_many(self, keys: Iterable[str]) -> Request[int]:
-        return [self.delete(key)[0][0] for key in keys], sum, False
+        return Request([self.delete(key).commands[0] for key in keys], sum)
 
     def in_other_words(self, command: Command, error: ResponseError) -> Command | None:
         """The same for a server that did not understand it; None if that is not what is wrong."""

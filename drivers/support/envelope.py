@@ -6,6 +6,7 @@ import math
 import secrets
 import struct
 import zlib
+from typing import NamedTuple
 
 from session_kit.drivers.base import Entry
 from session_kit.drivers.errors import CorruptEntry
@@ -42,13 +43,13 @@ def unseal(data: bytes) -> Entry:
     return Entry(value, header.version, header.expires_at)
 
 
-class Header:
+class Header(NamedTuple):
     """The beginning of a stored entry."""
 
-    __slots__ = ("checksum", "expires_at", "length", "version")
-
-    def __init__(self, version: bytes, expires_at: float | None, length: int, checksum: int) -> None:
-        self.version, self.expires_at, self.length, self.checksum = version, expires_at, length, checksum
+    version: bytes
+    expires_at: float | None
+    length: int
+    checksum: int
 
 
 def unseal_header(data: bytes) -> Header:

@@ -15,6 +15,8 @@ from session_kit.drivers.base import (
     ANY,
     CHANGED,
     LIST_BATCH,
+    PRUNE_BATCH,
+    WRITES_PER_PRUNE,
     Capabilities,
     Driver,
     Entry,
@@ -27,9 +29,6 @@ from session_kit.drivers.support.folder import expanded
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.sqlite_pool import SQLitePool, is_full
 
-# Expired rows are hidden at once and removed a batch at a time, once in so many writes: always faster than they arrive.
-WRITES_PER_PRUNE: Final = 256
-PRUNE_BATCH: Final = 1024
 # Keys lie in random order all over the file: in large steps each of its pages is rewritten less often. It is four times
 # faster than a thousand at a time, while other writers wait for a quarter of a second at most.
 CLEAR_BATCH: Final = 10_000

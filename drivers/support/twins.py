@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -95,6 +96,15 @@ async def pause(seconds: float = 0) -> None:
     if not on_event_loop() and "trio" in sys.modules:
         sleep = sys.modules["trio"].sleep
     await sleep(seconds)
+
+
+LONGEST_PAUSE = 0.016
+"""Seconds."""
+
+
+async def let_racers_part(io: Any, attempt: int) -> None:
+    """Wait after a write that others have overtaken, a little longer each time, and at random so that racers part."""
+    await io.pause(random.random() * min(LONGEST_PAUSE, attempt / 1000))  # noqa: S311  # no secret
 
 
 async def run_to_end(step: Coroutine[Any, Any, T]) -> tuple[T | None, asyncio.CancelledError | None]:

@@ -20,6 +20,9 @@ class WrappedDriver(Driver):
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # asked of the driver inside
         return self.driver.capabilities
 
+    def reads_at_once(self) -> bool:
+        return self.capabilities.quick_reads and self.driver.reads_at_once()
+
     def prepare(self) -> None:
         self.driver.prepare()
 

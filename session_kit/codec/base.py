@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from session_kit.codec.format import JSON, MAX_DEPTH, Format, too_deep
-from session_kit.errors import SessionError
+from session_kit.errors import CorruptEntry, SessionError
 
 T = TypeVar("T")
 
@@ -91,6 +91,20 @@ class FormatCodec:
 
     def encode(self, value: msgspec.Struct) -> Raw:
         return Raw(self._encode(value))
+
+    def load(self, raw: Raw, type: type[T]) -> T:
+        decode = self._decoders.get(type)
+        if decode is None:
+            decode = self._decoders[type] = self.format.module.Decoder(type).decode
+        try:
+            value: T = decode(raw)
+            return value
+        except (ValueError, msgspec.MsgspecError) as error:
+            return self._misfit(raw, type, error)
+
+    def _misfit(self, raw: Raw, type: type[T], error: Exception) -> T:
+        """What `load` returns for what msgspec does not decode."""
+        raise CorruptEntry(f"a stored value does not fit: {error.__class__.__name__}") from None
 
 
 class Wrapper:

@@ -51,18 +51,9 @@ class JSONCodec(FormatCodec):
                 raise CorruptEntry(f"the stored record is not a JSON object: {type(error).__name__}") from None
         return recode(data, self.dump)
 
-    def load(self, raw: Raw, type: type[T]) -> T:
-        decode = self._decoders.get(type)
-        if decode is None:
-            decode = self._decoders[type] = msgspec.json.Decoder(type).decode
-        try:
-            value: T = decode(raw)
-            return value
-        except (ValueError, msgspec.MsgspecError) as error:
-            if type is object:
-                # All that `unpack` lets through is well-formed; msgspec only minds a number like 1e999.
-                return cast(T, json.loads(bytes(raw)))
-            raise CorruptEntry(f"a stored value does not fit: {error.__class__.__name__}") from None
+    def _misfit(self, raw: Raw, type: type[T], error: Exception) -> T:
+        # All that `unpack` lets through is well-formed; msgspec only minds a number like 1e999.
+        return cast(T, json.loads(bytes(raw))) if type is object else super()._misfit(raw, type, error)
 
 
 class LenientJSONCodec(JSONCodec):
@@ -213,7 +204,8 @@ def _read_datetime(text: str) -> datetime:
         return parsedate_to_datetime(text)  # as Flask writes it
 
 
-def _read_markup(text: Any) -> Any:
+def read_markup(text: Any) -> Any:
+    """Safe HTML that was stored: `Markup` where markupsafe is installed, else text."""
     try:
         from markupsafe import Markup
     except ImportError:
@@ -230,7 +222,7 @@ _TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     " di": _read_own,
     " t": lambda value: tuple(_list_of(value)),
     " b": b64decode,
-    " m": _read_markup,
+    " m": read_markup,
     " u": UUID,
     " d": _read_datetime,
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 from msgspec import Raw
 
@@ -11,8 +9,6 @@ from session_kit.codec.base import FormatCodec
 from session_kit.codec.foreign import MARK, recode
 from session_kit.codec.format import MESSAGE_PACK
 from session_kit.errors import CorruptEntry
-
-T = TypeVar("T")
 
 _FOREIGN = frozenset({MARK, b"{", b" ", b"\t", b"\r", b"\n"})
 
@@ -40,13 +36,3 @@ class MessagePackCodec(FormatCodec):
             if data[:1] not in _FOREIGN:
                 raise CorruptEntry(f"the stored record is no map of MessagePack: {type(error).__name__}") from None
         return recode(data, self.dump)
-
-    def load(self, raw: Raw, type: type[T]) -> T:
-        decode = self._decoders.get(type)
-        if decode is None:
-            decode = self._decoders[type] = msgspec.msgpack.Decoder(type).decode
-        try:
-            value: T = decode(raw)
-            return value
-        except (ValueError, msgspec.MsgspecError) as error:
-            raise CorruptEntry(f"a stored value does not fit: {error.__class__.__name__}") from None

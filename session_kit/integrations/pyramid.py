@@ -29,7 +29,7 @@ from zope.interface import implementer
 from session_kit.cookie import CookieOptions
 from session_kit.draft import Draft
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
-from session_kit.headers import join_headers
+from session_kit.headers import TEXT, join_headers
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager, plain_host_of
 from session_kit.session import Session
 from session_kit.state import Phase
@@ -152,7 +152,7 @@ def session_factory(
                 )
             except DriverUnavailable:
                 response.status_code = 503
-                response.headerlist = [("Content-Type", "text/plain; charset=utf-8"), *chosen.refuse(session, *asked)]
+                response.headerlist = [TEXT, *chosen.refuse(session, *asked)]
                 response.text = STORE_DOWN
             if not isinstance(response.app_iter, (list, tuple)):
                 response.app_iter = FinishingBody(response.app_iter, chosen, session)
@@ -231,6 +231,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "touch_after": _time,
     "max_lifetime": _time,
     "rotation_grace": _time,
+    "max_sessions": lambda value: int(value) if str(value).strip().isdecimal() else value,
 }
 """How the options that are no text are read from a settings file."""
 DOTTED = {"generate", "generate_id", "on_event", "data_type", "upgrade", "clock"}

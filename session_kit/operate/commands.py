@@ -1,7 +1,7 @@
 """The commands as every command line has them: what they print, and the exit code that they return.
 
-0: done. 1: a store does not answer, a session is not there, a check has failed. 2: what was asked for cannot work.
-130: stopped by Ctrl-C.
+0: done. 1: a store does not answer, a session is not there or was left out, a check has failed. 2: what was asked for
+cannot work. 130: stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OUTCOMES = {
     "ended_in_old": "ended in the old store since they were copied, and now in the new one too",
     "left": "gone from the old store with all others, as if it had been emptied, and left in the new one",
     "differs": "left out: the new store has another record in this place",
-    "unreadable": "left out: the record cannot be read, or the new codec has no form for it",
+    "unreadable": "left out: the record or its owner's list cannot be read, or the new codec has no form for it",
 }
 
 
@@ -159,9 +159,9 @@ def copy_sessions(old: UnstorageSessionStore, new: UnstorageSessionStore, say: S
         if number := getattr(counts, name):
             say(f"{number:8} {text}")
     if counts.differing:
-        more = " ..." if counts.differs + counts.unreadable > len(counts.differing) else ""
+        more = " ..." if counts.left_out > len(counts.differing) else ""
         say(f"left out: {' '.join(handle[:SHOWN] for handle in counts.differing)}{more}")
-    return 0
+    return FAILED if counts.left_out else 0
 
 
 def copy_with(store: UnstorageSessionStore, old: str | None, new: str | None, say: Say, complain: Say) -> int:

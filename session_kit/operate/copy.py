@@ -4,17 +4,20 @@ For each session that was copied, NEW keeps a *mark* for as long as the session 
 would expire. When the copy is repeated, the mark tells which of the two was changed since, as the common ancestor does
 in a merge. So what was written in OLD meanwhile is carried over, what was written in NEW stays, and a session that was
 ended in one of them ends.
+
+A copy may be broken off at any call. So each write has its mark before it, as *pending*, and once more after it. Where
+a mark has stayed pending, the record in NEW tells whether the write took effect.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -31,6 +34,8 @@ TOLERANCE: Final = 5.0
 """Seconds by which clocks and expiries may differ and still count as equal."""
 ATTEMPTS: Final = 5
 PAGE: Final = 500
+LEAST: Final = 0.001
+"""Seconds that a session is given in NEW which has ended while it was brought there."""
 MOST_NAMED: Final = 10
 """So many of the sessions that differ are named."""
 
@@ -40,12 +45,23 @@ class Mark(msgspec.Struct, omit_defaults=True, frozen=True):
 
     old, new: the SHA-256 of the record, as it was in OLD and in NEW. expires: Unix time, None for never.
     source: tells OLD from other stores that were copied into NEW.
+    pending: the write was about to begin. before: the mark until then, which holds if the write did not take effect.
     """
 
     old: str
     new: str
     source: str
     expires: float | None = None
+    pending: bool = False
+    before: Mark | None = None
+
+
+class OldSession(NamedTuple):
+    """A session of OLD: its key there, its name in NEW, what stands in OLD."""
+
+    key: str
+    name: str
+    entry: Entry
 
 
 @dataclass
@@ -77,7 +93,12 @@ class Counts:
     def done(self) -> int:
         """How many sessions of OLD were dealt with."""
         there = self.copied + self.updated + self.same + self.newer + self.both
-        return there + self.ended_in_new + self.differs + self.unreadable
+        return there + self.ended_in_new + self.left_out
+
+    @property
+    def left_out(self) -> int:
+        """How many sessions are not in NEW although they should be."""
+        return self.differs + self.unreadable
 
 
 def copy(
@@ -188,39 +209,55 @@ class _Move:
         return "differs", handle
 
     def _carry(self, key: str, name: str, mark: Mark | None, hopes: bool) -> str:
-        target, driver = f"{self._new.prefix}:{name}", self._new.driver
+        driver, target = self._new.driver, self._target(name)
         entry = self._old.driver.read(key)
-        left = None if entry is None else self._left(entry)
-        if entry is None or (left is not None and left <= 0):
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= self._old.clock()):
             return ""
+        session = OldSession(key, name, entry)
         there = None if hopes else driver.read(target)
+        known = _in_force(mark, there)
         if there is None:
-            if mark is not None and not self._is_over(mark.expires):
+            if known is not None and not self._is_over(known.expires):
                 return "ended_in_new"
-            value = self._translated(entry.value, key, target)
-            driver.set(target, value, ttl=left, expect=self._creates)
-            self._file(key, name, entry)
-            self._set_mark(name, entry, value)
+            self._write(session, known, self._creates)
             return "copied"
-        if mark is None:
-            value = self._translated(entry.value, key, target)
-            if there.value != value:
+        if known is None:
+            if not self._is_the_same(session, there):
                 return "differs"
-            self._set_mark(name, entry, value)  # that is all that was missing
-            return "same"
-        if _digest(there.value) != mark.new:
-            return "newer" if _digest(entry.value) == mark.old else "both"
-        if _digest(entry.value) != mark.old:
-            value = self._translated(entry.value, key, target)
-            swaps = self._new.capabilities.swap
-            driver.set(target, value, ttl=left, expect=there.version if swaps else ANY)
-            self._file(key, name, entry)
-            self._set_mark(name, entry, value)
+            with self._marking(session, there.value, None):  # that is all that was missing
+                return "same"
+        changed = _digest(entry.value) != known.old
+        if _digest(there.value) != known.new:
+            return "both" if changed else "newer"
+        if changed:
+            self._write(session, known, there.version if self._new.capabilities.swap else ANY)
             return "updated"
-        if _is_later(entry.expires_at, there.expires_at):  # it was used in OLD, and not changed
-            driver.touch(target, left)
-            self._set_mark(name, entry, there.value)
+        longer = _is_later(entry.expires_at, there.expires_at)  # it was used in OLD
+        if longer or known.pending:
+            with self._marking(session, there.value, known):
+                if longer:
+                    driver.touch(target, self._left(entry))
         return "same"
+
+    def _write(self, session: OldSession, known: Mark | None, expect: object) -> None:
+        value = self._translated(session)
+        with self._marking(session, value, known):
+            target, left = self._target(session.name), self._left(session.entry)
+            self._new.driver.set(target, value, ttl=left, expect=expect)
+
+    @contextmanager
+    def _marking(self, session: OldSession, value: bytes, known: Mark | None) -> Iterator[None]:
+        """Inside, a session is brought up to date in NEW. First all that has to be there if it is broken off then.
+
+        value: what is in NEW afterwards. known: the mark that is in force.
+        """
+        self._file(session)
+        entry = session.entry
+        mark = Mark(_digest(entry.value), _digest(value), self._source, entry.expires_at)
+        before = None if known is None else msgspec.structs.replace(known, pending=False, before=None)
+        self._set_mark(session.name, msgspec.structs.replace(mark, pending=True, before=before))
+        yield
+        self._set_mark(session.name, mark)
 
     def end(self, key: str, delete: bool) -> str:
         """If a session was ended in OLD since it was copied, end it in NEW. Returns the name of the count, or nothing.
@@ -232,10 +269,13 @@ class _Move:
         # What would have expired by now in OLD may just have done so, and expires in NEW as well.
         if mark is None or mark.source != self._source or self._is_over(mark.expires) or self._is_in_old(name):
             return ""
-        target = f"{self._new.prefix}:{name}"
+        target = self._target(name)
         with suppress(CorruptEntry, Conflict):
             there = self._new.driver.read(target)
-            if there is None or _is_later(there.expires_at, mark.expires) or _digest(there.value) != mark.new:
+            known = _in_force(mark, there)
+            if there is None or known is None:
+                return ""
+            if _is_later(there.expires_at, known.expires) or _digest(there.value) != known.new:
                 return ""  # it is in use
             if not delete:
                 return "left"
@@ -247,7 +287,7 @@ class _Move:
         return name in self._seen if self._hashes else self._old.driver.has(f"{self._old.prefix}:{name}")
 
     def _left(self, entry: Entry) -> float | None:
-        return None if entry.expires_at is None else entry.expires_at - self._old.clock()
+        return None if entry.expires_at is None else max(LEAST, entry.expires_at - self._old.clock())
 
     def _is_over(self, expires: float | None) -> bool:
         return expires is not None and expires - TOLERANCE <= self._old.clock()
@@ -262,28 +302,38 @@ class _Move:
         except (CorruptEntry, ValueError):
             return None
 
-    def _set_mark(self, name: str, entry: Entry, value: bytes) -> None:
-        """After the session: one that has no mark yet is looked at again, one that has only a mark counts as ended."""
-        mark = Mark(_digest(entry.value), _digest(value), self._source, entry.expires_at)
-        left = self._left(entry)
+    def _set_mark(self, name: str, mark: Mark) -> None:
         # Longer than the session, which may be used in OLD for some time.
-        ttl = None if left is None else max(left, 0.0) + DAY
+        ttl = None if mark.expires is None else max(mark.expires - self._old.clock(), 0.0) + DAY
         self._new.driver.set(self.marks + name, msgspec.json.encode(mark), ttl=ttl)
 
-    def _translated(self, value: bytes, key: str, target: str) -> bytes:
-        if self._as_it_is:
-            return value
-        fields = self._old.codec.unpack(value, key)
-        return self._new.codec.pack(translate(fields, self._old.codec, self._new.codec), target)
+    def _target(self, name: str) -> str:
+        return f"{self._new.prefix}:{name}"
 
-    def _file(self, key: str, name: str, entry: Entry) -> None:
-        """File a session that was brought over under its owner, as it is in OLD."""
-        raw = self._old.codec.unpack(entry.value, key).get(RESERVED)
-        owner = "" if raw is None else self._old.codec.load(raw, Notes).owner
+    def _translated(self, session: OldSession) -> bytes:
+        """What is to be stored in NEW. Raises what tells that it could not be read there."""
+        old, new, value, target = self._old.codec, self._new.codec, session.entry.value, self._target(session.name)
+        if not self._as_it_is:
+            return new.pack(translate(old.unpack(value, session.key), old, new), target)
+        new.unpack(value, target)
+        return value
+
+    def _is_the_same(self, session: OldSession, there: Entry) -> bool:
+        """Whether NEW holds what is in OLD. Where it is encrypted, no two records with the same fields are alike."""
+        codec, target = self._new.codec, self._target(session.name)
+        wanted = codec.unpack(self._translated(session), target)
+        with suppress(CorruptEntry):
+            return codec.unpack(there.value, target) == wanted
+        return False
+
+    def _file(self, session: OldSession) -> None:
+        """File a session under its owner, as it is in OLD, before it is there: it must not be in nobody's list."""
+        codec, entry = self._old.codec, session.entry
+        raw = codec.unpack(entry.value, session.key).get(RESERVED)
+        owner = "" if raw is None else codec.load(raw, Notes).owner
         if owner:
-            handle = self._old.handle_of(key)
-            there = run(self._old.owners.entry_of(self._old.blocking, owner, handle))
-            run(self._new.owners.take_in(self._new.blocking, owner, name, there, self._left(entry)))
+            filed = run(self._old.owners.entry_of(self._old.blocking, owner, self._old.handle_of(session.key)))
+            run(self._new.owners.take_in(self._new.blocking, owner, session.name, filed, self._left(entry)))
 
 
 def translate(fields: Mapping[str, Raw], old: Codec, new: Codec) -> dict[str, Raw]:
@@ -298,6 +348,13 @@ def _read(mark: bytes | None) -> Mark | None:
     with suppress(msgspec.MsgspecError):
         return None if mark is None else msgspec.json.decode(mark, type=Mark)
     return None  # not ours
+
+
+def _in_force(mark: Mark | None, there: Entry | None) -> Mark | None:
+    """The mark that holds: of one whose write was about to begin, the record in NEW tells whether it took effect."""
+    if mark is None or not mark.pending or (there is not None and _digest(there.value) == mark.new):
+        return mark
+    return mark.before
 
 
 def _digest(value: bytes) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from session_kit.errors import ConfigError, CorruptEntry, SessionError
+from session_kit.errors import ConfigError, CorruptEntry, SessionError, UnreadableList
 from session_kit.operate.at_once import at_once
 from session_kit.record import RESERVED, Notes, Record
 from session_kit.store import UnstorageSessionStore
@@ -94,7 +94,11 @@ def revoke(store: UnstorageSessionStore, handle: str) -> str:
     summary, record = _look(store, key)
     found, notes = store.handle_of(key), None if record is None else record.notes
     owner = "" if notes is None else notes.owner
-    if summary is None or not (store.revoke_one(found, owner=owner) if owner else store.driver.delete(key)):
+    try:
+        ended = summary is not None and (store.revoke_one(found, owner=owner) if owner else store.driver.delete(key))
+    except UnreadableList:  # what is gone is left out by whoever can read it
+        ended = store.driver.delete(key)
+    if not ended:
         raise NoSuchSession("the session has just ended")
     return found
 

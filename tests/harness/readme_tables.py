@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from session_kit.benchmarks.maintainers.results import ROOT, put_into
+from session_kit.benchmarks.maintainers.results import ROOT, markdown, put_into
 from session_kit.drivers import Capabilities
 from session_kit.drivers.errors import DISTRIBUTION
 from session_kit.testing.conformance import Conditions, DriverConformance, Expiry, Keys, Sharing, Values
@@ -87,13 +87,12 @@ class Table:
 
     def write(self, text: str) -> str:
         """The page with this table in its place."""
-        rows = [[*self.head, *(name.lower() for name in self.columns()), *self.tail]]
-        rows.append(["---"] * len(rows[0]))
+        head = [*self.head, *(name.lower() for name in self.columns()), *self.tail]
+        rows = []
         for row in self.rows():
             counts = [_cell(self.outcomes[row, column]) for column in self.columns()]
             rows.append([*self.before(row), *counts, *self.after(row)])
-        table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-        return put_into(text, self.marker, table)
+        return put_into(text, self.marker, markdown(head, rows, names=len(head)))
 
 
 class Drivers(Table):

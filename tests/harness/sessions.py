@@ -1,13 +1,14 @@
-"""What tests of sessions share: the secret, a store that waits or is down, and what a visitor sees."""
+"""What tests of sessions share: the secret, a store that waits, is down or dies, and what a visitor sees."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from session_kit import CookieOptions
-from session_kit.drivers import Capabilities
+from session_kit import CookieOptions, DriverUnavailable
+from session_kit.drivers import Capabilities, Driver
 from session_kit.testing import FaultyDriver, Visitor, WrappedDriver
 
 SECRET = "Kx7-not-for-production-but-long-enough-0123"
@@ -28,6 +29,36 @@ class SlowDriver(WrappedDriver):
         result = await super().acall(name, *args, **kwargs)
         await asyncio.sleep(0)
         return result
+
+
+class Mortal(WrappedDriver):
+    """A driver that dies at one of its calls, and stays dead until it is healed."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
+        self._lives, self._landed, self._lock = float("inf"), False, threading.Lock()
+
+    def die(self, at: int, *, landed: bool = False) -> None:
+        """At the call with that number from now, counted from 1. landed: it does its work, and the answer is lost."""
+        self._lives, self._landed = at, landed
+
+    def heal(self) -> None:
+        self._lives = float("inf")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            self._lives -= 1
+            dead, dying = self._lives < 0, self._lives == 0
+        if dead or (dying and not self._landed):
+            raise DriverUnavailable("it died")
+        result = super().call(name, *args, **kwargs)
+        if dying:
+            raise DriverUnavailable("it died")
+        return result
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        found: Iterator[str] = self.call("keys", prefix)
+        return found
 
 
 def cookie_of(headers: Iterable[tuple[str, str]]) -> str:

@@ -402,6 +402,15 @@ def test_an_answer_of_5xx_changes_nothing(browser: Browser, site: AppSite) -> No
     assert browser.read("user") == "ada"
 
 
+@pytest.mark.parametrize("name", [name for name in FRAMEWORKS if "in process" in FRAMEWORKS[name].ways])
+def test_no_cache_keeps_the_answer_of_an_outage(name: str, start: Callable[..., AppSite]) -> None:
+    with start((name, "in process", "memory"), STORE="redis://127.0.0.1:1?timeout=1s") as site:
+        response = Browser(site).provoke("POST", "/write", key="user", value="ada")
+    assert response.status_code == 503
+    assert response.headers.get_list("cache-control") == ["no-store"]
+    assert "set-cookie" not in response.headers
+
+
 # --- flash ---
 
 

@@ -244,11 +244,14 @@ def test_settings_are_text_and_mean_what_they_say() -> None:
             max_lifetime="7d",
             save_uninitialized="false",
             rotate_on="member\n  staff",
+            max_sessions="3",
             generate="tests.integrations.test_pyramid.first",
         )
     )
     assert (policy.rotation_grace, policy.touch_after, policy.max_lifetime) == (0, 30, 7 * 86400)
     assert policy.save_uninitialized is False
+    with pytest.raises(ConfigError, match="max_sessions must be a whole number"):
+        site_with_settings(max_sessions="many")
     assert policy.rotate_on == {"member", "staff"}
     assert policy.generate is first
     assert policy_of(site_with_settings(save_uninitialized="true")).save_uninitialized is True

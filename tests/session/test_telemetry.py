@@ -20,7 +20,7 @@ from opentelemetry.trace import StatusCode
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.testclient import TestClient
 
-from session_kit import ConfigError, Conflict, DriverUnavailable, SessionManager, UnstorageSessionStore
+from session_kit import ConfigError, Conflict, DriverUnavailable, SessionManager, UnstorageSessionStore, open_driver
 from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.codec import Encrypted
 from session_kit.drivers.memory import MemoryDriver
@@ -342,6 +342,19 @@ def test_a_callback_that_fails_takes_no_request_with_it(ada: Visitor, caplog: py
     with ada.request() as session:
         assert session["a"] == 1
     assert "the on_call callback failed at 'load'" in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "disk", "memory"])
+def test_a_watched_store_runs_on_the_event_loop_only_what_it_would_unwatched(scheme: str, tmp_path: Path) -> None:
+    driver = open_driver("memory://" if scheme == "memory" else f"{scheme}://{tmp_path}/store")
+    manager = SessionManager(UnstorageSessionStore(driver), SECRET)
+    watch(manager, lambda call: None)
+    watched = manager.store.driver
+    assert watched is not driver
+    assert watched.reads_at_once() is driver.reads_at_once() is (scheme == "memory")  # a file may have to be waited for
+    driver.prepare()
+    assert watched.reads_at_once() is driver.reads_at_once() is True
+    driver.close()
 
 
 def test_a_store_without_a_driver_is_one_clear_error_and_has_its_events_counted(otel: Otel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -204,6 +205,49 @@ def test_a_store_that_dies_in_the_middle_of_a_copy_is_one_line_and_the_same_comm
             keys = list(old.session_keys())
             assert sorted(new.session_keys()) == sorted(keys)
             assert new.driver.get_many(keys) == old.driver.get_many(keys)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(
+    "name", ["SIGKILL", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT"))]
+)
+def test_who_logs_out_after_a_copy_was_killed_is_not_logged_in_on_the_new_store(
+    name: str, tmp_path: Path, valkey: Valkey
+) -> None:
+    valkey.ask("FLUSHALL")
+    urls = f"sqlite://{tmp_path}/old.db", valkey.url
+    with closing(open_store(urls[0])) as old, closing(open_store(urls[1])) as new:
+        manager = SessionManager(old, SECRET)
+        sessions = [manager.open() for _ in range(600)]
+        for number, session in enumerate(sessions):
+            session.bind(f"user {number // 3}").save()
+
+        def copied() -> str:
+            with started("copy", *urls) as copying:
+                output, errors = copying.communicate(timeout=60)
+            assert (copying.returncode, errors) == (0, "")
+            return output
+
+        def is_under_way() -> bool:
+            return any(b"page" in value for value in new.driver.get_many(old.session_keys()).values())
+
+        copied()
+        for session in sessions:
+            session["page"] = 1
+            session.save()
+        with started("copy", *urls) as copying:
+            wait_until(is_under_way, "the copy")
+            copying.send_signal(getattr(signal, name))
+            copying.wait(30)
+        assert copying.returncode != 0
+        assert "both" not in copied()
+        for number in range(200):
+            owner = f"user {number}"
+            assert {info.handle for info in new.sessions_of(owner)} == {info.handle for info in old.sessions_of(owner)}
+        for session in sessions[1:]:
+            session.destroy()
+        copied()
+        assert list(new.session_keys()) == list(old.session_keys()) == [old.key(sessions[0].id)]
 
 
 def test_a_copy_beside_a_busy_application_loses_no_write(tmp_path: Path, valkey: Valkey) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from session_kit import open_store
+from session_kit import SessionManager, UnstorageSessionStore, open_store
 from session_kit.cli import main
+from session_kit.codec import Encrypted
 from session_kit.operate import commands
 from session_kit.record import hash_id
 from tests.harness.scripts import started
 from tests.harness.servers import HOST, free_ports, wait_until
+from tests.harness.sessions import SECRET
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--workload", "get", "--mode", "sync", "--concurrency", "1", "--rounds", "1", "--seconds", "0.001"]
@@ -49,6 +51,11 @@ CODES = {
         ],
     ),
     "a session is not there": (1, [["show", "{store}", "0000"], ["revoke", "{store}", "0000"]]),
+    "the list of a user cannot be read": (
+        1,
+        [["list", "{sealed}", "--owner", "ada"], ["revoke", "{sealed}", "--owner", "ada"]],
+    ),
+    "a session was left out": (1, [["copy", "{sealed}", "{new}"]]),
     "a check has failed": (1, [["doctor", "{store}", "--secret-env", "NOT_SET"]]),
     "a store is down": (
         1,
@@ -124,8 +131,12 @@ def test_a_command_exits_with_the_code_that_the_documentation_gives(
     store = f"sqlite://{tmp_path}/s.db"
     with closing(open_store(store)) as filled:
         filled.set("one", {})
+    sealed = f"sqlite://{tmp_path}/sealed.db"
+    with closing(UnstorageSessionStore(sealed, codec=Encrypted(bytes(range(32))))) as filled:
+        SessionManager(filled, SECRET).open().bind("ada").save()
     places = {
         "store": store,
+        "sealed": sealed,
         "new": f"sqlite://{tmp_path}/new.db",
         "down": f"redis://{HOST}:{free_ports(1)[0]}",
         "handle": hash_id("one"),

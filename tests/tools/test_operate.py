@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +23,9 @@ from session_kit import (
     UnstorageSessionStore,
     open_store,
 )
-from session_kit.codec import JSONCodec
+from session_kit.codec import Encrypted, JSONCodec
 from session_kit.cookie import Cookie
-from session_kit.drivers import Capabilities, Driver, Entry
+from session_kit.drivers import Capabilities, Driver
 from session_kit.drivers.disk import DiskDriver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.redis.findings import server_findings
@@ -49,9 +49,10 @@ from tests.harness.servers import (
     start_valkey,
     wrong_server,
 )
-from tests.harness.sessions import SECRET, read
+from tests.harness.sessions import SECRET, Mortal, read
 
 DAY = 86400.0
+KEY = "vhX1ZkDyV9mV4Uq8b2Zb0k5WJ7n3xH6cT0rYpLs2aQE"
 
 
 @pytest.fixture
@@ -187,17 +188,17 @@ def test_a_revoked_session_is_gone_at_its_next_request(everywhere: UnstorageSess
 def test_a_store_that_dies_between_two_revocations_is_one_line_and_the_same_command_ends_the_work(
     clock: ManualClock,
 ) -> None:
-    mortal = Mortal(MemoryDriver(clock=clock), 10_000, after=False)
+    mortal = Mortal(MemoryDriver(clock=clock))
     store = UnstorageSessionStore(mortal, clock=clock)
     handles = [hash_id(sid) for sid in ("one", "two", "three")]
     for sid in ("one", "two", "three"):
         store.set(sid, {})
     said, complaints = list[str](), list[str]()
-    mortal.lives = 1
+    mortal.die(3)
     command = partial(revoke_sessions, store, handles, said.append, complaints.append)
     assert run(command, complaints.append) == 1
     assert complaints == ["session-kit: it died"]
-    mortal.lives = 10_000
+    mortal.heal()
     run(command, complaints.append)
     assert store.length() == 0
     assert [line for line in complaints if "no session has a handle" not in line] == ["session-kit: it died"]
@@ -465,57 +466,72 @@ def test_records_are_encoded_again_for_another_codec(old: UnstorageSessionStore,
     assert read(there) == {"user": "ada", "page": 1}
 
 
-class Mortal(WrappedDriver):
-    """Dies at its n-th call, before or after it has done the work, and stays dead until it is healed."""
-
-    def __init__(self, driver: Driver, lives: int, after: bool) -> None:
-        super().__init__(driver)
-        self.lives, self._after, self._lock = lives, after, threading.Lock()
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            self.lives -= 1
-            dead, dying = self.lives < 0, self.lives == 0
-        if dead or (dying and not self._after):
-            raise DriverUnavailable("it died")
-        result = super().call(name, *args, **kwargs)
-        if dying:
-            raise DriverUnavailable("it died")
-        return result
-
-
-@pytest.mark.parametrize("which", ["old", "new"])
-@pytest.mark.parametrize("after", [False, True])
-def test_a_store_that_dies_at_any_call_of_a_copy_loses_nothing_and_the_same_call_ends_the_work(
-    which: str, after: bool, clock: ManualClock
+@pytest.mark.parametrize("codecs", [(Encrypted(KEY), "json"), (Encrypted(KEY), "msgpack")], ids=["as it is", "recoded"])
+def test_a_record_that_the_command_cannot_read_is_not_said_to_be_left_out_and_written_all_the_same(
+    codecs: tuple[Any, Any], clock: ManualClock
 ) -> None:
-    died = 0
-    for lives in range(1, 200):
-        drivers = {name: MemoryDriver(clock=clock) for name in ("old", "new")}
-        mortal = Mortal(drivers[which], lives, after)
-        old, new = (
-            UnstorageSessionStore(mortal if name == which else driver, clock=clock) for name, driver in drivers.items()
-        )
-        for number in range(4):
-            drivers["old"].set(old.key(f"{number}"), b'{"a":%d}' % number, ttl=100 + number)
-        try:
-            copy(old, new, Counts())
-        except DriverUnavailable:
-            died += 1
-        else:
-            break
-        mortal.lives = 10_000
-        counts = Counts()
-        copy(old, new, counts)
-        assert counts.copied + counts.same == counts.done == 4
-        assert [drivers["new"].read(old.key(f"{number}")) for number in range(4)] == [
-            Entry(b'{"a":%d}' % number, entry.version, clock() + 100 + number)
-            for number in range(4)
-            if (entry := drivers["new"].read(old.key(f"{number}"))) is not None
-        ]
-    else:
-        raise AssertionError("it never lived long enough")
-    assert died > (10 if which == "new" else 3)
+    driver = MemoryDriver(clock=clock)
+    theirs, found = (UnstorageSessionStore(driver, clock=clock, codec=codec) for codec in (codecs[0], "json"))
+    new = UnstorageSessionStore(MemoryDriver(clock=clock), clock=clock, codec=codecs[1])
+    bound(theirs, "ada", "eve")
+    put(found, clock, user="bob")
+    assert moved(found, new) == {"copied": 1, "unreadable": 2}
+    assert moved(found, new) == {"same": 1, "unreadable": 2}
+    assert new.length() == 1
+    assert moved(theirs.with_codec(Encrypted(KEY, accept_plain=True)), new) == {"same": 1, "copied": 2}
+
+
+def test_a_record_that_the_new_codec_cannot_read_is_not_copied_as_it_is(clock: ManualClock) -> None:
+    driver = MemoryDriver(clock=clock)
+    UnstorageSessionStore(driver, clock=clock, codec="msgpack").set("sid", {"at": datetime.now(UTC)})
+    old = UnstorageSessionStore(driver, clock=clock, codec="json-tagged")
+    new = UnstorageSessionStore(MemoryDriver(clock=clock), clock=clock)
+    assert moved(old, new) == {"unreadable": 1}
+    assert new.length() == 0
+
+
+def test_a_session_is_not_copied_where_the_list_of_its_owner_cannot_be_read(clock: ManualClock) -> None:
+    drivers = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
+    for unreadable in drivers:
+        old, new = (UnstorageSessionStore(driver, clock=clock) for driver in drivers)
+        old.clear()
+        new.clear()
+        bound(old, "ada", "eve")
+        store = old if unreadable is drivers[0] else new
+        key = store.index_key("ada")
+        index = store.driver.get(key) or store.codec.pack({})
+        store.driver.set(key, sealed := Encrypted(KEY).pack(store.codec.unpack(index), key))
+        assert moved(old, new) == {"copied": 1, "unreadable": 1}
+        assert store.driver.get(key) == sealed
+        assert len(new.sessions_of("eve")) == new.length() == 1
+
+
+def test_what_another_way_has_brought_is_known_again_and_listed(old: UnstorageSessionStore, clock: ManualClock) -> None:
+    new = UnstorageSessionStore(MemoryDriver(clock=clock), clock=clock, codec=Encrypted(KEY))
+    bound(old, "ada")
+    [key] = old.session_keys()
+    value = old.driver.get(key)
+    assert value is not None
+    new.driver.set(key, new.codec.pack(old.codec.unpack(value), key))
+    assert moved(old, new) == {"same": 1}
+    assert [info.label for info in new.sessions_of("ada")] == ["of ada"]
+    assert new.sessions_of("ada") == old.sessions_of("ada")
+
+
+def test_a_session_in_use_in_the_new_store_is_not_struck_from_its_list_because_the_old_list_says_that_it_ends(
+    clock: ManualClock,
+) -> None:
+    old, new = (UnstorageSessionStore(MemoryDriver(clock=clock), ttl=ttl, clock=clock) for ttl in (1000, 9000))
+    visitor = visitor_of(old, clock)
+    with visitor.request() as session:
+        session.bind("ada")
+    assert moved(old, new) == {"copied": 1}
+    clock.advance(400)
+    read(visitor_of(new, clock, visitor.cookie))
+    listed = new.sessions_of("ada")
+    new.driver.clear(f"{new.prefix}:~copied:")  # a mark lives a day longer than what it was made of
+    assert moved(old, new) == {"differs": 1}
+    assert new.sessions_of("ada") == listed
 
 
 def test_a_stream_is_not_collected() -> None:

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
+from session_kit.drivers.support.twins import Blocking, Native, run
 from session_kit.errors import ConfigError, DriverUnavailable
 from session_kit.headers import Headers
 from session_kit.integrations.django.cookies import put_cookie
@@ -58,21 +59,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         except BaseException:  # Django answers what a view raises: the client has left
             _fail(request.session)
             raise
-        store = getattr(request, "session", None)
-        if not isinstance(store, SessionStore):
-            return cast(HttpResponse, response)
-        session = store.session
-        try:
-            if self._is_another(request, store):
-                await store.aload()
-                session.lifecycle.client_id = None
-            if response.status_code < 500 and store.apply_settings():
-                await store.asave()
-                session.lifecycle.client_id = None
-            headers = await self.manager.acommit(session, response.status_code, plain_host_of, request)
-            return self._answer(response, store, headers)
-        except DriverUnavailable:
-            return self._answer(unavailable(), store, self.manager.refuse(session, plain_host_of, request))
+        return await self._end(request, response, Native)
 
     def process_request(self, request: HttpRequest) -> None:
         store = self.SessionStore()
@@ -100,18 +87,22 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
         return store.session_key not in (None, self._open(request).lifecycle.candidate_id())
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        return run(self._end(request, response, Blocking))
+
+    async def _end(self, request: HttpRequest, response: HttpResponse, calls: Callable[[Any], Any]) -> HttpResponse:
+        """Save the session and let the response say so. calls: `Blocking` or `Native`."""
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return response
         session = store.session
         try:
             if self._is_another(request, store):
-                store.load()
+                await calls(store).load()
                 session.lifecycle.client_id = None
             if response.status_code < 500 and store.apply_settings():
-                store.save()
+                await calls(store).save()
                 session.lifecycle.client_id = None
-            headers = self.manager.commit(session, response.status_code, plain_host_of, request)
+            headers = await calls(self.manager).commit(session, response.status_code, plain_host_of, request)
             return self._answer(response, store, headers)
         except DriverUnavailable:
             return self._answer(unavailable(), store, self.manager.refuse(session, plain_host_of, request))
