@@ -116,11 +116,11 @@ class TimedSite(Site):
 
         @web.middleware
         async def begin(request: Any, handler: Any) -> Any:
-            request["begin"] = time.perf_counter()
+            self._begun = time.perf_counter()  # one request comes at a time
             return await handler(request)
 
         async def end(request: Any, response: Any) -> None:
-            self.seconds = time.perf_counter() - request["begin"]
+            self.seconds = time.perf_counter() - self._begun
 
         app.middlewares.insert(0, begin)
         app.on_response_prepare.append(end)
