@@ -74,13 +74,6 @@ class Settings:
         if min(self.sizes) < LEAST_DATA and any(WORKLOADS[name].layer == "session" for name in self.workloads):
             raise ConfigError(f"a session has {LEAST_DATA} B at least; smaller sizes are for workloads of the driver")
 
-    @property
-    def most_written(self) -> int:
-        """About how many bytes a store holds of ours at a time at most."""
-        size = max(self.sizes)
-        come_and_go = most_entries(size) if any(WORKLOADS[name].grows for name in self.workloads) else 0
-        return (max(*self.concurrency, min(COUNTED, most_entries(size))) + come_and_go) * weight(size)
-
 
 def read_sizes(texts: Sequence[str], *, full: bool) -> list[int]:
     """Sizes as people write them, in bytes; `full` adds what is typical. `ConfigError` for what is no size."""
