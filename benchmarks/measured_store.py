@@ -15,6 +15,7 @@ from session_kit.drivers import ConfigError, Conflict, Driver, Entry
 from session_kit.drivers.errors import SessionKitError
 from session_kit.drivers.registry import redact, split_url
 from session_kit.drivers.support.folder import expanded
+from session_kit.drivers.support.options import parse_duration
 from session_kit.store import UnstorageSessionStore, open_store
 from session_kit.testing import CountingDriver
 
@@ -54,11 +55,14 @@ def opened(
     folder = expanded(unquote(parts.path))
     fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
     fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
+    # Before it is opened, which makes a folder.
+    ttl = dict(query).get("ttl")
+    if ttl is not None and _seconds(ttl, label) < SHORTEST_TTL:
+        raise ConfigError(
+            f"{label}: ttl={ttl} may end before the benchmark does; give an hour or more, or leave it out"
+        )
     store = open_store(url)
     try:
-        if not isinstance(store.ttl, float) or store.ttl < SHORTEST_TTL:
-            said = f"ttl={dict(query).get('ttl')} may end before the benchmark does"
-            raise ConfigError(f"{label}: {said}; give an hour or more, or leave it out")
         empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
         prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
         measured = MeasuredStore(_like(store, prefix=prefix), label, check, failures)
@@ -78,9 +82,18 @@ def opened(
         say(f"{label}: an empty table stays in the database")
 
 
+def _seconds(ttl: str, label: str) -> float:
+    try:
+        return parse_duration(ttl)
+    except ValueError as error:
+        raise ConfigError(f"{label}: ttl: {error}") from None
+
+
 def _like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:
-    """The same store but for these settings. Each is an attribute, so that none is forgotten: with another codec, say,
-    another store than the one that was named would be measured."""
+    """The same store but for these settings.
+
+    Each setting is an attribute, so that none is forgotten: with another codec another store would be measured.
+    """
     settings = {name: getattr(store, name) for name in signature(UnstorageSessionStore).parameters}
     return UnstorageSessionStore(**settings | changes)
 

@@ -12,6 +12,7 @@ from session_kit.drivers.errors import ConfigError, DriverUnavailable
 
 # Without it a planted symbolic link would be followed; not every system has it.
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})")
 
 
 def named_in(url_path: str, *, windows: bool = os.name == "nt") -> str:
@@ -42,11 +43,11 @@ def url_of(scheme: str, path: PurePath) -> str:
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """The path that is meant, with `~` and `$NAME` filled in. `ConfigError` if there is no such variable."""
-    for name in re.findall(r"\$\{?(\w+)", os.fspath(path)):
-        if os.environ.get(name) == "":  # without it the path may be another, which is there
-            raise ConfigError(f"{os.fspath(path)}: the variable {name} of the environment is empty")
+    for variable in VARIABLE.findall(os.fspath(path)):
+        if os.path.expandvars(variable) == "":  # without it the path may be another, which is there
+            raise ConfigError(f"{os.fspath(path)}: the variable {variable.strip('${}')} of the environment is empty")
     found = os.path.expandvars(os.path.expanduser(path))
-    if missing := re.search(r"\$(\w+|\{\w+\})", os.fspath(found)):
+    if missing := VARIABLE.search(os.fspath(found)):
         raise ConfigError(f"{found}: the environment has no variable {missing[0]}")
     return Path(found).absolute()
 

@@ -67,13 +67,14 @@ class S3Client:
         timeout: float,
         connections: int,
     ) -> None:
-        if endpoint_url is not None and not _is_endpoint(endpoint_url):
-            raise ConfigError(
-                f"{where}: endpoint_url must begin with http:// or https:// and name a host, as http://localhost:9000"
-                " does; user and password, '?', '#' and spaces have no place in it"
-            )
-        if endpoint_url is not None and _ends_in(endpoint_url, bucket):
-            raise ConfigError(f"{where}: endpoint_url: {WITH_BUCKET}")
+        if endpoint_url is not None:
+            if not _is_endpoint(endpoint_url):
+                raise ConfigError(
+                    f"{where}: endpoint_url must begin with http:// or https:// and name a host, as"
+                    " http://localhost:9000 does; user and password, '?', '#' and spaces have no place in it"
+                )
+            if _ends_in(endpoint_url, bucket):
+                raise ConfigError(f"{where}: endpoint_url: {WITH_BUCKET}")
         if region is not None and not REGION.fullmatch(region):
             raise ConfigError(f"{where}: {region!r} cannot be a region: it is one word like eu-central-1")
         if profile is not None and profile not in _profiles(where):

@@ -408,6 +408,12 @@ def test_prefix_and_ttl_of_a_store_url_are_kept(tmp_path: Path) -> None:
     assert seen == {("shop", 2)}
 
 
+def test_a_store_whose_ttl_is_too_short_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="may end before the benchmark does"):
+        measure(f"file://{tmp_path}/store?ttl=90")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_ttl_that_is_no_time_is_one_clear_line() -> None:
     with pytest.raises(ConfigError, match="ttl: '7x' is not a duration"):
         measure("memory://?ttl=7x")
