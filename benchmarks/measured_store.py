@@ -65,7 +65,7 @@ def opened(
     try:
         empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
         prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
-        measured = MeasuredStore(_like(store, prefix=prefix), label, check, failures)
+        measured = MeasuredStore(like(store, prefix=prefix), label, check, failures)
         try:
             yield measured
         finally:
@@ -89,7 +89,7 @@ def _seconds(ttl: str, label: str) -> float:
         raise ConfigError(f"{label}: ttl: {error}") from None
 
 
-def _like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:
+def like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:
     """The same store but for these settings.
 
     Each setting is an attribute, so that none is forgotten: with another codec another store would be measured.
@@ -118,7 +118,7 @@ class MeasuredStore:
 
     def behind(self, driver: Driver) -> MeasuredStore:
         """The same store by way of `driver`, which passes on to ours; what is written is noted here too."""
-        measured = MeasuredStore(_like(self.store, driver=driver), self.label, self.check, self.failures)
+        measured = MeasuredStore(like(self.store, driver=driver), self.label, self.check, self.failures)
         measured.keys, measured.ids = self.keys, self.ids
         return measured
 

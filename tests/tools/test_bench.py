@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -14,18 +15,34 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from inspect import signature
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from matplotlib.figure import Figure as Picture
 
+from session_kit import SessionManager, UnstorageSessionStore, open_store
 from session_kit.benchmarks.bench import Report, Settings, run
 from session_kit.benchmarks.measure import Noise
-from session_kit.benchmarks.report import Outputs, as_json, cells
-from session_kit.benchmarks.shift import Shift
+from session_kit.benchmarks.measured_store import MeasuredStore, Meter, like
+from session_kit.benchmarks.plot import LOOKS
+from session_kit.benchmarks.report import HEADS, Outputs, as_json, cells, show
+from session_kit.benchmarks.shift import Shift, Tally
+from session_kit.benchmarks.workloads import SECRET, session_data
 from session_kit.cli import main
-from session_kit.drivers import ANY, ConfigError, DriverUnavailable, open_driver, register_driver
+from session_kit.codec import make_codec
+from session_kit.codec.names import CODECS
+from session_kit.drivers import (
+    ANY,
+    ConfigError,
+    Driver,
+    DriverUnavailable,
+    open_driver,
+    register_driver,
+)
 from session_kit.drivers.memory import MemoryDriver
 from tests.harness.postgres import Postgres
 from tests.harness.scripts import started
@@ -153,6 +170,37 @@ def test_a_folder_that_it_made_is_told(tmp_path: Path) -> None:
     assert said == [f"disk://{tmp_path}/new: an empty store stays in the folder"]
 
 
+def test_a_table_that_it_made_is_told(postgres: Postgres) -> None:
+    said: list[str] = []
+    postgres.empty()
+    for _ in range(2):
+        run(Settings([postgres.url], ["get"], seconds=0.001, rounds=1), lambda *_: None, said.append)
+        put_foreign(postgres.url)
+    assert len([line for line in said if line.endswith("an empty table stays in the database")]) == 1
+
+
+class SlowWrites(MemoryDriver):
+    """Five milliseconds for each entry, also of many."""
+
+    def set(self, key: str, value: bytes, **options: Any) -> object:
+        time.sleep(0.005)
+        return super().set(key, value, **options)
+
+    set_many = Driver.set_many
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_is_heard_while_much_is_written_to_a_slow_store() -> None:
+    register_driver("slow-writes", SlowWrites)
+    settings = Settings(["slow-writes://"], ["delete"], modes=["sync"], concurrency=[500], rounds=1)
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match="130"):
+        run(settings, lambda *_: None, lambda _: None)
+    assert time.monotonic() - began < 2  # the stock alone takes 2.5 s
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_nobody_writes_any_more_once_an_operation_has_failed(mode: str) -> None:
     busy, ended = threading.Event(), []
@@ -174,7 +222,149 @@ def test_nobody_writes_any_more_once_an_operation_has_failed(mode: str) -> None:
     assert ended == ["slow"]
 
 
+@pytest.mark.parametrize("enough", [0, 3])
+def test_threads_that_cannot_be_started_are_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
+    start, left, errors = threading.Thread.start, iter(range(1 + enough)), []
+
+    def start_some(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def work() -> None:
+        try:
+            Shift(0.01).run(str, [repeat(1)] * 5)
+        except ConfigError as error:
+            errors.append(str(error))
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    first = threading.Thread(target=work, daemon=True)
+    first.start()
+    first.join(5)
+    assert errors == [f"only {enough} of 5 threads could be started: can't start new thread"]
+
+
+def test_all_workers_work_until_the_time_is_up_on_quick_stores_too() -> None:
+    lasts: dict[int, float] = {}
+
+    def do(worker: int) -> None:
+        lasts[worker] = time.perf_counter()
+
+    shift, began = Shift(0.3), time.perf_counter()
+    shift.run(do, [repeat(worker) for worker in range(4)])
+    assert shift.elapsed >= 0.3
+    assert min(lasts.values()) - began > 0.1  # a thread may have to wait for the others at the end
+
+
 # --- what it reports ---
+
+
+def test_deletions_are_measured_for_the_time_that_was_asked_for() -> None:
+    report = measure("memory://", workloads=["delete"], modes=["sync"], concurrency=[1], seconds=0.2)
+    for figure in report.figures:
+        assert figure.summary.operations / figure.summary.rate == pytest.approx(0.2, rel=0.2)
+
+
+def test_the_durations_that_are_kept_are_a_fair_share_of_those_that_come_in_turns() -> None:
+    tally = Tally(4, None)
+    for number in range(40_000):
+        tally.add(None, None, 0, 1 if number % 4 == 0 else 0)
+    assert len(tally.durations) == pytest.approx(10_000, rel=0.1)
+    assert sum(tally.durations) / len(tally.durations) == pytest.approx(0.25, abs=0.05)
+
+
+def test_one_round_lies_apart_from_no_other() -> None:
+    (figure,) = measure("memory://", workloads=["get"], modes=["sync"], concurrency=[1]).figures
+    assert cells(figure)[HEADS.index("±")] == "-"
+
+
+class Losing(MemoryDriver):
+    """Forgets each entry at once."""
+
+    def set(self, key: str, value: bytes, **options: Any) -> object:
+        version = super().set(key, value, **options)
+        super().delete(key)
+        return version
+
+
+@pytest.mark.parametrize("workload", ["swap", "write"])
+def test_a_store_that_loses_what_is_needed_is_named_with_the_row_and_the_others_are_measured(
+    workload: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_driver("losing", Losing)
+    report = measure("losing://", "memory://", workloads=[workload], modes=["sync"], concurrency=[1])
+    assert {figure.driver for figure in report.figures} == {"memory://"}
+    (line,) = report.failures
+    assert re.fullmatch(
+        rf"losing://: (driver|session) {workload}, 200 B.*: an entry that was written is gone, .*", line
+    )
+    assert Outputs(None, None).publish(report) == 1
+    output, errors = capsys.readouterr()
+    assert errors == f"session-kit: {line}\n"
+    assert output.index(line) < output.index("median")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_names_and_figures_are_whole_on_narrow_terminals(
+    columns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = "memory://a-name-that-is-longer-than-what-a-narrow-terminal-has-beside-all-of-the-figures"
+    report = measure(url, f"disk://{tmp_path}/[red]b[/red]", workloads=["get"])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")  # to rich, a dumb one has eighty columns
+    file = Terminal()
+    show(report, file)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    for figure in report.figures:
+        for cell in cells(figure):
+            assert cell in words
+        assert figure.driver in text.replace("\n", "")
+
+
+def test_the_names_of_many_stores_are_in_the_picture_and_no_two_look_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(set(LOOKS)) == len(LOOKS) > 50
+    saved: list[Picture] = []
+    save = Picture.savefig
+
+    def note(picture: Picture, *args: Any, **options: Any) -> None:
+        save(picture, *args, **options)
+        saved.append(picture)
+
+    monkeypatch.setattr(Picture, "savefig", note)
+    urls = [f"memory://{'a-rather-long-name' * times}-{times}" for times in (1, 2, 3, 9)]
+    Outputs(None, str(tmp_path / "x.png")).publish(measure(*urls, workloads=["get"], modes=["sync"]))
+    (picture,) = saved
+    (legend,) = picture.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= picture.bbox.x1
+
+
+def test_files_are_written_though_nobody_reads_the_table(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    with started("bench", "memory://", "--workload", "get", "--rounds", "1", "--json", str(found)) as bench:
+        assert bench.stdout is not None
+        bench.stdout.close()
+        bench.wait(30)
+    assert json.loads(found.read_text())["figures"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_file_that_cannot_be_written_is_one_line_and_the_table_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Outputs("/dev/full", None).publish(measure("memory://", workloads=["get"])) == 1
+    output, errors = capsys.readouterr()
+    assert "median" in output
+    assert errors == "session-kit: /dev/full cannot be written: No space left on device\n"
 
 
 def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path: Path) -> None:
@@ -221,12 +411,32 @@ def test_table_json_and_picture_hold_what_was_measured_and_no_password(tmp_path:
     assert "s3cret" not in table + found.read_text() + pixels.decode("latin-1")
 
 
-@pytest.mark.parametrize(
-    ("codec", "least", "most"), [("json", 4000, 4300), ("msgpack", 3900, 4200), ("json+zlib", 1, 999)]
-)
-def test_the_codec_of_a_store_url_is_the_one_that_is_measured(codec: str, least: int, most: int) -> None:
-    report = measure(f"memory://?codec={codec}", workloads=["read"], sizes=[4096], concurrency=(1,))
-    assert all(least < figure.counted.bytes < most for figure in report.figures)
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("wrapped", ["", "+zlib", "+zstd", "+encrypt:KEYS", "+zlib+encrypt:KEYS"])
+def test_the_codec_of_a_store_url_is_the_one_that_is_measured(
+    name: str, wrapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYS", bytes(range(32)).hex())
+    url = f"memory://?codec={quote(name + wrapped)}"
+    store = open_store(url)
+    session = SessionManager(store, SECRET).open()
+    session.set(session_data(4096))
+    session.save()
+    (stored,) = store.driver.get_many(store.driver.keys()).values()
+    report = measure(url, workloads=["read"], sizes=[4096], concurrency=(1,))
+    for figure in report.figures:
+        assert figure.counted.bytes == pytest.approx(len(stored), abs=30)  # texts of another random token
+
+
+def test_every_setting_of_a_store_is_the_one_that_is_measured() -> None:
+    settings: dict[str, Any] = {"ttl": 7200.0, "hash_ids": False, "codec": make_codec("msgpack"), "clock": lambda: 1.0}
+    parameters = signature(UnstorageSessionStore).parameters
+    assert {"driver", "prefix", *settings} == parameters.keys(), "a new setting: add it here"
+    store = UnstorageSessionStore(MemoryDriver(), prefix="shop", **settings)
+    measured = MeasuredStore(like(store, prefix="bench"), "label", lambda: None, [])
+    for each in (measured.store, measured.behind(Meter(store.driver)).store):
+        assert each.prefix == "bench"
+        assert {name: getattr(each, name) for name in settings} == settings
 
 
 class Kept(MemoryDriver):
@@ -288,6 +498,17 @@ def test_as_many_reads_find_something_as_were_asked_for_on_slow_stores_too(url: 
     for figure in report.figures:
         assert figure.found == pytest.approx(hits, abs=3 / figure.summary.operations)
         assert not figure.wrong
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("hits", [0.3, 0.5, 0.9])
+def test_rounds_of_one_read_each_meet_the_share_together(hits: float, mode: str) -> None:
+    register_driver("slow", Slow)
+    (figure,) = measure(
+        "slow://", workloads=["get"], hits=hits, seconds=0.0001, rounds=20, modes=[mode], concurrency=[1]
+    ).figures
+    assert figure.summary.operations == 20
+    assert figure.found == pytest.approx(hits, abs=1 / 20)
 
 
 class LoudMachine(Noise):
@@ -376,6 +597,10 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         (["--json", "/nowhere/found.json"], "/nowhere/found.json cannot be written"),
         (["memory://?max_entrys=5"], "memory://: unknown option 'max_entrys'; did you mean 'max_entries'?"),
         (["rediss"], "a store URL needs a scheme"),
+        (["--size", "100"], "a session has 134 B at least; smaller sizes are for workloads of the driver"),
+        (["--size", "1MB"], "50 entries of 1000000 B, one a worker, are 50 MB: too much for a store in use"),
+        (["--plot", "-"], "--plot needs the name of a file; only --json can be - for stdout"),
+        (["--plot", "found.x", "--json", "./found.x"], "--json and --plot are both ./found.x"),
         (["memory://shop?ttl=90"], "memory://shop: ttl=90 may end before the benchmark does"),
     ],
 )
@@ -385,6 +610,11 @@ def test_what_cannot_be_measured_is_one_clear_line(
     line = refused(capsys, monkeypatch, "memory://", *arguments)
     assert line.startswith(f"session-kit: {message}")
     assert line.count("\n") == 1
+
+
+def test_workloads_that_no_store_can_do_are_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match=r"^none of the stores promises what this needs: swap, renew$"):
+        measure("fsspec+memory://bench", workloads=["swap", "renew"])
 
 
 def test_a_missing_matplotlib_is_told_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
