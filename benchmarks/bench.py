@@ -6,14 +6,15 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, product, repeat
+from math import inf
 from types import FrameType
 from typing import Any, NamedTuple
 
-from session_kit.benchmarks.measure import Noise, Summary, brief_count, summarize, warning
+from session_kit.benchmarks.measure import Noise, Summary, brief, summarize, warning
 from session_kit.benchmarks.measured_store import MeasuredStore, Meter, labels, opened
 from session_kit.benchmarks.shift import Shift
 from session_kit.benchmarks.workloads import LEAST_DATA, WORKLOADS, Workload, most_entries, turns_of, weight
@@ -69,7 +70,7 @@ class Settings:
             raise ConfigError("seconds must be above 0, and rounds at least 1")
         workers, size = max(self.concurrency), max(self.sizes)
         if workers > most_entries(size):
-            held = f"{brief_count(workers * weight(size))}B"
+            held = brief(workers * weight(size), "B")
             raise ConfigError(f"{workers} entries of {size} B, one a worker, are {held}: too much for a store in use")
         if min(self.sizes) < LEAST_DATA and any(WORKLOADS[name].layer == "session" for name in self.workloads):
             raise ConfigError(f"a session has {LEAST_DATA} B at least; smaller sizes are for workloads of the driver")
@@ -167,12 +168,12 @@ def run(settings: Settings, tell: Tell, say: Say) -> Report:
     """
     bench = Bench(settings, tell)
     try:
-        with bench.stoppable(), ExitStack() as stack:
+        with ExitStack() as stack:
+            bench.heed_signals(stack)
             bench.runner = stack.enter_context(asyncio.Runner())
-            named = zip(settings.urls, labels(settings.urls), strict=True)
             stores = [
                 stack.enter_context(opened(url, label, bench.runner, say, bench.check, bench.failures))
-                for url, label in named
+                for url, label in zip(settings.urls, labels(settings.urls), strict=True)
             ]
             return bench.measure(stores)
     except Stopped:
@@ -195,21 +196,18 @@ class Case:
         self.hits = hits if workload.reads else 1.0
         # For all rounds: if each began anew, a slow store would see the first turns alone.
         self.turns = turns_of(self.hits)
-        self.rates: list[float] = []
-        self.start()
-
-    def start(self, every: int = 1) -> None:
-        """Forget what was measured, and keep one duration of so many from now on."""
-        self.shift = Shift(check=self.workload.check, every=every)
-        self.rates.clear()
+        self.rounds: list[Shift] = []
 
     def __str__(self) -> str:
         return f"{self.workload}, {self.mode} {self.workers}"
 
     def figure(self) -> Figure:
-        work, shift, low, high = self.workload, self.shift, min(self.rates), max(self.rates)
+        work, rounds = self.workload, self.rounds
+        operations, found = sum(each.operations for each in rounds), sum(each.found for each in rounds)
+        rates = [each.operations / each.elapsed for each in rounds]
+        low, high = min(rates), max(rates)
         # In each round the turns have the right share but for one.
-        tolerance = len(self.rates) if 0 < self.hits < 1 else 0
+        tolerance = len(rounds) if 0 < self.hits < 1 else 0
         return Figure(
             work.layer,
             work.name,
@@ -217,11 +215,15 @@ class Case:
             self.mode,
             self.workers,
             self.store.label,
-            summarize(shift.durations, shift.elapsed, shift.operations),
-            (high - low) / (high + low) if len(self.rates) > 1 else None,
+            summarize(
+                [seconds for each in rounds for seconds in each.durations],
+                sum(each.elapsed for each in rounds),
+                operations,
+            ),
+            (high - low) / (high + low) if len(rates) > 1 else None,
             self.counted,
-            shift.found / shift.operations if work.check else None,
-            work.check is not None and abs(shift.found - self.hits * shift.operations) > tolerance,
+            found / operations if work.check else None,
+            work.check is not None and abs(found - self.hits * operations) > tolerance,
         )
 
 
@@ -234,24 +236,17 @@ class Bench:
         self.signal = 0
         self._tell = tell
         self._done = self._steps = 0
-        self._shift = Shift()
+        self._shift = Shift(0)
         self._noise = Noise()
         self._sides = list(product(settings.modes, settings.concurrency))
 
-    @contextmanager
-    def stoppable(self) -> Iterator[None]:
+    def heed_signals(self, stack: ExitStack) -> None:
         """Let a signal stop the run between two operations: one that it cuts in two might write after the clean-up."""
-        before = {}
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             # What is ignored, as by nohup, stays so.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, self._stop)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+                stack.callback(signal.signal, number, signal.signal(number, self._stop))
 
     def measure(self, stores: Sequence[MeasuredStore]) -> Report:
         settings = self.settings
@@ -263,6 +258,9 @@ class Bench:
         fit = {name: [measured for measured in stores if _promises(measured, WORKLOADS[name].needs)] for name in names}
         if not any(fit.values()):
             raise ConfigError(f"none of the stores promises what this needs: {', '.join(names)}")
+        # What there is by now will stay: the collections between the measurements need not look through it.
+        gc.collect()
+        gc.freeze()
         self._steps = len(settings.sizes) * sum(map(len, fit.values())) * (1 + len(self._sides) * (1 + settings.rounds))
         figures: list[Figure] = []
         for name, size in product(names, settings.sizes):
@@ -285,16 +283,10 @@ class Bench:
             Case(measured, workload, mode, workers, counted[mode], settings.hits)
             for (mode, workers), (measured, workload, counted) in product(self._sides, ready)
         ]
-        # What there is by now will stay: the collections between the measurements need not look through it.
-        gc.collect()
-        gc.freeze()
-        try:
-            for number, case in product(range(1 + settings.rounds), cases):
-                if not case.store.failed:
-                    with case.store.failing(str(case)):
-                        self._take_turn(case, number)
-        finally:
-            gc.unfreeze()
+        for number, case in product(range(1 + settings.rounds), cases):
+            if not case.store.failed:
+                with case.store.failing(str(case)):
+                    self._take_turn(case, number)
         for measured, workload, _ in ready:
             with measured.failing(f"{workload}, clean-up"):
                 measured.clean_up()
@@ -316,49 +308,45 @@ class Bench:
             if share:
                 workload = kind(measured.behind(meter), size, times)
                 workload.prepare()
-                arguments = islice(workload.arguments(1, repeat(find))[0], times)
+                (arguments,) = workload.arguments(1, repeat(find))
                 meter.reset()
-                if mode == "sync":
-                    for argument in arguments:
-                        workload.do(argument)
-                else:
-                    self.runner.run(_each(workload.ado, arguments))
+                self._work(Shift(inf), workload, mode, [islice(arguments, times)])
                 trips += share * len(meter.calls) / times
                 weighed += share * meter.bytes / times
                 measured.clean_up()
         return Counted(trips, weighed)
 
     def _take_turn(self, case: Case, number: int) -> None:
-        """The first is to warm up, and shows how many durations there will be."""
-        settings = self.settings
+        """The first is to warm up."""
         self._step(f"{case}, {case.store.label}")
-        if number:
-            self._noise.probe()
-            self._measure(case, settings.seconds)
-        else:
-            self._measure(case, settings.seconds / 5)
-            case.start(every=max(1, round(case.rates[0] * settings.seconds * settings.rounds / KEPT)))
-
-    def _measure(self, case: Case, seconds: float) -> None:
-        work, shift, clock, outside = case.workload, case.shift, time.perf_counter, 0.0
-        done, elapsed = shift.operations, shift.elapsed
+        self._noise.probe()
         gc.collect()
-        self._shift = shift
-        shift.begin(seconds)
+        shift = self._measure(case, self.settings.seconds if number else self.settings.seconds / 5)
+        if number:
+            shift.thin(max(1, KEPT // self.settings.rounds))
+            case.rounds.append(shift)
+
+    def _measure(self, case: Case, seconds: float) -> Shift:
+        work, clock, outside = case.workload, time.perf_counter, 0.0
+        shift = Shift(seconds, work.check)
         while not shift.over and outside < PATIENCE * seconds:
             began, measured = clock(), shift.elapsed
             arguments = work.arguments(case.workers, case.turns)
-            self.check()
-            if case.mode == "sync":
-                shift.run(work.do, arguments)
-            else:
-                self.runner.run(shift.arun(work.ado, arguments))
+            self._work(shift, work, case.mode, arguments)
             work.tidy()
             spent = clock() - began - (shift.elapsed - measured)
             outside += spent
             if not shift.over and spent < SOON:
                 work.make_room()
-        case.rates.append((shift.operations - done) / (shift.elapsed - elapsed))
+        return shift
+
+    def _work(self, shift: Shift, workload: Workload, mode: str, arguments: list[Iterator[Any]]) -> None:
+        self._shift = shift
+        self.check()
+        if mode == "sync":
+            shift.run(workload.do, arguments)
+        else:
+            self.runner.run(shift.arun(workload.ado, arguments))
 
     def check(self) -> None:
         """Stop if a signal has asked for it."""
@@ -377,8 +365,3 @@ class Bench:
 
 def _promises(measured: MeasuredStore, capability: str | None) -> bool:
     return capability is None or getattr(measured.driver.capabilities, capability) is True
-
-
-async def _each(do: Callable[[Any], Coroutine[Any, Any, object]], arguments: Iterator[Any]) -> None:
-    for argument in arguments:
-        await do(argument)

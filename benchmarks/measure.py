@@ -119,25 +119,14 @@ def microseconds(seconds: float) -> str:
     return f"{amount:.1f}" if amount < 100 else f"{amount:.0f}"
 
 
-def brief_seconds(value: float) -> str:
-    """Render a duration in the unit that suits it.
+def brief(value: float, unit: str = "") -> str:
+    """Render a number, or an amount of a unit, to three digits. Only seconds are divided further.
 
-    >>> brief_seconds(0.0000071), brief_seconds(0.0123), brief_seconds(77.3)
+    >>> brief(12345), brief(0.5), brief(8_012_345, "B")
+    ('12.3 k', '0.5', '8.01 MB')
+    >>> brief(0.0000071, "s"), brief(0.0123, "s"), brief(77.3, "s")
     ('7.1 µs', '12.3 ms', '77.3 s')
     """
-    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= unit * 0.9995:
-            return f"{value / unit:.3g} {name}"
-    return f"{value / 1e-6:.2g} µs"
-
-
-def brief_count(value: float, unit: str = "") -> str:
-    """Render a number, a rate, or an amount of a unit, to three digits.
-
-    >>> brief_count(12345), brief_count(1000000), brief_count(12), brief_count(8_012_345, "B")
-    ('12.3 k', '1 M', '12', '8.01 MB')
-    """
-    for size, name in ((1e6, "M"), (1e3, "k")):
-        if value >= size * 0.9995:
-            return f"{value / size:.3g} {name}{unit}"
-    return f"{value:.3g} {unit}".rstrip()
+    sizes = {1e6: "M", 1e3: "k", 1.0: "", **({1e-3: "m", 1e-6: "µ"} if unit == "s" else {})}
+    size = next((size for size in sizes if value >= size * 0.9995), min(sizes))
+    return f"{value / size:.3g} {sizes[size]}{unit}".rstrip()

@@ -11,15 +11,14 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from session_kit.drivers import ConfigError, Conflict, Driver, Entry
+from session_kit.drivers import Conflict, Driver, Entry
 from session_kit.drivers.errors import SessionKitError
 from session_kit.drivers.registry import redact, split_url
 from session_kit.drivers.support.folder import expanded
-from session_kit.drivers.support.options import parse_duration
 from session_kit.store import UnstorageSessionStore, open_store
 from session_kit.testing import CountingDriver
 
-# What is written must outlive the run.
+# Seconds: what is written must outlive the run.
 SHORTEST_TTL = 3600.0
 # Between so many entries it is looked whether to stop.
 BATCH = 20
@@ -51,26 +50,22 @@ def opened(
     url: as `open_store` takes it; our own prefix begins with the one that it names.
     runner: the event loop of async calls. say: hears what stays behind. The rest: as `MeasuredStore` takes it.
     """
-    parts, query = split_url(url)
+    parts, _ = split_url(url)
     folder = expanded(unquote(parts.path))
     fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
     fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
-    # Before it is opened, which makes a folder.
-    ttl = dict(query).get("ttl")
-    if ttl is not None and _seconds(ttl, label) < SHORTEST_TTL:
-        raise ConfigError(
-            f"{label}: ttl={ttl} may end before the benchmark does; give an hour or more, or leave it out"
-        )
     store = open_store(url)
     try:
         empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
         prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
-        measured = MeasuredStore(like(store, prefix=prefix), label, check, failures)
+        assert isinstance(store.ttl, float)  # tells mypy: a URL gives no other
+        own = like(store, prefix=prefix, ttl=max(store.ttl, SHORTEST_TTL))
+        measured = MeasuredStore(own, label, check, failures)
         try:
             yield measured
         finally:
             with measured.failing(
-                f"entries that begin with {prefix}: may be left there, and expire after {store.ttl:g} s"
+                f"entries that begin with {prefix}: may be left there, and expire after {measured.ttl:g} s"
             ):
                 measured.clean_up()
     finally:
@@ -80,13 +75,6 @@ def opened(
             say(f"{label}: an empty store stays in the folder")
     if empty:
         say(f"{label}: an empty table stays in the database")
-
-
-def _seconds(ttl: str, label: str) -> float:
-    try:
-        return parse_duration(ttl)
-    except ValueError as error:
-        raise ConfigError(f"{label}: ttl: {error}") from None
 
 
 def like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:

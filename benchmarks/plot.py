@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Figure, Report
-from session_kit.benchmarks.measure import brief_count, brief_seconds, conditions
+from session_kit.benchmarks.measure import brief, conditions
 from session_kit.benchmarks.report import PACKAGES, readable
 
 # Colours that colour-blind people tell apart too (Okabe and Ito), and shapes: so many that no pair of them comes twice.
@@ -86,6 +86,7 @@ def finish(
 
 
 def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: list[Group], *, alone: bool) -> None:
+    unit = "s" if alone else ""
     for number, driver in enumerate(drivers):
         colour, marker = LOOKS[number % len(LOOKS)]
         mine = [figure for figure in figures if figure.driver == driver]
@@ -96,7 +97,7 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
             axes.hlines(places, values, [f.summary.p99 for f in mine], colors=colour, linewidth=1.4)
         for value, place in zip(values, places, strict=True):
             axes.annotate(
-                brief_seconds(value) if alone else brief_count(value),
+                brief(value, unit),
                 (value, place),
                 xytext=(-6, 0),
                 textcoords="offset points",
@@ -115,7 +116,7 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(10))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: brief_seconds(value) if alone else brief_count(value))
+    axes.xaxis.set_major_formatter(lambda value, _: brief(value, unit))
     axes.set_xlabel(
         "time of one operation, mark: median, line: to the 99th percentile  (left is better)"
         if alone

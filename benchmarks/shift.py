@@ -8,7 +8,7 @@ import time
 from array import array
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from random import random
+from random import sample
 from typing import Any
 
 from session_kit.drivers import ConfigError
@@ -20,31 +20,29 @@ Check = Callable[[Any, Any], bool]
 class Shift:
     """How long each operation took, while several workers were at it.
 
-    seconds: that the runs take together; `begin` gives more. check: asked of each operation, whether it found its
-    entry. every: one duration of so many is kept.
-    operations, found: how many there were. elapsed: from the beginning to the end of the last one, in each run.
-    over: whether the time is up.
+    seconds: that all runs take together. check: asked of each operation, whether it found its entry.
+    operations, found: how many there were, and how many found their entry. durations: of the operations, in seconds.
+    elapsed: from the beginning to the end of the last one, in each run. over: whether the time is up.
     """
 
-    def __init__(self, seconds: float = 0.0, check: Check | None = None, every: int = 1) -> None:
+    def __init__(self, seconds: float, check: Check | None = None) -> None:
         self.durations = array("d")
         self.operations = self.found = 0
-        self.elapsed = self._until = 0.0
+        self.elapsed = 0.0
         self.over = False
-        self._check, self._every = check, every
-        self._tallies: list[Tally] = []
+        self._seconds, self._check = seconds, check
+        self._until = 0.0
+        self._done: list[tuple[array[float], int, float]] = []
         self._errors: list[BaseException] = []
-        self.begin(seconds)
-
-    def begin(self, seconds: float) -> None:
-        """Let the next runs take so many seconds together, and each worker do one operation at least in each."""
-        self.over = False
-        self._most = self.elapsed + seconds
 
     def stop(self) -> None:
         """Let every worker finish the operation that it is at, and no other."""
         self.over = True
         self._until = 0.0
+
+    def thin(self, most: int) -> None:
+        """Keep so many durations, drawn by lot: those of a long run would fill the memory."""
+        self.durations = array("d", sample(self.durations, min(most, len(self.durations))))
 
     def run(self, do: Callable[[Any], object], arguments: list[Iterator[Any]]) -> None:
         """Work with one thread for each of `arguments`; raise what an operation raised."""
@@ -53,13 +51,13 @@ class Shift:
             self._work(do, arguments[0])
         else:
             self._run_threads(do, arguments)
-        self._end()
+        self._finish()
 
     async def arun(self, do: Callable[[Any], Coroutine[Any, Any, object]], arguments: list[Iterator[Any]]) -> None:
         """Async twin of `run`, with tasks."""
         self._start()
         await asyncio.gather(*(self._awork(do, own) for own in arguments))
-        self._end()
+        self._finish()
 
     def _run_threads(self, do: Callable[[Any], object], arguments: list[Iterator[Any]]) -> None:
         barrier, threads = threading.Barrier(len(arguments), action=self._start), list[threading.Thread]()
@@ -83,79 +81,54 @@ class Shift:
 
     def _start(self) -> None:
         self._began = time.perf_counter()
-        self._until = self._began + self._most - self.elapsed
-        if self.over:  # stopped meanwhile
-            self._until = 0.0
+        if not self.over:  # or it was stopped meanwhile
+            self._until = self._began + self._seconds - self.elapsed
 
     # Twice, because a coroutine around a blocking call would be measured too.
 
     def _work(self, do: Callable[[Any], object], arguments: Iterator[Any]) -> None:
-        clock, tally = time.perf_counter, self._tally()
+        clock, check, durations, found, end = time.perf_counter, self._check, array("d"), 0, 0.0
         try:
             for argument in arguments:
                 begin = clock()
                 result = do(argument)
                 end = clock()
-                tally.add(argument, result, begin, end)
+                durations.append(end - begin)
+                found += check is not None and check(argument, result)
                 if end >= self._until:
                     self.over = True
                     break
         except BaseException as error:
             self._fail(error)
+        self._done.append((durations, found, end))
 
     async def _awork(self, do: Callable[[Any], Coroutine[Any, Any, object]], arguments: Iterator[Any]) -> None:
-        clock, tally = time.perf_counter, self._tally()
+        clock, check, durations, found, end = time.perf_counter, self._check, array("d"), 0, 0.0
         try:
             for argument in arguments:
                 begin = clock()
                 result = await do(argument)
                 end = clock()
-                tally.add(argument, result, begin, end)
+                durations.append(end - begin)
+                found += check is not None and check(argument, result)
                 if end >= self._until:
                     self.over = True
                     break
         except BaseException as error:
             self._fail(error)
-
-    def _tally(self) -> Tally:
-        tally = Tally(self._every, self._check)
-        self._tallies.append(tally)
-        return tally
+        self._done.append((durations, found, end))
 
     def _fail(self, error: BaseException) -> None:
         # The others finish what they are at, so that nothing is written any more once `run` has raised.
         self._errors.append(error)
         self.stop()
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         if self._errors:
             raise self._errors[0]
-        for tally in self._tallies:
-            self.durations.extend(tally.durations)
-            self.operations += tally.operations
-            self.found += tally.found
-        self.elapsed += max(tally.end for tally in self._tallies) - self._began
-        self._tallies.clear()
-
-
-class Tally:
-    """What one worker has done. Of the durations a sample is kept, or a long run would fill the memory."""
-
-    def __init__(self, every: int, check: Check | None) -> None:
-        self.durations = array("d")
-        self.operations = self.found = 0
-        self.end = 0.0
-        self._check = check
-        # At steps of many lengths, `every` on average: those of one length would always meet the same phase of what
-        # comes in turns, such as hits and misses.
-        self._span = 2 * every - 1
-        self._kept_next = 1 + int(random() * every)
-
-    def add(self, argument: object, result: object, begin: float, end: float) -> None:
-        self.end = end
-        self.operations += 1
-        if self._check is not None:
-            self.found += self._check(argument, result)
-        if self.operations == self._kept_next:
-            self.durations.append(end - begin)
-            self._kept_next += 1 + int(random() * self._span)
+        for durations, found, _ in self._done:
+            self.durations.extend(durations)
+            self.operations += len(durations)
+            self.found += found
+        self.elapsed += max(end for _, _, end in self._done) - self._began
+        self._done.clear()

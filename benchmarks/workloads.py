@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count, cycle
+from itertools import count, cycle, repeat
 from math import floor
 from typing import Any, ClassVar, TypeVar
 
@@ -13,6 +13,7 @@ from session_kit.drivers import Entry
 from session_kit.headers import Headers
 from session_kit.manager import SessionManager
 from session_kit.record import random_name
+from session_kit.session import Session
 
 SECRET = "benchmark-S3cret-of-more-than-32-characters"
 # A listing asks some stores for each entry, so that more would take long.
@@ -22,7 +23,7 @@ LISTED = 20
 MOST_HELD = 8_000_000
 # What an entry takes beyond its value: the key, the notes of a session, and what the store adds.
 OVERHEAD = 500
-# So many come and go at a time.
+# At most so many come and go at a time.
 MOST_ENTRIES = 5000
 # Bytes of JSON in the smallest session.
 LEAST_DATA = 134
@@ -53,7 +54,6 @@ class Workload:
     name: ClassVar[str]
     needs: ClassVar[str | None] = None  # the capability that a driver must have
     reads: ClassVar[bool] = False  # the share of hits applies to it
-    grows: ClassVar[bool] = False  # it makes entries, or uses them up, so that its arguments come to an end
 
     do: Callable[[Any], object]
     ado: Callable[[Any], Any]
@@ -64,7 +64,7 @@ class Workload:
     def __init__(self, measured: MeasuredStore, size: int, crowd: int) -> None:
         self.measured, self.driver = measured, measured.driver
         self.size, self.crowd = size, crowd
-        self.room = crowd  # for so many operations, if it grows
+        self.room = crowd  # for so many operations, if each makes an entry, or uses one up
         self.entries: list[Any] = []
 
     def __str__(self) -> str:
@@ -112,25 +112,29 @@ class DriverWorkload(Workload):
         self.measured.write(self.values)
 
 
-class Get(DriverWorkload):
+class Call(DriverWorkload):
+    """The driver's method of that name. takes: what it is called with, beside the key."""
+
+    takes: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, measured: MeasuredStore, size: int, crowd: int) -> None:
+        super().__init__(measured, size, crowd)
+        known = {"value": self.value, "ttl": measured.ttl}
+        options = {name: known[name] for name in self.takes}
+        self.do, self.ado = (partial(getattr(self.driver, name), **options) for name in (self.name, f"a{self.name}"))
+
+
+class Get(Call):
     name = "get"
     reads = True
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.do, self.ado = self.driver.get, self.driver.aget
 
     def check(self, key: str, value: bytes | None) -> bool:
         return value is not None and value == self.values.get(key)
 
 
-class Set(DriverWorkload):
+class Set(Call):
     name = "set"
-
-    def prepare(self) -> None:
-        self.do, self.ado = (
-            partial(method, value=self.value, ttl=self.measured.ttl) for method in (self.driver.set, self.driver.aset)
-        )
+    takes = ("value", "ttl")
 
 
 class Swap(DriverWorkload):
@@ -152,29 +156,22 @@ class Swap(DriverWorkload):
         self.versions[key] = await self.driver.aset(key, self.value, ttl=self.measured.ttl, expect=self.versions[key])
 
 
-class Renew(DriverWorkload):
+class Renew(Call):
     name = "renew"
     needs = "renew"
     reads = True
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.do, self.ado = (
-            partial(method, ttl=self.measured.ttl) for method in (self.driver.renew, self.driver.arenew)
-        )
+    takes = ("ttl",)
 
     def check(self, key: str, entry: Entry | None) -> bool:
         return entry is not None and entry.value == self.values.get(key)
 
 
-class Delete(DriverWorkload):
+class Delete(Call):
     """Deletes what is there: a stock, which is filled up again outside of the measured time."""
 
     name = "delete"
-    grows = True
 
     def prepare(self) -> None:
-        self.do, self.ado = self.driver.delete, self.driver.adelete
         self.left: set[str] = set()
 
     def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
@@ -236,39 +233,46 @@ class SessionWorkload(Workload):
         self.manager = SessionManager(measured.store, SECRET, generate_id=self._new_id)
         self.data = session_data(size)
         # Its cookie is well signed, but the store does not know it.
-        self.missing = Browser(self._first(SessionManager("memory://", SECRET)))
+        self.missing = self._new_browser(SessionManager("memory://", SECRET))
 
     def prepare(self) -> None:
         for _ in range(self.crowd):
             self.measured.check()
-            self.entries.append(Browser(self._first(self.manager)))
+            self.entries.append(self._new_browser(self.manager))
 
     def _new_id(self) -> str:
         name = random_name()
         self.measured.ids.append(name)
         return name
 
-    def _first(self, manager: SessionManager) -> Headers:
+    def _new_browser(self, manager: SessionManager) -> Browser:
         session = manager.open()
         session.set(self.data)
-        return manager.commit(session)
+        return Browser(manager.commit(session))
+
+    def use(self, session: Session[Any]) -> object:
+        """What a handler does with it."""
+        raise NotImplementedError
+
+    def do(self, browser: Browser) -> object:
+        session = self.manager.open(browser.cookie)
+        result = self.use(session)
+        self.manager.commit(session)
+        return result
+
+    async def ado(self, browser: Browser) -> object:
+        session = await self.manager.open(browser.cookie, asynchronous=True).aload()
+        result = self.use(session)
+        await self.manager.acommit(session)
+        return result
 
 
 class Read(SessionWorkload):
     name = "read"
     reads = True
 
-    def do(self, browser: Browser) -> object:
-        session = self.manager.open(browser.cookie)
-        user = session.get("user")
-        self.manager.commit(session)
-        return user
-
-    async def ado(self, browser: Browser) -> object:
-        session = await self.manager.open(browser.cookie, asynchronous=True).aload()
-        user = session.get("user")
-        await self.manager.acommit(session)
-        return user
+    def use(self, session: Session[Any]) -> object:
+        return session.get("user")
 
     def check(self, browser: Browser, user: object) -> bool:
         return user is not None
@@ -277,15 +281,8 @@ class Read(SessionWorkload):
 class Write(SessionWorkload):
     name = "write"
 
-    def do(self, browser: Browser) -> None:
-        session = self.manager.open(browser.cookie)
+    def use(self, session: Session[Any]) -> None:
         session["visits"] += 1
-        self.manager.commit(session)
-
-    async def ado(self, browser: Browser) -> None:
-        session = await self.manager.open(browser.cookie, asynchronous=True).aload()
-        session["visits"] += 1
-        await self.manager.acommit(session)
 
 
 class First(SessionWorkload):
@@ -293,25 +290,17 @@ class First(SessionWorkload):
 
     name = "first"
 
-    grows = True
-
     def prepare(self) -> None:
         """There is nobody yet."""
 
     def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
-        return [iter(range(self.room))] * workers
+        return [repeat(Browser([]), self.room)] * workers
 
     def tidy(self) -> None:
         self.measured.clean_up()
 
-    def do(self, visitor: int) -> None:
-        self._first(self.manager)
-
-    async def ado(self, visitor: int) -> None:
-        session = self.manager.open(asynchronous=True)
-        await session.aload()
+    def use(self, session: Session[Any]) -> None:
         session.set(self.data)
-        await self.manager.acommit(session)
 
 
 class Login(SessionWorkload):

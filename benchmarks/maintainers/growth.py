@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.results import Figures, url_in
-from session_kit.benchmarks.measure import Noise, brief_count, brief_seconds, conditions, summarize, warning
+from session_kit.benchmarks.measure import Noise, brief, conditions, summarize, warning
 from session_kit.benchmarks.shift import Shift
 from session_kit.drivers import Driver, open_driver
 from session_kit.drivers.errors import DISTRIBUTION
@@ -58,10 +58,10 @@ class Row(NamedTuple):
     aside: float | None
 
     def __str__(self) -> str:
+        seconds = brief(self.seconds, "s")
         if self.aside is None:
-            return brief_seconds(self.seconds)
-        aside = brief_seconds(self.aside) if self.what in CALLS else brief_count(self.aside, "B").upper()
-        return f"{brief_seconds(self.seconds)} / {aside}"
+            return seconds
+        return f"{seconds} / {brief(self.aside, 's') if self.what in CALLS else brief(self.aside, 'B').upper()}"
 
 
 def sizes(driver: str, most: int) -> list[int]:
@@ -234,8 +234,8 @@ def draw(rows: list[Row], noise: Noise, file: Path) -> None:
         axes.loglog()
         axes.minorticks_off()
         axes.set_title(what, fontsize=11, fontweight="bold", loc="left")
-        axes.xaxis.set_major_formatter(lambda value, _: brief_count(value))
-        axes.yaxis.set_major_formatter(lambda value, _: brief_seconds(value))
+        axes.xaxis.set_major_formatter(lambda value, _: brief(value))
+        axes.yaxis.set_major_formatter(lambda value, _: brief(value, "s"))
         axes.tick_params(labelsize=8)
         axes.grid(color="0.88", linewidth=0.8)
     title = "Median of one call (above), and once through the whole store (below), by the number of entries"
@@ -258,7 +258,7 @@ def main(arguments: list[str], folder: Path = results.RESULTS) -> None:
                         rows.append(row)
                         print(f"{driver}:// {row.what}, {entries:,}: {row}", file=sys.stderr)
     text = f"# How cost grows\n\n    {' '.join([parser.prog, *arguments])}\n\n{NOTE}\n{table(rows)}\n"
-    text += f"A session in memory takes {brief_count(weight(options.most), 'B').upper()} beyond its value.\n"
+    text += f"A session in memory takes {brief(weight(options.most), 'B').upper()} beyond its value.\n"
     text = results.report(text, PACKAGES, noise)
     print(text)
     if options.write:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from inspect import signature
-from itertools import repeat
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,11 +27,11 @@ from matplotlib.figure import Figure as Picture
 
 from session_kit import SessionManager, UnstorageSessionStore, open_store
 from session_kit.benchmarks.bench import Report, Settings, run
-from session_kit.benchmarks.measure import Noise
+from session_kit.benchmarks.measure import Noise, summarize
 from session_kit.benchmarks.measured_store import MeasuredStore, Meter, like
 from session_kit.benchmarks.plot import LOOKS
 from session_kit.benchmarks.report import HEADS, Outputs, as_json, cells, show
-from session_kit.benchmarks.shift import Shift, Tally
+from session_kit.benchmarks.shift import Shift
 from session_kit.benchmarks.workloads import SECRET, session_data
 from session_kit.cli import main
 from session_kit.codec import make_codec
@@ -266,11 +267,23 @@ def test_deletions_are_measured_for_the_time_that_was_asked_for() -> None:
 
 
 def test_the_durations_that_are_kept_are_a_fair_share_of_those_that_come_in_turns() -> None:
-    tally = Tally(4, None)
-    for number in range(40_000):
-        tally.add(None, None, 0, 1 if number % 4 == 0 else 0)
-    assert len(tally.durations) == pytest.approx(10_000, rel=0.1)
-    assert sum(tally.durations) / len(tally.durations) == pytest.approx(0.25, abs=0.05)
+    shift = Shift(math.inf)
+    shift.durations.extend(islice(cycle([1, 0, 0, 0]), 40_000))
+    shift.thin(10_000)
+    assert len(shift.durations) == 10_000
+    assert sum(shift.durations) / len(shift.durations) == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_long_run_keeps_few_durations_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("session_kit.benchmarks.bench.KEPT", 10)
+    kept: list[int] = []
+    monkeypatch.setattr(
+        "session_kit.benchmarks.bench.summarize",
+        lambda durations, *rest: (kept.append(len(durations)), summarize(durations, *rest))[1],
+    )
+    (figure,) = measure("memory://", workloads=["get"], modes=["sync"], concurrency=[1], rounds=2).figures
+    assert kept == [10]
+    assert figure.summary.operations > 50
 
 
 def test_one_round_lies_apart_from_no_other() -> None:
@@ -601,7 +614,6 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         (["--size", "1MB"], "50 entries of 1000000 B, one a worker, are 50 MB: too much for a store in use"),
         (["--plot", "-"], "--plot needs the name of a file; only --json can be - for stdout"),
         (["--plot", "found.x", "--json", "./found.x"], "--json and --plot are both ./found.x"),
-        (["memory://shop?ttl=90"], "memory://shop: ttl=90 may end before the benchmark does"),
     ],
 )
 def test_what_cannot_be_measured_is_one_clear_line(
@@ -623,7 +635,10 @@ def test_a_missing_matplotlib_is_told_before_anything_is_measured(monkeypatch: p
         Outputs(None, "found.png")
 
 
-def test_prefix_and_ttl_of_a_store_url_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ttl", "hours"), [("2h", 2), ("90", 1)])
+def test_prefix_and_ttl_of_a_store_url_are_kept_but_nothing_ends_within_the_run(
+    ttl: str, hours: int, tmp_path: Path
+) -> None:
     url, seen = f"disk://{tmp_path}/store", set()
     with closing(open_driver(url)) as driver:
 
@@ -634,14 +649,9 @@ def test_prefix_and_ttl_of_a_store_url_are_kept(tmp_path: Path) -> None:
                 assert entry.expires_at is not None
                 seen.add((key.partition("-bench-")[0], round((entry.expires_at - time.time()) / 3600)))
 
-        run(Settings([url + "?prefix=shop&ttl=2h"], ["get", "first"], seconds=0.001, rounds=1), tell, lambda _: None)
-    assert seen == {("shop", 2)}
-
-
-def test_a_store_whose_ttl_is_too_short_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="may end before the benchmark does"):
-        measure(f"file://{tmp_path}/store?ttl=90")
-    assert list(tmp_path.iterdir()) == []
+        settings = Settings([f"{url}?prefix=shop&ttl={ttl}"], ["get", "first"], seconds=0.001, rounds=1)
+        run(settings, tell, lambda _: None)
+    assert seen == {("shop", hours)}
 
 
 def test_a_ttl_that_is_no_time_is_one_clear_line() -> None:
