@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from textwrap import fill, wrap
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import LogLocator, NullLocator
 
-from session_kit.benchmarks.bench import Figure, Report
+from session_kit.benchmarks.bench import Report
 from session_kit.benchmarks.measure import brief, conditions
 from session_kit.benchmarks.report import PACKAGES, readable
 
@@ -41,16 +42,7 @@ def draw(report: Report, file: str) -> None:
     grid = picture.subplots(rows, columns, squeeze=False, sharex="row", sharey=True)
     for panels, workers in zip(grid, settings.concurrency, strict=True):
         for axes, mode in zip(panels, settings.modes, strict=True):
-            shown = [figure for figure in report.figures if (figure.mode, figure.concurrency) == (mode, workers)]
-            _draw_panel(axes, shown, report.drivers, groups, alone=workers == 1)
-            for name, driver, _ in report.missing:
-                for number, (_, workload, _) in enumerate(groups):
-                    if workload == name:
-                        where = _place(number, report.drivers.index(driver), len(report.drivers))
-                        colour, _ = LOOKS[report.drivers.index(driver) % len(LOOKS)]
-                        line = axes.get_yaxis_transform()
-                        axes.text(0.01, where, "does not apply", transform=line, va="center", fontsize=7, color=colour)
-            axes.set_title(_title(mode, workers), fontsize=11, fontweight="bold", loc="left")
+            _draw_panel(axes, report, groups, mode, workers)
     title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
     finish(picture, grid[0][0], title, report.warnings, f"{conditions(PACKAGES[:1])}; {report.noise}", file)
 
@@ -85,27 +77,26 @@ def finish(
     picture.savefig(file, format=kind if kind in ("svg", "pdf") else "png")
 
 
-def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: list[Group], *, alone: bool) -> None:
+def _draw_panel(axes: Axes, report: Report, groups: list[Group], mode: str, workers: int) -> None:
+    alone, lines = workers == 1, len(report.drivers)
     unit = "s" if alone else ""
-    for number, driver in enumerate(drivers):
+    for number, driver in enumerate(report.drivers):
         colour, marker = LOOKS[number % len(LOOKS)]
-        mine = [figure for figure in figures if figure.driver == driver]
-        places = [_place(groups.index((f.layer, f.workload, f.size)), number, len(drivers)) for f in mine]
+        # The drivers of a group share the room from one group to the next.
+        places = {group: at + (number - (lines - 1) / 2) / (lines + 1) for at, group in enumerate(groups)}
+        mine = [f for f in report.figures if (f.driver, f.mode, f.concurrency) == (driver, mode, workers)]
+        heights = [places[f.layer, f.workload, f.size] for f in mine]
         values = [f.summary.median if alone else f.summary.rate for f in mine]
-        axes.plot(values, places, marker, color=colour, markersize=5.5, label=driver)
+        axes.plot(values, heights, marker, color=colour, markersize=5.5, label=driver)
         if alone:
-            axes.hlines(places, values, [f.summary.p99 for f in mine], colors=colour, linewidth=1.4)
-        for value, place in zip(values, places, strict=True):
-            axes.annotate(
-                brief(value, unit),
-                (value, place),
-                xytext=(-6, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontsize=7,
-                color="0.25",
-            )
+            axes.hlines(heights, values, [f.summary.p99 for f in mine], colors=colour, linewidth=1.4)
+        label: dict[str, Any] = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        for point in zip(values, heights, strict=True):
+            axes.annotate(brief(point[0], unit), point, **label, fontsize=7, color="0.25")
+        missing = {name for name, whose, _ in report.missing if whose == driver}
+        for height in (height for (_, name, _), height in places.items() if name in missing):
+            edge = axes.get_yaxis_transform()
+            axes.text(0.01, height, "does not apply", transform=edge, va="center", fontsize=7, color=colour)
     for number in range(1, len(groups), 2):
         axes.axhspan(number - 0.5, number + 0.5, color="0.95", zorder=0)
     several = len({size for _, _, size in groups}) > 1
@@ -117,6 +108,8 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
     axes.xaxis.set_major_locator(LogLocator(10))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: brief(value, unit))
+    side_by_side = "one at a time" if alone else f"{workers} {'threads' if mode == 'sync' else 'tasks'}"
+    axes.set_title(f"{mode}, {side_by_side}", fontsize=11, fontweight="bold", loc="left")
     axes.set_xlabel(
         "time of one operation, mark: median, line: to the 99th percentile  (left is better)"
         if alone
@@ -126,14 +119,3 @@ def _draw_panel(axes: Axes, figures: list[Figure], drivers: list[str], groups: l
     axes.grid(axis="x", color="0.88", linewidth=0.8)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _place(group: int, driver: int, drivers: int) -> float:
-    """Where a driver's line lies: the drivers of a group share the room from one group to the next."""
-    return group + (driver - (drivers - 1) / 2) / (drivers + 1)
-
-
-def _title(mode: str, workers: int) -> str:
-    if workers == 1:
-        return f"{mode}, one at a time"
-    return f"{mode}, {workers} {'threads' if mode == 'sync' else 'tasks'}"
