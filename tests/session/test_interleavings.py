@@ -161,7 +161,9 @@ def test_answers_that_are_on_their_way_without_swaps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passing", "user"), [(GRACE, "ada"), (IDLE, ""), (LIMIT, "ada")], ids=["grace", "idle", "max"]
+    ("passing", "user"),
+    [(GRACE, "ada"), pytest.param(IDLE, "", marks=slow), (LIMIT, "ada")],
+    ids=["grace", "idle", "max"],
 )
 def test_time_that_goes_by_breaks_nothing(passing: Passing, user: str) -> None:
     try_all(two_of(FEW), 900, passing, user=user, **({"max_lifetime": MAX_LIFETIME} if passing is LIMIT else {}))
@@ -257,7 +259,9 @@ def test_a_planted_cookie_gains_nothing_by_a_login() -> None:
     assert explore(play) >= 4
 
 
-@pytest.mark.parametrize("second", ["reads", "counts", "regenerates", "logs_in"])
+@pytest.mark.parametrize(
+    "second", [*(pytest.param(name, marks=slow) for name in ("reads", "counts")), "regenerates", "logs_in"]
+)
 def test_a_planted_cookie_gains_nothing_by_a_login_beside_rotations_by_time(second: str) -> None:
     """Whoever planted it goes on with the ids that it was given for it."""
 

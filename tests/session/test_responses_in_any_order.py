@@ -91,7 +91,11 @@ def pairs(names: Iterable[str]) -> list[tuple[Handler, ...]]:
     return list(combinations_with_replacement(handlers(names), 2))
 
 
-@pytest.mark.parametrize("options", [{}, {"due": True}, TURNS], ids=["fresh", "renewal", "rotation"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=slow), pytest.param({"due": True}, marks=slow), TURNS],
+    ids=["fresh", "renewal", "rotation"],
+)
 def test_two_requests_of_a_browser_keep_its_session(options: dict[str, Any]) -> None:
     assert sum(keeps_its_session(group, options) for group in pairs(NO_CHANGE_OF_RIGHTS)) > 1000
 
@@ -108,7 +112,7 @@ def test_three_requests_of_a_browser_keep_its_session(third: str, sample: int | 
     [{}, {"remember": "30d"}, {"rotate_every": 100, "ahead": 5}, {"rotate_every": 100, "ahead": -5}],
     ids=["rotates_none", "remembers", "clock_ahead", "clock_behind"],
 )
-@pytest.mark.parametrize("second", ["reads", "polls", "logs_in"])
+@pytest.mark.parametrize("second", [pytest.param("reads", marks=slow), "polls", "logs_in"])
 def test_two_applications_of_other_options_and_clocks_share_a_browser(other: dict[str, Any], second: str) -> None:
     group = handlers(["reads", second, "reads"])
 
