@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DRIVER = """
@@ -25,6 +27,7 @@ def test_every_folder_of_the_tests_has_a_line() -> None:
     assert set(re.findall(r"^\| `tests/(\w+)`", PAGE, re.MULTILINE)) == folders
 
 
+@pytest.mark.links
 def test_every_file_and_command_that_it_names_exists() -> None:
     for name in re.findall(r"`((?:drivers|session_kit|benchmarks|tests)/[\w./]*)`", PAGE):
         assert (ROOT / name).exists(), name
