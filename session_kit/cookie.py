@@ -94,6 +94,18 @@ class CookieOptions:
             raise ConfigError(f"cookie: domain must be a host name, not {self.domain!r}")
 
 
+def fill_options(given: CookieOptions, settings: CookieOptions) -> CookieOptions:
+    """The options that an application has given; where one is left at its default, what the framework's settings say.
+
+    >>> fill_options(CookieOptions(secure=False), CookieOptions(samesite="strict")).samesite
+    'strict'
+    """
+    if not isinstance(given, CookieOptions):
+        return given  # it is refused, with a hint, by the cookie that is to be made of it
+    names = (field.name for field in fields(CookieOptions) if getattr(given, field.name) == field.default)
+    return replace(given, **{name: getattr(settings, name) for name in names})
+
+
 def is_test_host(host: str, *, surely: bool = False) -> bool:
     """Whether a request to that host comes from a test: no such name exists on the internet (RFC 2606, section 2).
 

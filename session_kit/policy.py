@@ -141,11 +141,20 @@ class Policy:
             partial(Draft, self.codec) if schema is None else partial(_typed_draft, schema)
         )
         """Makes of the fields of a record what is edited; `CorruptEntry` if it does not fit the type of the data."""
-        # What a ttl that depends neither on the data nor on the notes comes to, worked out once.
-        self.steady_interval = None if callable(store.ttl) or remember is not None else self.renewal_interval(store.ttl)
+        self._work_out()
+
+    def _work_out(self) -> None:
+        """What a ttl that depends neither on the data nor on the notes comes to, once for all sessions."""
+        ttl = self.store.ttl
+        self.steady_interval = None if callable(ttl) or self.remember is not None else self.renewal_interval(ttl)
         self._steady: dict[bool, float | None] | None = None
-        if not callable(store.ttl) and max_lifetime is None and remember is None:
-            self._steady = {stored: self._usual_lifetime(store.ttl, stored) for stored in (True, False)}
+        if not callable(ttl) and self.max_lifetime is None and self.remember is None:
+            self._steady = {stored: self._usual_lifetime(ttl, stored) for stored in (True, False)}
+
+    def use_ttl(self, ttl: float) -> None:
+        """From now on let sessions live for another time: that of a framework whose setting may change."""
+        self.store.ttl = ttl
+        self._work_out()
 
     def first(self) -> dict[str, Raw]:
         """The fields of a new session: what `generate` puts into one."""

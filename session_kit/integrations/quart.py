@@ -32,11 +32,13 @@ from session_kit.integrations.flask.extension import (
     add_headers,
     apply_config,
     plain_host,
+    read_again,
     renewed,
     replace,
     show_in_templates,
 )
 from session_kit.integrations.flask.sessions import FlaskSession, only_ours
+from session_kit.integrations.flask.settings import Settings
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 from session_kit.state import Phase
@@ -52,14 +54,14 @@ class SessionKit(flask.SessionKit):
     saved when it ends, by its client too; `await session.asave()` saves earlier.
     """
 
-    def _interface(self, app: Quart, manager: SessionManager) -> Any:
-        return QuartSessions(app, manager)
+    def _interface(self, app: Quart, manager: SessionManager, settings: Settings | None) -> Any:
+        return QuartSessions(app, manager, settings)
 
 
 class QuartSessions(SessionInterface):
-    """What Quart asks for sessions."""
+    """What Quart asks for sessions. settings: None if none is read."""
 
-    def __init__(self, app: Any, manager: SessionManager) -> None:
+    def __init__(self, app: Any, manager: SessionManager, settings: Settings | None = None) -> None:
         async def unavailable(error: Exception) -> Any:
             return await app.handle_http_exception(*self._context(), ServiceUnavailable(STORE_DOWN))
 
@@ -70,7 +72,7 @@ class QuartSessions(SessionInterface):
                 await self._revert(app)
             return await handle(*context_and_error)
 
-        self._manager = manager
+        self._manager, self._settings = manager, settings
         self._takes_context = "ctx" in signature(handle).parameters
         app.register_error_handler(DriverUnavailable, unavailable)
         app.handle_user_exception = handle_reverted
@@ -83,6 +85,7 @@ class QuartSessions(SessionInterface):
 
     async def open_session(self, app: Quart, request: Any) -> FlaskSession:  # type: ignore[override]  # no dict
         self._manager.check_outer(request.scope)
+        read_again(self._settings)
         header = self._manager.policy.header
         cookies: list[Any] = [value.encode("latin-1") for value in request.headers.getlist("Cookie")]
         if header is not None:
@@ -98,7 +101,7 @@ class QuartSessions(SessionInterface):
         if session.lifecycle.phase is not Phase.AHEAD or response is None:
             return  # a WebSocket's, or what the error handlers make of an outage
         asked = plain_host, app, quart.request
-        unrenewed = apply_config(app, session)
+        unrenewed = apply_config(app, session, self._settings)
         try:
             headers = await self._manager.acommit(session, response.status_code, *asked)
         except DriverUnavailable as error:

@@ -801,3 +801,104 @@ def test_an_answer_of_5xx_keeps_what_was_saved_by_name_alone(app: Flask) -> None
     assert client.get("/half").status_code == 502
     with client.session_transaction() as found:
         assert dict(found) == {"user": "ada", "counted": True}
+
+
+@pytest.mark.parametrize("where", ["after the extension", "before each request"])
+def test_a_short_lifetime_that_is_set_late_is_not_a_month(where: str) -> None:
+    clock = ManualClock()
+    app = Flask("test")
+    app.secret_key = SECRET
+    SessionKit(app, "memory://", clock=clock)
+    if where == "after the extension":
+        app.permanent_session_lifetime = timedelta(minutes=5)
+
+    @app.before_request
+    def limit() -> None:
+        session.permanent = True
+        if where == "before each request":
+            app.permanent_session_lifetime = timedelta(minutes=5)
+
+    @app.get("/login")
+    def login() -> str:
+        session["user"] = "ada"
+        return "ok"
+
+    app.add_url_rule("/read", "its read", lambda: {"user": session.get("user")})
+    client = app.test_client(use_cookies=False)
+    answer = client.get("/login")
+    assert "Max-Age=330;" in answer.headers["Set-Cookie"]
+    cookie = {"Cookie": cookie_of(answer.headers)}
+    clock.advance(299)
+    assert client.get("/read", headers=cookie).json == {"user": "ada"}
+    clock.advance(331)
+    assert client.get("/read", headers=cookie).json == {"user": None}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("SECRET_KEY", OLD_SECRET), ("SESSION_COOKIE_NAME", "shop"), ("SESSION_COOKIE_SAMESITE", "Strict")],
+)
+def test_a_setting_that_comes_too_late_is_not_ignored_in_silence(setting: str, value: str) -> None:
+    app = Flask("test")
+    app.config.update(SECRET_KEY=SECRET, PROPAGATE_EXCEPTIONS=True)
+    SessionKit(app, "memory://")
+    app.add_url_rule("/", "home", lambda: "ok")
+    app.config[setting] = value
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=f"before SessionKit is installed.*{setting}"):
+            app.test_client().get("/")
+    app.testing = True
+    assert app.test_client().get("/").status_code == 200
+
+
+def test_a_setting_that_an_option_replaces_may_come_late() -> None:
+    app = Flask("test")
+    app.config.update(SECRET_KEY=OLD_SECRET, PROPAGATE_EXCEPTIONS=True)
+    SessionKit(app, "memory://", SECRET, name="shop")
+    app.config.update(SECRET_KEY="another", SESSION_COOKIE_NAME="another")
+    app.add_url_rule("/", "home", lambda: "ok")
+    assert app.test_client().get("/").status_code == 200
+
+
+def test_a_cookie_without_secure_keeps_what_the_settings_say() -> None:
+    app = Flask("test")
+    app.config.update(
+        SECRET_KEY=SECRET,
+        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_COOKIE_DOMAIN="example.com",
+        SESSION_COOKIE_PATH="/shop",
+    )
+    SessionKit(app, "memory://", cookie=CookieOptions(secure=False, path="/cart"))
+
+    @app.get("/")
+    def write() -> str:
+        session["x"] = 1
+        return "ok"
+
+    cookie = app.test_client().get("/").headers["Set-Cookie"]
+    assert "Secure" not in cookie
+    for part in ("SameSite=Strict", "Domain=example.com", "Path=/cart"):
+        assert part in cookie
+
+
+def test_modified_sends_the_cookie_of_a_visitor_who_only_reads_where_reads_do_not() -> None:
+    app = Flask("test")
+    app.config.update(SECRET_KEY=SECRET, SESSION_REFRESH_EACH_REQUEST=False)
+    SessionKit(app, "memory://")
+
+    @app.get("/login")
+    def login() -> str:
+        session.permanent = True
+        session["user"] = "ada"
+        return "ok"
+
+    @app.get("/ping")
+    def ping() -> str:
+        session.modified = True
+        return str(session.modified)
+
+    client = app.test_client()
+    assert "Set-Cookie" not in client.get("/ping").headers  # there is no session
+    cookie = client.get("/login").headers["Set-Cookie"]
+    answer = client.get("/ping")
+    assert (answer.text, answer.headers.get("Set-Cookie")) == ("True", cookie)

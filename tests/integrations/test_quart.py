@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -561,3 +561,37 @@ def test_a_value_comes_back_as_it_does_from_quarts_own_sessions(driver: Counting
     found = asyncio.run(keep(make_app(driver)))
     assert found == value == asyncio.run(keep(own))
     assert type(found) is type(value)
+
+
+def test_a_short_lifetime_that_is_set_late_is_not_a_month() -> None:
+    async def visit() -> Any:
+        app = Quart("test")
+        app.secret_key = SECRET
+        SessionKit(app, "memory://")
+
+        @app.before_request
+        async def limit() -> None:
+            session.permanent = True
+            app.permanent_session_lifetime = timedelta(minutes=5)
+
+        @app.get("/login")
+        async def login() -> str:
+            session["user"] = "ada"
+            return "ok"
+
+        return (await app.test_client().get("/login")).headers["Set-Cookie"]
+
+    assert "Max-Age=330;" in asyncio.run(visit())
+
+
+def test_a_setting_that_comes_too_late_is_not_ignored_in_silence() -> None:
+    async def visit() -> None:
+        app = Quart("test")
+        app.secret_key = SECRET
+        SessionKit(app, "memory://")
+        app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+        app.add_url_rule("/", "home", lambda: "ok")
+        await app.test_client().get("/")
+
+    with pytest.raises(ConfigError, match="before SessionKit is installed"):
+        asyncio.run(visit())

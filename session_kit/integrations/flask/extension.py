@@ -11,14 +11,14 @@ from flask import Flask, Request, Response, got_request_exception
 from flask.sessions import SessionInterface
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from session_kit.cookie import CookieOptions
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable
 from session_kit.headers import Headers, join_vary
 from session_kit.integrations.command_line import make_group
 from session_kit.integrations.flask.sessions import FlaskSession, TemplateSession
-from session_kit.manager import ManagerOptions, Secrets, SessionManager, make_manager
+from session_kit.integrations.flask.settings import Settings
+from session_kit.manager import ManagerOptions, Secrets, SessionManager
 from session_kit.state import Phase
-from session_kit.store import SessionStore, UnstorageSessionStore, with_ttl
+from session_kit.store import SessionStore, UnstorageSessionStore
 from session_kit.wsgi import FinishingBody
 
 
@@ -27,12 +27,13 @@ class SessionKit:
 
     app: the application, or None and `init_app` later, for any number of applications.
     store: a URL or a store. Default: the setting `SESSION_KIT_STORE`. A URL without `ttl` takes it from
-        `PERMANENT_SESSION_LIFETIME` (Flask's default: 31 days).
+        `PERMANENT_SESSION_LIFETIME` (Flask's default: 31 days), which may change while the application runs.
     secret: default: `SECRET_KEY`, followed by `SECRET_KEY_FALLBACKS`.
     manager: a ready `SessionManager` in place of these, to share one among several applications.
-    options: as for `SessionManager`. `name` and `cookie` default to the settings `SESSION_COOKIE_*`, but the cookie is
-        `Secure` and `SameSite=Lax` although Flask's defaults are not: for plain http say
-        `cookie=CookieOptions(secure=False)`. While `app.testing` is set, it goes without `Secure` over plain http.
+    options: as for `SessionManager`. `name`, and what `cookie` leaves at its default, come from the settings
+        `SESSION_COOKIE_*`, but the cookie is `Secure` and `SameSite=Lax` although Flask's defaults are not: for plain
+        http say `cookie=CookieOptions(secure=False)`. While `app.testing` is set, it goes without `Secure` over plain
+        http.
 
     Values are stored as Flask's own sessions store them, `codec="json-tagged"`: tuples, bytes, UUIDs, datetimes and
     `Markup` come back, and what else Flask converts is converted. Where another framework is to read such a value, give
@@ -64,26 +65,27 @@ class SessionKit:
         if manager is not None and (store is not None or secret or options):
             raise ConfigError("SessionKit needs a manager=..., or a store, a secret and options in its place, not both")
         self._given = manager
-        self._make = partial(_make_manager, store, secret, options)
+        self._settings = partial(Settings, store=store, secret=secret, options=options)
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Any) -> None:
-        """Switch the sessions of `app` over. Its settings are read now."""
+        """Switch the sessions of `app` over. Its settings are read now; the lifetime again at each request."""
         if "session_kit" in app.extensions:
             raise ConfigError("SessionKit is installed twice on this application; keep one")
-        manager = app.extensions["session_kit"] = self._given or self._make(app)
-        app.session_interface = self._interface(app, manager)
+        settings = None if self._given is not None else self._settings(app)
+        manager = app.extensions["session_kit"] = self._given or cast(Settings, settings).manager
+        app.session_interface = self._interface(app, manager, settings)
         app.cli.add_command(make_group(lambda: manager))
 
-    def _interface(self, app: Any, manager: SessionManager) -> Any:
-        return FlaskSessions(app, manager)
+    def _interface(self, app: Any, manager: SessionManager, settings: Settings | None) -> Any:
+        return FlaskSessions(app, manager, settings)
 
 
 class FlaskSessions(SessionInterface):
-    """What Flask asks for sessions."""
+    """What Flask asks for sessions. settings: None if none is read."""
 
-    def __init__(self, app: Any, manager: SessionManager) -> None:
+    def __init__(self, app: Any, manager: SessionManager, settings: Settings | None = None) -> None:
         def unavailable(error: Exception) -> Any:
             return app.handle_http_exception(ServiceUnavailable(STORE_DOWN))
 
@@ -94,7 +96,7 @@ class FlaskSessions(SessionInterface):
                 self._revert(app)
             return handle(error)
 
-        self._manager = manager
+        self._manager, self._settings = manager, settings
         app.register_error_handler(DriverUnavailable, unavailable)
         app.handle_user_exception = handle_reverted
         got_request_exception.connect(self._revert, app)
@@ -102,13 +104,14 @@ class FlaskSessions(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # type: ignore[override]  # no dict
         self._manager.check_outer(request.environ)
+        read_again(self._settings)
         return self._manager.open(self._manager.credentials(request.environ), session_class=FlaskSession)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         if session.lifecycle.phase is Phase.REPLACED:
             return  # what the error handlers make of an outage
         asked = plain_host, app, flask.request
-        unrenewed = apply_config(app, session)
+        unrenewed = apply_config(app, session, self._settings)
         try:
             headers = self._manager.commit(session, response.status_code, *asked)
         except DriverUnavailable as error:
@@ -153,12 +156,21 @@ def plain_host(app: Any, request: Any) -> str | None:
     return "testserver" if app.testing else request.headers.get("Host", "")
 
 
-def apply_config(app: Any, session: FlaskSession) -> str | None:
+def read_again(settings: Settings | None) -> None:
+    """When a session is opened: see what the settings say by now."""
+    if settings is not None:
+        settings.check()
+        settings.follow_lifetime()
+
+
+def apply_config(app: Any, session: FlaskSession, settings: Settings | None) -> str | None:
     """Before a session is committed, do what Flask's settings say.
 
     Returns the id whose cookie is not to be renewed: without `SESSION_REFRESH_EACH_REQUEST`, a permanent session's
     cookie counts from the last change.
     """
+    if settings is not None:
+        settings.follow_lifetime()  # a `before_request` may have set it
     session.leave_out()
     lifecycle = session.lifecycle
     if app.config["SESSION_REFRESH_EACH_REQUEST"] or lifecycle.draft is None or not session.permanent:
@@ -188,30 +200,3 @@ def replace(response: Any, other: Any, body: bytes) -> None:
     """Make one response of werkzeug's kind say what another says."""
     response.status, response.headers = other.status, other.headers
     response.set_data(body)
-
-
-def _make_manager(store: Any, secret: Secrets, options: ManagerOptions, app: Any) -> SessionManager:
-    """Make the manager of an application of Flask or Quart: what was given, then what the settings say."""
-    config = app.config
-    store = store if store is not None else config.get("SESSION_KIT_STORE")
-    if store is None:
-        raise ConfigError('SessionKit needs a store: SessionKit(app, store="redis://...") or SESSION_KIT_STORE')
-    secret = secret or [key for key in (app.secret_key, *(config.get("SECRET_KEY_FALLBACKS") or ())) if key]
-    if not secret:
-        raise ConfigError("no secret given: set SECRET_KEY before SessionKit is installed, or say secret=...")
-    if isinstance(store, str):
-        store = with_ttl(store, app.permanent_session_lifetime.total_seconds())
-    settings: ManagerOptions = {"name": config["SESSION_COOKIE_NAME"], "cookie": _cookie_options(config), **options}
-    return make_manager(store, secret, "app", "manager", usual_codec="json-tagged", **settings)
-
-
-def _cookie_options(config: Any) -> CookieOptions:
-    """What the settings `SESSION_COOKIE_*` say. That `SECURE` is False says nothing: it is so until it is set."""
-    samesite: Any = (config["SESSION_COOKIE_SAMESITE"] or "lax").lower()
-    return CookieOptions(
-        httponly=config["SESSION_COOKIE_HTTPONLY"],
-        samesite=samesite,
-        path=config["SESSION_COOKIE_PATH"] or config["APPLICATION_ROOT"] or "/",
-        domain=config["SESSION_COOKIE_DOMAIN"] or None,
-        partitioned=config.get("SESSION_COOKIE_PARTITIONED", False),
-    )

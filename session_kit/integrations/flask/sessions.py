@@ -20,10 +20,11 @@ NOT_OURS = "the sessions of this application are not those of session_kit: Sessi
 class FlaskSession(Session[Any]):
     """A `Session` with what Flask's users know of theirs: `permanent`, `modified`, `new`, `accessed`, and `flash`."""
 
-    __slots__ = ("_unsaved",)
+    __slots__ = ("_asked", "_unsaved")
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         super().__init__(lifecycle)
+        self._asked = False  # `modified` was set to True
         self._unsaved: tuple[Draft, int] | None = None  # how many changes there were at `modified = False`
 
     @property
@@ -46,16 +47,18 @@ class FlaskSession(Session[Any]):
     def modified(self) -> bool:
         """Whether something changed, also inside values.
 
-        False leaves out of the session's record what has changed so far, unless more is changed afterwards.
+        True sends a permanent session's cookie again where `SESSION_REFRESH_EACH_REQUEST` is off. False leaves out of
+        the session's record what has changed so far, unless more is changed afterwards.
         """
         draft = self.loaded()
         draft.detect_changes()
-        return draft.changed and self._unsaved != (draft, len(draft.log))
+        return self._asked or (draft.changed and self._unsaved != (draft, len(draft.log)))
 
     @modified.setter
     def modified(self, value: bool) -> None:
         draft = self.loaded()
         draft.detect_changes()
+        self._asked = bool(value)
         self._unsaved = None if value else (draft, len(draft.log))
 
     @property
