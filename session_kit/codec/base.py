@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -119,6 +120,29 @@ class Wrapper:
         self.load = inner.load
         self._pack = inner.pack
         self._unpack = inner.unpack
+
+
+def goes_by_items(value: object) -> bool:
+    """Whether there is a dict in it whose `items` differ from what it holds: a form with several values of a name.
+
+    `json.dumps` writes its items, and with it the serializers of Flask and Django; msgspec writes what it holds.
+    value: one that could be encoded, so that it neither contains itself nor is nested too deep.
+    """
+    items: Iterable[object]
+    if type(value) is list:
+        items = value
+    elif isinstance(value, dict):
+        if type(value) is not dict and type(value).items not in (dict.items, OrderedDict.items):
+            return True
+        items = value.values()
+    elif isinstance(value, (list, tuple)):
+        items = value
+    else:
+        return False
+    for item in items:  # noqa: SIM110  # all that is written is looked at, and a generator takes three times as long
+        if type(item) not in IMMUTABLE and goes_by_items(item):
+            return True
+    return False
 
 
 def format_of(codec: Codec) -> Format:

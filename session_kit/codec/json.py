@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from session_kit.codec.base import IMMUTABLE, SCALARS, FormatCodec
+from session_kit.codec.base import IMMUTABLE, SCALARS, FormatCodec, goes_by_items
 from session_kit.codec.foreign import is_foreign, recode
 from session_kit.codec.format import JSON, MAX_DEPTH, too_deep
 from session_kit.errors import CorruptEntry, SessionError
@@ -60,7 +60,8 @@ class LenientJSONCodec(JSONCodec):
     """`"json-lenient"`: converts what has no form in JSON, as the serializers of Flask and Django do.
 
     Tuples and sets become lists, dates and times ISO 8601, decimals and UUIDs text, bytes base64, dataclasses objects,
-    subclasses of `str`, `int` and `float` plain ones, and numbers as keys text. It happens when the data are written:
+    subclasses of `str`, `int` and `float` plain ones, numbers as keys text, and a form with several values of a name
+    what its `items` say: one value of each. It happens when the data are written:
     another request sees what JSON made of a value, this one what it put in. What has no usual form is refused as by
     `JSONCodec`, and so are keys of which two would become one.
 
@@ -70,14 +71,18 @@ class LenientJSONCodec(JSONCodec):
     """
 
     def dump(self, value: object, where: str) -> Raw:
+        error = None
         try:
-            return super().dump(value, where)
-        except SessionError as error:
-            try:
-                converted = self._convert(value)
-            except RecursionError:
-                raise error from None
-            return super().dump(converted, where)
+            raw = super().dump(value, where)
+            if not goes_by_items(value):
+                return raw
+        except SessionError as refused:
+            error = refused
+        try:
+            converted = self._convert(value)
+        except RecursionError:
+            raise error or SessionError(too_deep(where)) from None
+        return super().dump(converted, where)
 
     def _convert(self, value: Any, depth: int = 0) -> Any:
         """The value in JSON's own types, as far as there is a form for it."""
@@ -114,7 +119,7 @@ class TaggedJSONCodec(LenientJSONCodec):
     def dump(self, value: object, where: str) -> Raw:
         try:
             raw = JSONCodec.dump(self, value, where)
-            if type(value) in SCALARS or not _may_be_tagged(raw):
+            if type(value) in SCALARS or not (_may_be_tagged(raw) or goes_by_items(value)):
                 return raw
         except SessionError:
             pass

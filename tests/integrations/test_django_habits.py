@@ -25,6 +25,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import SynchronousOnlyOperation
 from django.core.management import call_command
+from django.http import QueryDict
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils.translation import gettext_lazy
 
@@ -292,6 +293,14 @@ def test_tuples_lazy_strings_and_safe_ones_are_kept_as_django_keeps_them(client:
     assert session.modified
     session.save()
     assert not SessionStore(session.session_key).modified
+
+
+@pytest.mark.parametrize("wrap", [lambda form: form, lambda form: [{"in": form}]])
+def test_a_form_that_is_kept_comes_back_as_from_djangos_own_sessions(wrap: Any) -> None:
+    session = SessionStore()
+    session["filter"] = wrap(QueryDict("size=s&size=m&color=red"))
+    session.save()
+    assert SessionStore(session.session_key)["filter"] == wrap({"size": "m", "color": "red"})
 
 
 def test_the_token_against_forgery_may_be_in_the_session(client: Client) -> None:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import FileWrapper
 
@@ -329,6 +330,13 @@ def test_a_value_comes_back_as_it_does_from_flasks_own_sessions(app: Flask, valu
     found = keep(app, value)
     assert found == value == keep(own, value)
     assert type(found) is type(value)
+
+
+def test_a_form_that_is_kept_comes_back_as_from_flasks_own_sessions(app: Flask) -> None:
+    own = Flask("own")
+    own.secret_key = SECRET
+    form = MultiDict([("size", "s"), ("size", "m"), ("color", "red")])
+    assert keep(app, form) == {"size": "s", "color": "red"} == keep(own, form)
 
 
 @pytest.mark.parametrize("value", [date(2026, 1, 31), Decimal("9.90"), {3}])
