@@ -241,6 +241,17 @@ def test_attributes_that_python_does_not_know_are_sent_without_changing_pythons_
     assert "priority" not in names
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_cookie_with_a_priority_keeps_what_djangos_settings_say(driver: CountingDriver, debug: bool) -> None:
+    kit = {**settings.SESSION_KIT, "cookie": CookieOptions(partitioned=True, priority="high")}
+    with override_settings(
+        SESSION_KIT=kit, SESSION_COOKIE_SAMESITE="Strict", SESSION_COOKIE_DOMAIN="testserver", DEBUG=debug
+    ):
+        sent = Client().get("/write", secure=True).cookies.output()
+    for part in ("Domain=testserver", "Partitioned", "Priority=High", "SameSite=Strict", "Secure"):
+        assert part in sent
+
+
 # --- the rest of Django's API ---
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from django import conf
 from django.core.signals import setting_changed
 
-from session_kit.cookie import CookieOptions, check_secrets
+from session_kit.cookie import CookieOptions, check_secrets, fill_options
 from session_kit.drivers.support.options import parse_duration
 from session_kit.errors import ConfigError
 from session_kit.integrations.django.codec import LenientCodec
@@ -77,7 +77,9 @@ def manager() -> SessionManager:
         codec=LenientCodec(under.codec),
         clock=under.clock,
     )
-    usual = {"name": cookie_name(), "cookie": _cookie()}
+    usual = {"name": cookie_name()}
+    chosen = given.get("cookie")
+    given["cookie"] = _cookie(not conf.settings.DEBUG) if chosen is None else fill_options(chosen, _cookie(True))
     secret = given.pop("secret", None) or secrets()
     return make_manager(secret=secret, **{**usual, **given, "store": made})
 
@@ -132,15 +134,13 @@ def _bytes(key: str | bytes) -> bytes:
     return key.encode() if isinstance(key, str) else key
 
 
-def _cookie() -> CookieOptions:
+def _cookie(secure: bool) -> CookieOptions:
+    """What the settings `SESSION_COOKIE_*` say. secure: where nobody has set whether it is."""
     settings = conf.settings
     samesite: Any = (settings.SESSION_COOKIE_SAMESITE or "lax").lower()
     return CookieOptions(
         httponly=settings.SESSION_COOKIE_HTTPONLY,
-        # Django's default is False; here only in development.
-        secure=settings.SESSION_COOKIE_SECURE
-        if settings.is_overridden("SESSION_COOKIE_SECURE")
-        else not settings.DEBUG,
+        secure=settings.SESSION_COOKIE_SECURE if is_set("SESSION_COOKIE_SECURE") else secure,
         samesite=samesite,
         path=settings.SESSION_COOKIE_PATH,
         domain=settings.SESSION_COOKIE_DOMAIN or None,
