@@ -46,9 +46,10 @@ class Settings:
         if not secret:
             raise ConfigError("no secret given: set SECRET_KEY before SessionKit is installed, or say secret=...")
         self._checked = False
-        self._lifetime: float | None = None  # the store says it itself
+        self._lifetime = config["PERMANENT_SESSION_LIFETIME"]
+        self._follows = False  # the store says itself how long
         if isinstance(store, str) and (url := with_ttl(store, self._seconds())) != store:
-            store, self._lifetime = url, self._seconds()
+            store, self._follows = url, True
         named: ManagerOptions = {"name": config["SESSION_COOKIE_NAME"], **options}
         named["cookie"] = fill_options(options.get("cookie", CookieOptions()), _cookie_options(config))
         self.manager: SessionManager = make_manager(store, secret, "app", "manager", usual_codec="json-tagged", **named)
@@ -66,11 +67,13 @@ class Settings:
 
     def follow_lifetime(self) -> None:
         """Let sessions live for as long as `PERMANENT_SESSION_LIFETIME` says by now."""
-        if self._lifetime is not None and (seconds := self._seconds()) != self._lifetime:
-            if seconds <= 0:
-                raise ConfigError("PERMANENT_SESSION_LIFETIME must be more than 0 seconds")
-            self.manager.policy.use_ttl(seconds)
-            self._lifetime = seconds
+        given = self._app.config["PERMANENT_SESSION_LIFETIME"]
+        if given is self._lifetime or not self._follows:  # the same object: this is asked twice in each request
+            return
+        if (seconds := self._seconds()) <= 0:
+            raise ConfigError("PERMANENT_SESSION_LIFETIME must be more than 0 seconds")
+        self.manager.policy.use_ttl(seconds)
+        self._lifetime = given
 
     def _seconds(self) -> float:
         seconds: float = self._app.permanent_session_lifetime.total_seconds()
