@@ -859,11 +859,12 @@ def test_a_setting_that_comes_too_late_is_not_ignored_in_silence(setting: str, v
     assert app.test_client().get("/").status_code == 200
 
 
-def test_a_setting_that_an_option_replaces_may_come_late() -> None:
+def test_a_late_setting_that_changes_nothing_is_no_error() -> None:
     app = Flask("test")
     app.config.update(SECRET_KEY=OLD_SECRET, PROPAGATE_EXCEPTIONS=True)
     SessionKit(app, "memory://", SECRET, name="shop")
-    app.config.update(SECRET_KEY="another", SESSION_COOKIE_NAME="another")
+    app.config.update(SECRET_KEY="another", SESSION_COOKIE_NAME="another")  # options were given in their place
+    app.config.update(SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_HTTPONLY=True)  # as they are anyway
     app.add_url_rule("/", "home", lambda: "ok")
     assert app.test_client().get("/").status_code == 200
 

@@ -38,10 +38,10 @@ class Settings:
             raise ConfigError('SessionKit needs a store: SessionKit(app, store="redis://...") or SESSION_KIT_STORE')
         self._app = app
         self._read = {
-            name: config.get(name) for name in READ_ONCE if name != "SESSION_COOKIE_NAME" or "name" not in options
+            name: _meant(config, name) for name in READ_ONCE if name != "SESSION_COOKIE_NAME" or "name" not in options
         }
         if not secret:
-            self._read |= {name: config.get(name) for name in SECRETS}
+            self._read |= {name: _meant(config, name) for name in SECRETS}
             secret = [key for key in (app.secret_key, *(config.get("SECRET_KEY_FALLBACKS") or ())) if key]
         if not secret:
             raise ConfigError("no secret given: set SECRET_KEY before SessionKit is installed, or say secret=...")
@@ -58,7 +58,7 @@ class Settings:
         """At a request: raise `ConfigError` if what was read once was set too late. Tests may set what they like."""
         if self._checked:
             return
-        late = [name for name, value in self._read.items() if self._app.config.get(name) != value]
+        late = [name for name, value in self._read.items() if _meant(self._app.config, name) != value]
         if late and not self._app.testing:
             raise ConfigError(
                 f"set before SessionKit is installed, not after it, or it does not count: {', '.join(late)}"
@@ -80,9 +80,15 @@ class Settings:
         return seconds
 
 
+def _meant(config: Any, name: str) -> object:
+    """The value of a setting; what means the same is the same, since extensions such as Flask-Talisman set `Lax`."""
+    value = config.get(name)
+    return (value or "lax").lower() if name == "SESSION_COOKIE_SAMESITE" else value or None
+
+
 def _cookie_options(config: Any) -> CookieOptions:
     """What the settings `SESSION_COOKIE_*` say. That `SECURE` is False says nothing: it is so until it is set."""
-    samesite: Any = (config["SESSION_COOKIE_SAMESITE"] or "lax").lower()
+    samesite: Any = _meant(config, "SESSION_COOKIE_SAMESITE")
     return CookieOptions(
         httponly=config["SESSION_COOKIE_HTTPONLY"],
         samesite=samesite,
