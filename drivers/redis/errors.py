@@ -34,7 +34,8 @@ _REASONS: dict[type[Exception], str] = {
 
 def is_lost(error: Exception) -> bool:
     """Whether the connection is gone. Not after a timeout: a second attempt would only double the wait."""
-    return isinstance(error, exceptions.ConnectionError) and not isinstance(error, exceptions.AuthenticationError)
+    no_connection = (exceptions.AuthenticationError, *NO_PRIMARY)  # none that could be lost
+    return isinstance(error, exceptions.ConnectionError) and not isinstance(error, no_connection)
 
 
 def unavailable(where: str, error: BaseException) -> DriverUnavailable:

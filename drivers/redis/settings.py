@@ -121,7 +121,8 @@ class Settings:
             tls = {**tls, "ssl_check_hostname": checks and tls.get("ssl_check_hostname", True)}
         # Of the rest, redis-py's parser knows less: one host, no service, no other scheme.
         login = parse_url(f"redis://{user}@localhost")
-        waits = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
+        # Sentinels are asked one after the other: one that is silent leaves time for the others, and for the primary.
+        share = timeout / (len(hosts) + 1)
         return cls(
             where=where,
             kind=kind,
@@ -131,12 +132,18 @@ class Settings:
             timeout=timeout,
             max_connections=max_connections,
             secure=secure,
-            options={"username": login.get("username"), "password": login.get("password"), "db": db, **waits, **tls},
+            options={
+                "username": login.get("username"),
+                "password": login.get("password"),
+                "db": db,
+                **_waits(timeout),
+                **tls,
+            },
             sentinel_options={
                 "username": sentinel_username,
                 "password": sentinel_password,
                 "ssl": secure,
-                **waits,
+                **_waits(share),
                 **tls,
             },
         )
@@ -145,6 +152,10 @@ class Settings:
         """The settings of one server: a node of this cluster, or what the Sentinels watch."""
         where = f"{self.where} (node {host}:{port})"
         return dataclasses.replace(self, where=where, kind="server", hosts=((host, port),))
+
+
+def _waits(seconds: float) -> dict[str, Any]:
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2}
 
 
 def _hosts(address: str, port: int, where: str) -> tuple[tuple[str, int], ...]:

@@ -867,6 +867,26 @@ def test_an_outage_of_sentinels_names_the_service_and_what_each_of_them_says(
     assert "s3cret" not in line
 
 
+@both
+def test_a_silent_sentinel_leaves_time_for_the_others(valkey_sentinel: Sentinel, mode: str) -> None:
+    watcher = valkey_sentinel.watcher
+    with silent_server() as port:
+        driver = RedisDriver(f"redis+sentinel://127.0.0.1:{port},{watcher.host}:{watcher.port}/service", timeout=1)
+        call(driver, mode, "set", "key", b"value")
+        driver.close()
+
+
+@both
+def test_a_read_that_finds_no_primary_does_not_ask_all_sentinels_twice(mode: str) -> None:
+    with silent_server() as port:
+        driver = RedisDriver(f"redis+sentinel://127.0.0.1:{port}/service", timeout=1)
+        begin = time.monotonic()
+        with pytest.raises(DriverUnavailable, match="no Sentinel names a primary"):
+            call(driver, mode, "get", "key")
+        assert time.monotonic() - begin < 0.9
+        driver.close()
+
+
 def test_a_client_that_was_given_and_finds_no_sentinel_does_not_show_how_it_was_made() -> None:
     sentinels = redis.sentinel.Sentinel(
         [("127.0.0.1", port) for port in free_ports(2)],
