@@ -74,7 +74,8 @@ class PostgresDriver(Driver):
     table: its name; made at first use where it is not there. Default `session_kit`.
     schema: where it is; also made. Default: the first of the role's search path.
     unlogged: make the table without a write-ahead log: faster, and emptied by a crash of the server. Default no.
-    timeout: seconds, for connecting (2 at least), for a free connection and for each answer. Default 5.
+    timeout: seconds, for connecting (2 at least, and for each address), for a free connection and for each answer.
+        Default 5.
     max_connections: of blocking code at a time, and of each event loop. Default 10.
     options: those of libpq, as `sslmode`, `sslrootcert`, `host` (the folder of a Unix socket), `application_name`.
     clock: Unix time in seconds; the server's own is not asked.

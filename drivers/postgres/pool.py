@@ -11,7 +11,6 @@ import contextlib
 import os
 import queue
 import re
-import select
 import threading
 import time
 from collections import deque
@@ -21,9 +20,10 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg.pq.abc import PGresult
 
-from session_kit.drivers.postgres.errors import READ_ONLY, NoAnswer, NotConnected, Refused, not_connected
+from session_kit.drivers.postgres.errors import READ_ONLY, Lost, NoAnswer, NotConnected, Refused, not_connected
 from session_kit.drivers.postgres.exchange import Statement, exchange
 from session_kit.drivers.postgres.settings import Settings
+from session_kit.drivers.support.connections import LONGEST_IDLE, Place, Places, is_ready
 
 Connection: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
@@ -38,7 +38,7 @@ class Pool:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[tuple[Connection, float]] = deque()  # with when it was used last
         self._process = os.getpid()
         self._parameters = settings.timed()
 
@@ -47,7 +47,7 @@ class Pool:
 
     async def run(self, statement: Statement) -> PGresult:
         """The server's answer to `statement`. Raises a `Failure`."""
-        await self._enter()
+        place = await self._enter()
         try:
             connection = self._quiet() or await self._opened()
             try:
@@ -57,21 +57,26 @@ class Pool:
                     self._finish(connection)
                     self.close()
                 else:
-                    self._idle.append(connection)
+                    self._keep(connection)
                 raise
-            except BaseException:
+            except BaseException as error:
                 self._finish(connection)
+                if isinstance(error, (Lost, NoAnswer)):
+                    self.close()  # what has cut this one off has others too, and each would fail a call of its own
                 raise
-            self._idle.append(connection)
+            self._keep(connection)
             return answer
         finally:
-            self._leave()
+            self._leave(place)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
         with contextlib.suppress(IndexError):
             while True:
-                self._finish(self._idle.pop())
+                self._finish(self._idle.pop()[0])
+
+    def _keep(self, connection: Connection) -> None:
+        self._idle.append((connection, time.monotonic()))
 
     def _finish(self, connection: Connection) -> None:
         if os.getpid() == self._process:
@@ -81,11 +86,11 @@ class Pool:
             _inherited.append(connection)
 
     def _quiet(self) -> Connection | None:
-        """The connection that was used last, if nothing has come on it since: that would be its end."""
+        """The connection that was used last, not long ago, if nothing has come on it since: that would be its end."""
         with contextlib.suppress(IndexError):
             while True:
-                connection = self._idle.pop()
-                if not _ready(connection.pgconn.socket, writing=False, seconds=0):
+                connection, used = self._idle.pop()
+                if time.monotonic() - used < LONGEST_IDLE and not is_ready(connection.pgconn.socket):
                     return connection
                 self._finish(connection)
         return None
@@ -119,10 +124,11 @@ class Pool:
 
     # --- what differs ---
 
-    async def _enter(self) -> None:
+    async def _enter(self) -> Any:
+        """Wait for a place, which is given back to `_leave`."""
         raise NotImplementedError
 
-    def _leave(self) -> None:
+    def _leave(self, place: Any) -> None:
         raise NotImplementedError
 
     async def _connect(self, parameters: Mapping[str, Any]) -> Connection:
@@ -138,25 +144,22 @@ class BlockingPool(Pool):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        # One item for each connection that may be in use: a queue in C is several times faster than a semaphore.
-        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(settings.max_connections):
-            self._free.put(None)
+        self._places = Places(settings.max_connections)
 
-    async def _enter(self) -> None:
+    async def _enter(self) -> Place:
         try:
-            self._free.get(timeout=self._settings.timeout)
+            return self._places.enter(self._settings.timeout)
         except queue.Empty:
             raise self._all_in_use() from None
 
-    def _leave(self) -> None:
-        self._free.put(None)
+    def _leave(self, place: Place) -> None:
+        self._places.leave(place)
 
     async def _connect(self, parameters: Mapping[str, Any]) -> Connection:
         return psycopg.Connection.connect(autocommit=True, **parameters)
 
     async def _wait(self, socket: int, writing: bool, seconds: float) -> bool:
-        return _ready(socket, writing=writing, seconds=seconds)
+        return is_ready(socket, writing=writing, seconds=seconds)
 
 
 class LoopPool(Pool):
@@ -176,7 +179,7 @@ class LoopPool(Pool):
         except TimeoutError:
             raise self._all_in_use() from None
 
-    def _leave(self) -> None:
+    def _leave(self, place: None) -> None:
         self._free.release()
 
     async def _connect(self, parameters: Mapping[str, Any]) -> Connection:
@@ -259,12 +262,3 @@ _inherited: list[Connection] = []
 def _settle(future: asyncio.Future[bool], value: bool) -> None:
     if not future.done():
         future.set_result(value)
-
-
-def _ready(socket: int, *, writing: bool, seconds: float) -> bool:
-    """Wait until the socket can be read, or written to; False if it cannot for so many seconds."""
-    if not hasattr(select, "poll"):  # Windows
-        return any(select.select([socket], [socket] if writing else [], [], max(seconds, 0)))
-    poll = select.poll()
-    poll.register(socket, select.POLLIN | (select.POLLOUT if writing else 0))
-    return bool(poll.poll(max(seconds, 0) * 1000))

@@ -58,7 +58,7 @@ class RedisDriver(Driver):
     client: a redis-py client that you made, in place of all else but `clock`; it is never closed here. With a blocking
         one, async calls run in threads; with an asyncio one, only async calls work, in the loop that it belongs to.
     db: number of the database, where the URL has none in its path. Default 0.
-    timeout: seconds, for connecting and for each answer. Default 5.
+    timeout: seconds, for connecting (Sentinels share it), for a free connection and for the answer. Default 5.
     max_connections: blocking calls under way at a time; each event loop has one connection more. Default 64.
     ssl_ca_certs, ssl_certfile, ssl_keyfile: paths of PEM files: the authority to trust, our certificate and its key.
     ssl_cert_reqs: `required` (default), `optional` or `none`. ssl_check_hostname: default yes.

@@ -15,6 +15,7 @@ from session_kit.drivers.redis.connect import connect_stream
 from session_kit.drivers.redis.errors import CLOSED, FAILURES
 from session_kit.drivers.redis.protocol import Command, Parser, pack
 from session_kit.drivers.redis.settings import Settings
+from session_kit.drivers.support.connections import LONGEST_IDLE, is_ready
 
 
 class Call:
@@ -80,10 +81,13 @@ class Pipeline:
 
     def _leave(self) -> None:
         connection = self._connection
-        if connection is None or connection.is_closing:
+        if connection is None or not connection.is_good(self._waiting[0].deadline):
             if self._connecting is None:
                 self._connecting = self._loop.create_task(self._connect())
             return  # they leave once the connection is there
+        self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
         calls = [call for call in self._waiting if not call.future.done()]  # done: its caller has been cancelled
         self._waiting.clear()
         if calls:
@@ -103,7 +107,7 @@ class Pipeline:
         finally:
             self._connecting = None
             if connection is not None:
-                self._leave()
+                self._send(connection)
             else:
                 calls, self._waiting = self._waiting, []
                 for call in calls:
@@ -129,9 +133,23 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = Parser()
         self._in_flight: deque[Call] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._socket: int = self._transport.get_extra_info("socket").fileno()
+        self._last_deadline = loop.time()
         self._transport.set_protocol(self)
 
+    def is_good(self, deadline: float) -> bool:
+        """Whether calls may leave on it, of which the first has this deadline. It is closed if not.
+
+        Where nothing is awaited, what has come is its end, of which the loop has not heard yet, or an answer too many.
+        """
+        if not self.is_closing and not self._in_flight:
+            is_old = deadline - self._last_deadline > LONGEST_IDLE
+            if is_old or not self._parser.is_empty() or is_ready(self._socket):
+                self.end(ConnectionError(CLOSED))
+        return not self.is_closing
+
     def send(self, calls: Sequence[Call]) -> None:
+        self._last_deadline = calls[-1].deadline
         self._in_flight.extend(calls)
         self._transport.write(b"".join([call.packed for call in calls]))
         if self._timer is None:

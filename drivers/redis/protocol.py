@@ -30,7 +30,7 @@ def pack(commands: Sequence[Command]) -> bytes:
 
 
 class Parser:
-    """Parses the answers that come over one connection of an event loop; redis-py's parsers read from its own streams.
+    """Parses the answers that come over one connection; redis-py's parsers read from its own streams and sockets.
 
     An error of the server is one of redis-py's, among the answers. What it says of the connection as a whole, as that
     the server is still loading, is raised.
@@ -52,6 +52,10 @@ class Parser:
                 if isinstance(answer, ConnectionError):
                     raise answer
                 yield answer
+
+    def is_empty(self) -> bool:
+        """Whether nothing has come of a further answer."""
+        return not self._reader.has_data()
 
 
 def scan(cursor: bytes, pattern: bytes) -> Command:
