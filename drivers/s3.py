@@ -29,7 +29,7 @@ from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.s3_client import BUCKET, S3Client, code_of
-from session_kit.drivers.support.s3_objects import S3Objects, Seen, Version, seen_in
+from session_kit.drivers.support.s3_objects import S3Objects, Seen, Version
 from session_kit.drivers.support.threads import Threads
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class S3Driver(Driver):
             if code_of(error) == "NoSuchKey":
                 return None
             raise self._client.unavailable(error) from None
-        seen = seen_in(answer)
+        seen = self._objects.seen(answer)
         return Entry(value, seen.version, seen.version.expires_at) if self._is_live(seen) else None
 
     def has(self, key: str) -> bool:

@@ -6,7 +6,7 @@ import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
+from urllib3.exceptions import HTTPError
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
 from session_kit.drivers.support.findings import Finding, clock_finding, network_finding
@@ -38,7 +39,12 @@ R = TypeVar("R")
 BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 # As boto3 wants it: the region becomes a part of the server's name.
 REGION: Final = re.compile(r"(?!-)(?![0-9]+$)[A-Za-z0-9-]{1,63}(?<!-)")
-FAILURES: Final = (ClientError, BotoCoreError, ResponseParserError)
+# HTTPError: what boto3 reads of a refusal's body it does not look after. ValueError: half a date or half a number in
+# headers that were cut off; Python takes an answer that ends within its headers for a whole one.
+FAILURES: Final = (ClientError, BotoCoreError, ResponseParserError, HTTPError, ValueError)
+CUT_OFF: Final = "the answer was cut off, or the server does not speak S3"
+LENGTHS: Final = ("content-length", "transfer-encoding")
+TAG: Final = re.compile(r'(?:W/)?"[^"]*"')
 UNREADABLE: Final = "boto3 does not understand its configuration"
 WITH_BUCKET: Final = "the endpoint ends in the name of a bucket; leave that out"
 CONFIGURATION: Final = "the AWS_ variables of the environment, and at ~/.aws"
@@ -94,7 +100,10 @@ class S3Client:
     def ask(self, operation: str, **arguments: Any) -> Any:
         """Make a request. `ClientError` if the server refuses it, `DriverUnavailable` if there is no answer."""
         call = getattr(self._client(), operation)
-        return self.asked(lambda: call(Bucket=self.bucket, **arguments))
+        answer = self.asked(lambda: call(Bucket=self.bucket, **arguments))
+        if _is_cut_off(operation, answer):
+            raise self._cut_off()
+        return answer
 
     def asked(self, ask: Callable[[], R]) -> R:
         """The same for what is left to do of a request."""
@@ -111,6 +120,16 @@ class S3Client:
             return self.ask(operation, **arguments)
         except ClientError as error:
             raise self.unavailable(error) from None
+
+    def etag(self, answer: Mapping[str, Any]) -> str:
+        """The tag of the content; `DriverUnavailable` if half of it is missing, or all."""
+        etag = str(answer.get("ETag", ""))
+        if not etag or (etag.removeprefix("W/").startswith('"') and not TAG.fullmatch(etag)):
+            raise self._cut_off()
+        return etag
+
+    def _cut_off(self) -> DriverUnavailable:
+        return DriverUnavailable(f"{self.where}: {CUT_OFF}")
 
     def unavailable(self, error: Exception) -> DriverUnavailable:
         """The error to raise for one of boto3's."""
@@ -231,9 +250,18 @@ def _reason(error: Exception) -> str:
         return "nobody answers at this endpoint"
     if isinstance(error, ResponseParserError):
         return "what answers there does not speak S3"
-    if isinstance(error, (HTTPClientError, ResponseStreamingError)):
+    if isinstance(error, ValueError):
+        return CUT_OFF
+    if isinstance(error, (HTTPClientError, ResponseStreamingError, HTTPError)):
         return "the connection was lost"
     return type(error).__name__
+
+
+def _is_cut_off(operation: str, answer: Mapping[str, Any]) -> bool:
+    """Whether what was asked for seems to be empty because the headers were cut off before they told its length."""
+    if operation == "get_object":
+        return not any(name in answer["ResponseMetadata"]["HTTPHeaders"] for name in LENGTHS)
+    return operation == "list_objects_v2" and "IsTruncated" not in answer
 
 
 def code_of(error: ClientError) -> str:

@@ -49,10 +49,19 @@ class S3Objects:
         self._client = client
         self._bucket_is_there = False
 
+    def seen(self, answer: Mapping[str, Any]) -> Seen:
+        """What the answer to a GET or HEAD tells of its object."""
+        etag, metadata = self._client.etag(answer), answer.get("Metadata", {})
+        try:
+            expires_at = float(metadata["expires-at"]) if "expires-at" in metadata else None
+        except ValueError:
+            raise CorruptEntry("the object's expires-at is not a time; it was not written by this library") from None
+        return Seen(Version(etag, expires_at), metadata.get("token"))
+
     def look(self, name: str) -> Seen | None:
         """What the server tells of an object; None if there is none."""
         try:
-            seen = seen_in(self._client.ask("head_object", Key=name))
+            seen = self.seen(self._client.ask("head_object", Key=name))
         except ClientError as error:
             if status_of(error) != 404:
                 raise self._client.unavailable(error) from None
@@ -70,7 +79,7 @@ class S3Objects:
         for attempt in range(MAX_ATTEMPTS):
             try:
                 answer = self._client.ask("put_object", Key=name, Body=value, Metadata=metadata, **condition)
-                return Version(answer["ETag"], expires_at)
+                return Version(self._client.etag(answer), expires_at)
             except ClientError as error:
                 if status_of(error) == 409 and attempt < MAX_ATTEMPTS - 1:
                     time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311  # no secret
@@ -95,9 +104,12 @@ class S3Objects:
         try:
             self._client.ask("delete_object", Key=name, IfMatch=version.etag)
         except ClientError as error:
-            if status_of(error) in REFUSED:
+            if status_of(error) not in REFUSED:
+                raise self._client.unavailable(error) from None
+            # A request whose answer was lost is repeated by boto3, and finds that it has been done.
+            repeated = error.response["ResponseMetadata"].get("RetryAttempts")
+            if not repeated or self.look(name) is not None:
                 raise Conflict(CHANGED) from None
-            raise self._client.unavailable(error) from None
 
     def remove_all(self, names: list[str], size: int) -> None:
         """Delete objects, so many with one request."""
@@ -186,13 +198,3 @@ def _metadata(expires_at: float | None, token: str | None) -> dict[str, str]:
     """What stands with an object."""
     expiry = {} if expires_at is None else {"expires-at": repr(expires_at)}
     return expiry if token is None else {**expiry, "token": token}
-
-
-def seen_in(answer: Mapping[str, Any]) -> Seen:
-    """What the answer to a GET or HEAD tells of its object."""
-    metadata = answer.get("Metadata", {})
-    try:
-        expires_at = float(metadata["expires-at"]) if "expires-at" in metadata else None
-    except ValueError:
-        raise CorruptEntry("the object's expires-at is not a time; it was not written by this library") from None
-    return Seen(Version(answer["ETag"], expires_at), metadata.get("token"))

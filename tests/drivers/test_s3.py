@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
@@ -24,6 +24,7 @@ from session_kit import ConfigError, SessionManager, UnstorageSessionStore, open
 from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.s3 import S3Driver
 from session_kit.testing import DriverConformance, ManualClock
+from tests.harness.network import Fault, Network
 from tests.harness.servers import S3Server, silent_server, wrong_server
 from tests.harness.sessions import SECRET, cookie_of
 
@@ -293,6 +294,74 @@ def test_a_write_that_others_overtook_is_a_conflict_though_its_answer_was_lost(d
     with pytest.raises(Conflict):
         driver.set("key", b"ours", expect=old)
     assert driver.get("key") == b"theirs"
+
+
+@pytest.fixture
+def cut(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Driver, Network]]:
+    """A driver whose calls go through a network, with one entry."""
+    give_credentials(moto, monkeypatch)
+    with Network(moto.port) as network:
+        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}", timeout=1)
+        driver.set("key", b"value")
+        yield driver, network
+        driver.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("get", ["key"]), ("has", ["key"]), ("set", ["key", b"value"]), ("keys", [])]
+)
+@pytest.mark.filterwarnings("ignore:tzname")  # half of it
+def test_an_answer_that_is_cut_off_within_its_headers_is_none(
+    cut: tuple[S3Driver, Network], method: str, arguments: list[Any]
+) -> None:
+    driver, network = cut
+
+    def act() -> object:
+        answer = getattr(driver, method)(*arguments)
+        return list(answer) if method == "keys" else answer
+
+    network.set()
+    whole = act()
+    size = network.sent["reply"]
+    outcomes = set()
+    for after in range(len("HTTP/1.1 200 OK\r\n"), size, size // 25):
+        network.set(Fault("fin", "reply", after))
+        try:
+            outcomes.add(repr(act()))
+        except DriverUnavailable as error:
+            outcomes.add(str(error).rpartition(": ")[2])
+    assert outcomes - {"the connection was lost", "what answers there does not speak S3", "IncompleteReadError"} <= {
+        repr(whole),
+        "the answer was cut off, or the server does not speak S3",
+    }
+
+
+@pytest.mark.parametrize("kind", ["rst", "stall"])
+def test_a_refusal_that_does_not_come_to_its_end_is_an_outage(
+    cut: tuple[S3Driver, Network], kind: Literal["rst", "stall"]
+) -> None:
+    driver, network = cut
+    network.set()
+    assert driver.get("missing") is None
+    network.set(Fault(kind, "reply", network.sent["reply"] - 10))
+    with pytest.raises(DriverUnavailable, match=r"the connection was lost|no answer within the timeout"):
+        driver.get("missing")
+    assert driver.get("key") == b"value"
+
+
+def test_a_deletion_whose_answer_was_lost_is_not_a_conflict_with_itself(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_credentials(seaweed, monkeypatch)
+    with Network(seaweed.port) as network:
+        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}")
+        version = driver.set("key", b"value", expect=ABSENT)
+        network.set()
+        assert driver.has("key")  # as a deletion looks first
+        network.set(Fault("rst", "reply", network.sent["reply"] + 1))
+        assert driver.delete("key", expect=version)
+        assert not driver.has("key")
+        driver.close()
 
 
 def test_a_write_that_meets_another_under_way_is_tried_again(driver: S3Driver, proxy: Proxy) -> None:
