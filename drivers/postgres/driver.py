@@ -108,7 +108,7 @@ class PostgresDriver(Driver):
         )
         self._statements = Statements(self._table, clock)
         self._pools = Pools(self._settings)
-        self._writes = itertools.count(1)
+        self._writes = itertools.count()
         super().__init__(clock=clock)
 
     @classmethod
@@ -133,6 +133,7 @@ class PostgresDriver(Driver):
         self, pool: Pool, key: str, value: bytes, *, ttl: float | None = None, expect: object = ANY
     ) -> object:
         version = await self._ask(pool, self._statements.set(key, value, ttl=ttl, expect=expect))
+        # The first too: a process that lives for a few requests alone would never come to the others.
         if next(self._writes) % WRITES_PER_PRUNE == 0:
             with contextlib.suppress(DriverUnavailable):  # what was asked for has been done
                 await self._ask(pool, self._statements.prune())
@@ -190,6 +191,7 @@ class PostgresDriver(Driver):
     def after_fork(self) -> None:
         super().after_fork()
         self._pools.after_fork()
+        self._writes = itertools.count()
 
     # --- statements and their failures ---
 

@@ -208,6 +208,7 @@ class SQLiteFileDriver(Driver):
     def after_fork(self) -> None:
         super().after_fork()
         self.connections.after_fork()
+        self._writes = itertools.count()
 
     # --- statements ---
 
@@ -238,7 +239,7 @@ class SQLiteFileDriver(Driver):
         return page
 
     def _tidy(self) -> None:
-        """After the first write, and once in so many."""
+        """After the first write of a process, which may live for a few requests alone, and once in so many."""
         if next(self._writes) % WRITES_PER_PRUNE == 0:
             with contextlib.suppress(DriverUnavailable):  # the write itself has succeeded; this comes again
                 self._prune_batch()

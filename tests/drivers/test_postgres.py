@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -354,6 +355,27 @@ def test_what_has_expired_is_removed_by_those_who_write(
 
     asyncio.run(write())
     assert postgres.ask("SELECT count(*) FROM session_kit") == [(1,)]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_that_write_only_a_little_remove_what_has_expired_too(
+    postgres: Postgres, driver: PostgresDriver, clock: ManualClock
+) -> None:
+    driver.set("old", b"value", ttl=10)
+    clock.advance(10)
+    if (child := os.fork()) == 0:  # as a worker of gunicorn, with what its parent has counted
+        try:
+            driver.set("young", b"value")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert postgres.ask("SELECT key FROM session_kit") == [(b"young",)]
+    driver.set("old", b"value", ttl=10)
+    clock.advance(10)
+    short_lived = PostgresDriver(postgres.url, clock=clock)
+    short_lived.set("young", b"value")
+    short_lived.close()
+    assert postgres.ask("SELECT key FROM session_kit") == [(b"young",)]
 
 
 def test_expired_entries_are_found_by_the_index(postgres: Postgres, driver: PostgresDriver) -> None:
