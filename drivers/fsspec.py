@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote
@@ -80,7 +79,7 @@ class FsspecDriver(Driver):
     def _reset(self) -> None:
         self._opening = threading.Lock()
         self._blocking: Any = None
-        self._native: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Native] = weakref.WeakKeyDictionary()
+        self._native: dict[asyncio.AbstractEventLoop, _Native] = {}
 
     @classmethod
     def url_options(cls, url: SplitResult) -> Mapping[str, Parser]:
@@ -274,6 +273,9 @@ class FsspecDriver(Driver):
         loop = asyncio.get_running_loop()
         io = self._native.get(loop)
         if io is None:
+            # A file system holds its loop, so that neither would go by itself.
+            for ended in [each for each in list(self._native) if each.is_closed()]:
+                self._native.pop(ended, None)
             with self._translated("opened"):
                 io = self._native[loop] = _Native(self._class(asynchronous=True, loop=loop, **self._options))
         return io

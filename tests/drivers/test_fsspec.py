@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -136,6 +139,22 @@ def test_native_coroutines_run_in_the_callers_loop() -> None:
         assert set(AsyncMemory.loops) == {asyncio.get_running_loop()}
 
     asyncio.run(main())
+
+
+def test_event_loops_that_have_ended_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = FsspecDriver("asyncmemory", "/loops")
+    monkeypatch.setattr(AsyncMemory, "loops", deque(maxlen=1))  # which it would keep itself
+    ended: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        ended.append(weakref.ref(asyncio.get_running_loop()))
+        await driver.aset("key", b"value")
+        assert await driver.aget("key") == b"value"
+
+    for _ in range(5):
+        asyncio.run(main())
+    gc.collect()
+    assert [loop() is None for loop in ended[:-1]] == [True] * 4
 
 
 def test_what_it_cannot_promise_is_refused_and_the_session_layer_falls_back() -> None:
