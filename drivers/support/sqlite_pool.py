@@ -175,7 +175,10 @@ class SQLitePool:
             return idle, idle.pop()
         except IndexError:
             with self._opening:
-                return idle, self._connect()
+                try:  # once more: were each thread of a crowd to open one, all would be kept
+                    return idle, idle.pop()
+                except IndexError:
+                    return idle, self._connect()
 
     def give_back(self, idle: list[sqlite3.Connection], database: sqlite3.Connection) -> None:
         """Take back a connection that came from this list."""

@@ -11,8 +11,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.drivers.support import sqlite_pool
 from session_kit.drivers.support.sqlite_file import WRITES_PER_PRUNE
 from session_kit.testing import DriverConformance, ManualClock
+from session_kit.testing.conformance import in_threads
 from tests.harness.sessions import SECRET, cookie_of
 
 
@@ -123,6 +126,43 @@ def test_close_closes_the_connections_of_all_threads(path: Path) -> None:
         driver.close()
         gc.collect()
     assert open_files(path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_that_writes_only_a_little_removes_what_has_expired_too(path: Path) -> None:
+    clock = ManualClock()
+    driver = SQLiteDriver(path, clock=clock)
+    driver.set("old", b"value", ttl=10)
+    clock.advance(10)
+    if (child := os.fork()) == 0:
+        try:
+            driver.set("young", b"value")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert driver.prune() == 0, "there is nothing left"
+    driver.close()
+
+
+def test_a_crowd_of_threads_shares_a_few_connections(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = SQLiteDriver(path)
+    connect, opened, crowd = sqlite3.connect, list[object](), 20
+    barrier = threading.Barrier(crowd)
+
+    def slowly(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        opened.append(args)
+        time.sleep(0.01)  # the others are there by then
+        return connect(*args, **kwargs)
+
+    def read() -> None:
+        barrier.wait()
+        driver.get("key")
+
+    monkeypatch.setattr(sqlite3, "connect", slowly)
+    in_threads([read] * crowd)
+    assert len(opened) < crowd / 2
+    driver.close()
 
 
 def open_files(path: Path) -> list[str]:
