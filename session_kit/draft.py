@@ -337,6 +337,12 @@ class Draft:
         del self.log[: self._held if mark is None else mark]
         self._held = 0
 
+    def forget_undone(self) -> None:
+        """Forget changes that came to nothing and that no save writes: a WebSocket may make them for weeks."""
+        said = len(self.log)
+        if not self._held and not self.changed:
+            del self.log[:said]  # not what another thread says meanwhile
+
     def gained(self, names: frozenset[str]) -> bool:
         """Whether a value under one of `names` has appeared or changed since the record was stored; not: has gone."""
         for change in self.log:

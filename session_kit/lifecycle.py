@@ -601,13 +601,13 @@ class Lifecycle(State, eq=False):
 
     async def save_in_turn(self, *, ending: bool) -> None:
         """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
-        if not self.busy and not self.due(ending=ending):
+        if not self.busy and not self.save_is_due(ending=ending):
             return
         policy = self.policy
 
         async def step(io: Any) -> None:
             # A task that was in front may have left nothing to do: the session may be gone, or be another one.
-            if not self.due(ending=ending):
+            if not self.save_is_due(ending=ending):
                 return
             writing = self.end(io) if ending else self.save(io)
             plain = self.stored is not None and self.next_id is None and not self.rotates_by_itself(self.data)

@@ -330,7 +330,7 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """
         self._check_mode("save")
         lifecycle = self._answered()
-        if lifecycle.due(ending=False):
+        if lifecycle.save_is_due():
             run(lifecycle.save(lifecycle.policy.store.blocking))
 
     async def asave(self) -> None:

@@ -314,6 +314,13 @@ class State(msgspec.Struct, eq=False):
             return True
         return ending and self.renewal_is_due(stored, draft, self.policy.clock())
 
+    def save_is_due(self, *, ending: bool = False) -> bool:
+        """Whether a save has something to write. If not, changes that have come to nothing are saved by that."""
+        due = self.due(ending=ending)
+        if not (due or ending) and self.draft is not None:
+            self.draft.forget_undone()
+        return due
+
     @property
     def ends_empty(self) -> bool:
         """Whether `clear` was called and nothing came after it, or nothing that a displaced request may keep."""

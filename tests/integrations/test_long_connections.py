@@ -80,3 +80,23 @@ def test_an_outage_is_no_logout(make_manager: Callable[..., SessionManager], run
         with pytest.raises(DriverUnavailable):
             valid(visitor, socket)
         assert valid(visitor, socket)
+
+
+def test_changes_that_come_to_nothing_are_not_kept_for_as_long_as_the_connection_lasts(
+    visitor: Visitor,
+) -> None:
+    with visitor.request() as session:
+        session["page"] = 1
+    with visitor.request() as socket:
+        for number in range(5):
+            socket.flash(f"message {number}")
+            assert [each.message for each in socket.flashes()] == [f"message {number}"]
+            socket["typing"] = True
+            del socket["typing"]
+            visitor.do(socket, "save")
+        assert len(socket.lifecycle.data.log) == 0
+        with visitor.request() as other:
+            other["page"] = 2
+        socket["seen"] = True
+    with visitor.request() as session:
+        assert dict(session) == {"page": 2, "seen": True}, "what comes afterwards is still merged"
