@@ -262,7 +262,9 @@ class Lifecycle(State, eq=False):
             if not attempt.files and (ttl is None or ttl > 0):
                 try:
                     version = policy.store.put(attempt.stored.name, attempt.record, expect=attempt.expect, ttl=ttl)
-                except (Conflict, DriverUnavailable) as error:
+                except Conflict as error:
+                    answer = attempt, _bare(error)
+                except DriverUnavailable as error:
                     answer = attempt, error
                 else:
                     self.succeed(draft, attempt, version)
@@ -325,7 +327,9 @@ class Lifecycle(State, eq=False):
                     version = await store.set_by(
                         io, attempt.stored.name, attempt.record, expect=attempt.expect, ttl=attempt.ttl
                     )
-                except (Conflict, DriverUnavailable) as error:
+                except Conflict as error:
+                    failure = _bare(error)
+                except DriverUnavailable as error:
                     failure = error
                 else:
                     if not await self._drop_renamed(io, attempt):
@@ -347,12 +351,12 @@ class Lifecycle(State, eq=False):
         down = isinstance(failure, DriverUnavailable)
         if down and attempt.event == "saved":
             raise failure
+        found = None
         try:
             found = await self._fetch(io, attempt.stored.name)
         except DriverUnavailable:
-            if down:
-                raise failure from None
-            raise
+            if not down:
+                raise
         if attempt.event != "saved" and found is not None and found.stored.id == attempt.stored.id:
             # Its token tells that it took effect: only the answer was lost.
             return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
@@ -666,6 +670,11 @@ class Lifecycle(State, eq=False):
                     return False
                 newest, version = found.fields, found.stored.version
         return False
+
+
+def _bare(conflict: Conflict) -> Conflict:
+    """A conflict without its traceback: the steps in there hold it, and the session, until garbage is collected."""
+    return conflict.with_traceback(None)
 
 
 def _given(answer: Answer) -> Record | None:

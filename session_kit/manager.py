@@ -375,10 +375,11 @@ class SessionManager:
         Nothing is kept but what was saved or destroyed by name before; returns the headers that say so, and that no
         cache is to keep the answer.
         """
-        if session.lifecycle.outage is not None:
-            self.policy.refused(session.lifecycle.outage)
-        session.lifecycle.revert()
         lifecycle = session.lifecycle
+        if lifecycle.outage is not None:
+            self.policy.refused(lifecycle.outage)
+            lifecycle.forget_steps()
+        lifecycle.revert()
         headers = self._headers(lifecycle, session, plain_host, request) if lifecycle.phase is AHEAD else []
         lifecycle.phase = REPLACED
         return [*(header for header in headers if header[0] != "Cache-Control"), NO_STORE]
@@ -391,6 +392,7 @@ class SessionManager:
         if not self.policy.store.reads_at_once():
             with suppress(DriverUnavailable):
                 await session.lifecycle.in_turn(session.lifecycle.load)
+            session.lifecycle.forget_steps()
 
     def close(self) -> None:
         """Close the store if this manager opened it. Idempotent."""
@@ -433,6 +435,8 @@ class SessionManager:
         lifecycle.phase = BEGUN if status < 500 else FAILED
         if not lifecycle.touched:
             return []
+        if lifecycle.outage is not None:
+            lifecycle.forget_steps()
         due = lifecycle.cookie_is_due()
         if not due and not lifecycle.destroyed:
             return [self.vary]

@@ -618,6 +618,14 @@ class State(msgspec.Struct, eq=False):
         assert stored is not None  # noqa: S101  # tells mypy
         return self.policy.lifetime(draft, stored.notes, stored=False)
 
+    def forget_steps(self) -> None:
+        """The outage has been told of: drop its traceback, whose steps hold the session, which holds the outage.
+
+        Else each request in an outage leaves both, and the data, to the garbage collector.
+        """
+        if self.outage is not None:
+            self.outage.with_traceback(None)
+
     def no_answer(self) -> DriverUnavailable:
         """What is raised when the session is asked for again in an outage."""
         return DriverUnavailable("the store did not answer when the session was loaded; `reload` tries again")
