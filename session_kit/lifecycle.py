@@ -26,6 +26,7 @@ from session_kit.record import RESERVED, Record, is_same_login, name_of, token_o
 from session_kit.state import Attempt, Found, State, Stored, Written
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 MAX_ATTEMPTS = 100
 """How often a write that others keep overtaking is tried. Each conflict means that another request got through."""
@@ -111,6 +112,7 @@ class Lifecycle(State, eq=False):
                 if not policy.anonymous:
                     self.outage = error
                     raise
+                _bare(error)
                 return self.begin()
             if found is not None and self.opens(found.stored, candidate[0]):
                 return self.open_record(candidate, found.stored, found.fields)
@@ -285,6 +287,7 @@ class Lifecycle(State, eq=False):
             self.policy.emit("store_error", self.id, error)
             if not self.policy.anonymous:
                 raise
+            _bare(error)
             self.unanswered, self.outage, self.next_id, self.pending = True, None, None, None
             return None
 
@@ -672,9 +675,9 @@ class Lifecycle(State, eq=False):
         return False
 
 
-def _bare(conflict: Conflict) -> Conflict:
-    """A conflict without its traceback: the steps in there hold it, and the session, until garbage is collected."""
-    return conflict.with_traceback(None)
+def _bare(error: E) -> E:
+    """An error that goes no further, without its traceback: steps in there hold it, and the session, as garbage."""
+    return error.with_traceback(None)
 
 
 def _given(answer: Answer) -> Record | None:

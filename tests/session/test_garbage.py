@@ -15,6 +15,7 @@ from session_kit.asgi import SessionMiddleware
 from session_kit.drivers import Capabilities
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.lifecycle import Lifecycle
+from session_kit.policy import OnError
 from session_kit.testing import Visitor, WrappedDriver
 from tests.harness.bare_asgi import bare, call
 from tests.harness.sessions import SECRET
@@ -57,10 +58,15 @@ def driver() -> Outage:
     return Outage(MemoryDriver())
 
 
+@pytest.fixture
+def on_error() -> OnError:
+    return "raise"
+
+
 @pytest.fixture(params=["sync", "async"])
-def visitor(request: pytest.FixtureRequest, driver: Outage) -> Iterator[Visitor]:
+def visitor(request: pytest.FixtureRequest, driver: Outage, on_error: OnError) -> Iterator[Visitor]:
     with asyncio.Runner() as runner:
-        manager = SessionManager(UnstorageSessionStore(driver), SECRET)
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET, on_error=on_error)
         visitor = Visitor(manager, None if request.param == "sync" else runner)
         with visitor.request() as session:
             session["cart"] = []
@@ -93,6 +99,7 @@ def log_in(session: Any) -> None:
     session["user"] = "ada"
 
 
+@pytest.mark.parametrize("on_error", ["raise", "anonymous"])
 @pytest.mark.parametrize("work", [read, write, log_in])
 def test_an_outage_leaves_nothing(visitor: Visitor, driver: Outage, work: Callable[[Any], None]) -> None:
     def visit() -> None:
