@@ -47,7 +47,7 @@ def opened(
 ) -> Iterator[MeasuredStore]:
     """Open the store at `url`, and delete what was written to it and close it at the end.
 
-    url: as `open_store` takes it; our own prefix begins with the one that it names.
+    url: as `open_store` takes it; our own prefix begins with the one that it names, and a short ttl is lengthened.
     runner: the event loop of async calls. say: hears what stays behind. The rest: as `MeasuredStore` takes it.
     """
     parts, _ = split_url(url)
