@@ -135,7 +135,7 @@ def driver(request: pytest.FixtureRequest) -> CountingDriver:
 
 
 def fails(kind: type[Exception], match: str) -> Any:
-    """What a stream or a socket raises; Quart 0.23 puts it into a group."""
+    """What a stream, a socket or the opening of a session raises; Quart 0.23 puts it into a group."""
     expected = pytest.RaisesExc(kind, match=match)
     return pytest.RaisesGroup(expected, allow_unwrapped=True, flatten_subgroups=True)
 
@@ -593,5 +593,5 @@ def test_a_setting_that_comes_too_late_is_not_ignored_in_silence() -> None:
         app.add_url_rule("/", "home", lambda: "ok")
         await app.test_client().get("/")
 
-    with pytest.raises(ConfigError, match="before SessionKit is installed"):
+    with fails(ConfigError, "before SessionKit is installed"):
         asyncio.run(visit())
