@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from session_kit.drivers import Driver, DriverUnavailable, open_driver
+from session_kit.testing.caller import Caller
 from session_kit.testing.conformance import in_threads
 from tests.harness.drivers import both
 from tests.harness.network import Fault, Network, Way
@@ -36,12 +37,8 @@ class Line(NamedTuple):
     runner: asyncio.Runner
 
     def do(self, method: str, *args: Any, **options: Any) -> Any:
-        if self.mode == "blocking":
-            return getattr(self.driver, method)(*args, **options)
-        return self.runner.run(self._ado(method, args, options))
-
-    async def _ado(self, method: str, args: Any, options: Any) -> Any:
-        return await getattr(self.driver, f"a{method}")(*args, **options)
+        caller = Caller(self.driver, self.runner if self.mode == "async" else None)
+        return getattr(caller, method)(*args, **options)
 
     def begin(self) -> object:
         """Make both keys what they were, have a connection, and return the version of the first."""
