@@ -22,7 +22,12 @@ from session_kit.asgi import KEY, OURS, App, Message, Receive, Scope, Send
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.headers import join_vary
 from session_kit.integrations.command_line import make_group
-from session_kit.integrations.litestar_backend import SessionConfig, SessionRequest, SessionWebSocket
+from session_kit.integrations.litestar_backend import (
+    SessionConfig,
+    SessionRequest,
+    SessionWebSocket,
+    was_refused,
+)
 from session_kit.integrations.litestar_store import KeyValueStore
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
@@ -228,7 +233,12 @@ async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> Non
             raise lifecycle.outage
         lifecycle.revert()
     elif left is types.Empty:
-        await session.adestroy()
+        refused = was_refused(scope)
+        if refused:
+            await session.areload()
+        # A refusal is no logout: if somebody has logged in with this session meanwhile, it stays.
+        if not (refused and lifecycle.displaced is not None):
+            await session.adestroy()
     elif left is not session:
         if not isinstance(left, Mapping) and lifecycle.policy.schema is None:
             raise SessionError(f"request.set_session() needs a mapping, not {type(left).__name__}, without data_type=")

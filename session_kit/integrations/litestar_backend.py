@@ -9,6 +9,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.session.base import BaseBackendConfig, BaseSessionBackend
+from litestar.utils.scope.state import ScopeState
 
 from session_kit.asgi import KEY, OURS
 from session_kit.manager import SessionManager
@@ -54,8 +55,24 @@ class SessionConfig(BaseBackendConfig[SessionBackend]):
 
     @property
     def middleware(self) -> DefineMiddleware:
-        """None: the plugin brings the sessions, and stands outside."""
-        return DefineMiddleware(lambda app, backend=None: app)
+        """No sessions: the plugin brings them, and stands outside."""
+        return DefineMiddleware(_AroundAuth)
+
+
+class _AroundAuth:
+    """Stands around `SessionAuth`."""
+
+    def __init__(self, app: types.ASGIApp, backend: SessionBackend) -> None:
+        self._app = app
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        ScopeState.from_scope(scope).session_id = None
+        await self._app(scope, receive, send)
+
+
+def was_refused(scope: Any) -> bool:
+    """Whether `SessionAuth` has dropped the session, and not `request.clear_session()`, which drops the id here too."""
+    return ScopeState.from_scope(scope).session_id is None
 
 
 class _WithId:

@@ -428,6 +428,48 @@ def test_session_auth_in_an_outage_is_a_503_and_logs_nobody_out() -> None:
         assert client.get("/me").text == "ada"
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_who_is_refused_by_session_auth_does_not_end_the_login_that_overlaps_the_request(late: bool) -> None:
+    sessions = SessionKit(store="memory://", secret=SECRET, cookie=PLAIN_HTTP)
+
+    async def find(session: dict[str, Any], connection: Any) -> str | None:
+        if not late and "user" not in session:
+            connection.app.state.login()
+        return session.get("user")
+
+    @get("/me")
+    async def me(request: AnyRequest) -> str:
+        user: str = request.user
+        return user
+
+    @post("/fill", exclude_from_auth=True, status_code=200)
+    async def fill(request: AnyRequest) -> None:
+        request.session["cart"] = ["apple"]
+
+    def log_in_elsewhere() -> None:
+        session = sessions.manager.open(f"session={old}")
+        session["user"] = "ada"
+        headers = dict(sessions.manager.commit(session))
+        logged_in.append(headers["Set-Cookie"].partition(";")[0].removeprefix("session="))
+
+    logged_in: list[str] = []
+    auth = SessionAuth[str, Any](retrieve_user_handler=find, session_backend_config=sessions.config)
+    app = Litestar([me, fill, clear], plugins=[sessions], on_app_init=[auth.on_app_init], logging_config=None)
+    app.state.login = log_in_elsewhere
+    with TestClient(app) as client:
+        client.post("/fill")
+        old = client.cookies["session"]
+        if late:
+            log_in_elsewhere()
+        refused = client.get("/me")
+        assert refused.status_code == 401
+        assert "set-cookie" not in refused.headers
+        client.cookies.set("session", logged_in[0], "testserver.local")
+        assert client.get("/me").text == "ada"
+        client.post("/clear")
+        assert client.get("/me").status_code == 401
+
+
 def test_session_auth_names_our_cookie_in_the_openapi_schema() -> None:
     app = auth_app(SessionKit(store="memory://", secret=SECRET, name="sid"))
     schemes = app.openapi_schema.to_schema()["components"]["securitySchemes"]
