@@ -242,7 +242,7 @@ async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> Non
     elif left is not session:
         if not isinstance(left, Mapping) and lifecycle.policy.schema is None:
             raise SessionError(f"request.set_session() needs a mapping, not {type(left).__name__}, without data_type=")
-        session.set(left)
+        (await session.aload()).set(left)
 
 
 def _say_unavailable(request: Request[Any, Any, Any], error: DriverUnavailable) -> Response[Any]:

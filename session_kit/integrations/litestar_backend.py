@@ -60,13 +60,16 @@ class SessionConfig(BaseBackendConfig[SessionBackend]):
 
 
 class _AroundAuth:
-    """Stands around `SessionAuth`."""
+    """Stands around `SessionAuth`, which looks at the session of each request, without waiting for it."""
 
     def __init__(self, app: types.ASGIApp, backend: SessionBackend) -> None:
-        self._app = app
+        self._app, self._manager = app, backend.config.manager
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
-        ScopeState.from_scope(scope).session_id = None
+        session: Any = scope.get(OURS)
+        if session is not None:
+            await self._manager.apreload(session)
+            ScopeState.from_scope(scope).session_id = None
         await self._app(scope, receive, send)
 
 

@@ -470,6 +470,17 @@ def test_who_is_refused_by_session_auth_does_not_end_the_login_that_overlaps_the
         assert client.get("/me").status_code == 401
 
 
+def test_session_auth_and_set_session_work_where_the_session_is_loaded_only_if_asked_for() -> None:
+    driver = SlowDriver(MemoryDriver())
+    sessions = SessionKit(store=UnstorageSessionStore(driver), secret=SECRET, load="explicit")
+    with TestClient(auth_app(sessions)) as client:
+        client.post("/login?user=ada")
+        assert client.get("/me").text == "ada"
+        client.post("/clear")
+        assert client.get("/me").status_code == 401
+    assert list(driver.keys()) == []
+
+
 def test_session_auth_names_our_cookie_in_the_openapi_schema() -> None:
     app = auth_app(SessionKit(store="memory://", secret=SECRET, name="sid"))
     schemes = app.openapi_schema.to_schema()["components"]["securitySchemes"]
