@@ -26,6 +26,8 @@ from session_kit.integrations.litestar_backend import (
     SessionConfig,
     SessionRequest,
     SessionWebSocket,
+    begin_inside,
+    is_anothers,
     was_refused,
 )
 from session_kit.integrations.litestar_store import KeyValueStore
@@ -192,6 +194,7 @@ def _in_litestars_way(app: App) -> App:
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         session: Session[Any] = scope[OURS]
+        begin_inside(scope)
         refused = False
 
         async def send_settled(message: Message) -> None:
@@ -223,7 +226,9 @@ def _status_of(message: Message) -> int:
 async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> None:
     """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
     left = scope[KEY]
-    if getattr(scope["route_handler"], "is_mount", False) and left is not types.Empty:
+    if is_anothers(scope):
+        left = session
+    elif getattr(scope["route_handler"], "is_mount", False) and left is not types.Empty:
         left = session  # a mounted application may have put another middleware's session there
     else:
         scope[KEY] = session

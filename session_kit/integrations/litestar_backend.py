@@ -15,6 +15,8 @@ from session_kit.asgi import KEY, OURS
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 
+OURS_HAS_ONE = ""
+"""Stands for the id where Litestar keeps that of its own sessions, which may be text or None."""
 TEST_HOST = "testserver.local"
 """What Litestar's test client calls itself: its cookie goes without `Secure`."""
 
@@ -69,13 +71,23 @@ class _AroundAuth:
         session: Any = scope.get(OURS)
         if session is not None:
             await self._manager.apreload(session)
-            ScopeState.from_scope(scope).session_id = None
+            ScopeState.from_scope(scope).session_id = OURS_HAS_ONE
         await self._app(scope, receive, send)
+
+
+def begin_inside(scope: Any) -> None:
+    """Forget what a session middleware of Litestar itself has noted that lies outside."""
+    ScopeState.from_scope(scope).session_id = types.Empty
 
 
 def was_refused(scope: Any) -> bool:
     """Whether `SessionAuth` has dropped the session, and not `request.clear_session()`, which drops the id here too."""
-    return ScopeState.from_scope(scope).session_id is None
+    return ScopeState.from_scope(scope).session_id == OURS_HAS_ONE
+
+
+def is_anothers(scope: Any) -> bool:
+    """Whether a session middleware of Litestar itself lies inside, so that `request.session` is the one of that."""
+    return ScopeState.from_scope(scope).session_id not in (types.Empty, OURS_HAS_ONE)
 
 
 class _WithId:

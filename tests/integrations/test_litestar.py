@@ -19,6 +19,8 @@ from litestar.exceptions import HTTPException, LitestarException, NotAuthorizedE
 from litestar.exceptions import WebSocketDisconnect as Disconnect
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.rate_limit import RateLimitConfig
+from litestar.middleware.session.base import BaseBackendConfig
+from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromQuery
 from litestar.plugins.flash import FlashConfig, FlashPlugin, flash
@@ -606,6 +608,74 @@ def test_a_mounted_application_without_sessions_of_its_own_shares_ours() -> None
         login(client)
         client.get("/admin/mark")
         assert client.get("/read").json() == {"user": "ada", "admin": True}
+
+
+@pytest.mark.parametrize("auth", [False, True])
+@pytest.mark.parametrize(
+    "theirs", [ServerSideSessionConfig(key="old"), CookieBackendConfig(secret=b"x" * 16, key="old")]
+)
+def test_a_part_of_an_application_on_litestars_own_sessions_leaves_ours_alone(
+    theirs: BaseBackendConfig[Any], auth: bool
+) -> None:
+    async def nobody(session: dict[str, Any], connection: Any) -> None: ...
+
+    with_auth = SessionAuth[None, Any](retrieve_user_handler=nobody, session_backend_config=theirs)
+    middleware = [with_auth.middleware if auth else theirs.middleware]
+
+    @get("/old/page", middleware=middleware)
+    async def page(request: AnyRequest) -> dict[str, Any]:
+        request.session["seen"] = request.session.get("seen", 0) + 1
+        return dict(request.session)
+
+    @get("/old/set", middleware=middleware)
+    async def set_(request: AnyRequest) -> None:
+        request.set_session({"user": "eve"})
+
+    with TestClient(make_app([page, set_, read, write, clear])) as client:
+        login(client)
+        if auth:
+            assert client.get("/old/page").status_code == 401
+        else:
+            assert client.get("/old/page").json() == {"seen": 1}
+            assert client.get("/old/page").json() == {"seen": 2}
+            client.get("/old/set")
+        assert client.get("/read").json() == {"user": "ada"}
+        client.post("/clear")
+        assert client.get("/read").json() == {}
+
+
+@pytest.mark.parametrize(
+    "theirs", [ServerSideSessionConfig(key="old"), CookieBackendConfig(secret=b"x" * 16, key="old")]
+)
+def test_a_part_of_an_application_on_our_sessions_sets_and_clears_them_inside_litestars_own(
+    theirs: BaseBackendConfig[Any],
+) -> None:
+    @get("/old")
+    async def old(request: AnyRequest) -> dict[str, Any]:
+        request.session["seen"] = request.session.get("seen", 0) + 1
+        return dict(request.session)
+
+    sessions = SessionKit(store="memory://", secret=SECRET, cookie=PLAIN_HTTP, name="sid")
+    part = Router("/", route_handlers=[read, replace, clear], middleware=[sessions.middleware])
+    app = Litestar([part, old], middleware=[theirs.middleware], logging_config=None)
+    with TestClient(app) as client:
+        assert client.get("/old").json() == {"seen": 1}
+        client.post("/replace?user=ada")
+        assert client.get("/read").json() == {"user": "ada", "page": 1}
+        assert client.get("/old").json() == {"seen": 2}
+        client.post("/clear")
+        assert client.get("/read").json() == {}
+        assert client.get("/old").json() == {"seen": 3}
+
+
+def test_a_session_middleware_of_litestars_own_that_was_left_in_is_one_clear_error() -> None:
+    app = make_app([Router("/", route_handlers=[read, write], middleware=[ServerSideSessionConfig().middleware])])
+    with (
+        TestClient(app, raise_server_exceptions=True) as client,
+        pytest.raises(LitestarException) as raised,
+    ):
+        login(client)
+    assert "inside this one sets the same cookie 'session'" in "".join(traceback.format_exception(raised.value))
 
 
 def test_the_memory_driver_works_under_trio() -> None:
