@@ -128,10 +128,20 @@ class _Sessions:
 
     async def _end(self, request: web.Request, session: Session[Any], response: web.StreamResponse) -> None:
         """The handler has answered."""
+        self._check_inner(response)
         if session.lifecycle.phase is Phase.AHEAD:
             # Here and not when it is prepared, so that an outage can still become another answer.
             await self._add_headers(request, session, response)
         await self._manager.afinish(session)
+
+    def _check_inner(self, response: web.StreamResponse) -> None:
+        """Refuse an answer in which other sessions have set a cookie of our name: each would undo the other."""
+        name = self._manager.policy.cookie.name
+        other = response.cookies.get(name)
+        if other is not None and other.value:  # an empty one deletes the cookie
+            raise ConfigError(
+                f"other sessions set the same cookie {name!r}; take them away, or give these another name"
+            )
 
     async def commit(self, request: web.Request, response: web.StreamResponse) -> None:
         """Before the first byte of a streamed response leaves, of a WebSocket, or of aiohttp's 500."""

@@ -22,7 +22,14 @@ from session_kit.asgi import KEY, OURS, App, Message, Receive, Scope, Send
 from session_kit.errors import STORE_DOWN, ConfigError, DriverUnavailable, SessionError
 from session_kit.headers import join_vary
 from session_kit.integrations.command_line import make_group
-from session_kit.integrations.litestar_backend import SessionConfig, SessionRequest, SessionWebSocket
+from session_kit.integrations.litestar_backend import (
+    SessionConfig,
+    SessionRequest,
+    SessionWebSocket,
+    begin_inside,
+    is_anothers,
+    was_refused,
+)
 from session_kit.integrations.litestar_store import KeyValueStore
 from session_kit.manager import ManagerOptions, Secrets, SessionManager, choose_manager
 from session_kit.session import Session
@@ -187,6 +194,7 @@ def _in_litestars_way(app: App) -> App:
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         session: Session[Any] = scope[OURS]
+        begin_inside(scope)
         refused = False
 
         async def send_settled(message: Message) -> None:
@@ -218,7 +226,9 @@ def _status_of(message: Message) -> int:
 async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> None:
     """Do to the session what the handler asked for by Litestar's own methods, or nothing if it failed."""
     left = scope[KEY]
-    if getattr(scope["route_handler"], "is_mount", False) and left is not types.Empty:
+    if is_anothers(scope):
+        left = session
+    elif getattr(scope["route_handler"], "is_mount", False) and left is not types.Empty:
         left = session  # a mounted application may have put another middleware's session there
     else:
         scope[KEY] = session
@@ -228,11 +238,16 @@ async def _settle(scope: Scope, session: Session[Any], status: int = 200) -> Non
             raise lifecycle.outage
         lifecycle.revert()
     elif left is types.Empty:
-        await session.adestroy()
+        refused = was_refused(scope)
+        if refused:
+            await session.areload()
+        # A refusal is no logout: if somebody has logged in with this session meanwhile, it stays.
+        if not (refused and lifecycle.displaced is not None):
+            await session.adestroy()
     elif left is not session:
         if not isinstance(left, Mapping) and lifecycle.policy.schema is None:
             raise SessionError(f"request.set_session() needs a mapping, not {type(left).__name__}, without data_type=")
-        session.set(left)
+        (await session.aload()).set(left)
 
 
 def _say_unavailable(request: Request[Any, Any, Any], error: DriverUnavailable) -> Response[Any]:

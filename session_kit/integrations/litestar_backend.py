@@ -9,11 +9,14 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.session.base import BaseBackendConfig, BaseSessionBackend
+from litestar.utils.scope.state import ScopeState
 
 from session_kit.asgi import KEY, OURS
 from session_kit.manager import SessionManager
 from session_kit.session import Session
 
+OURS_HAS_ONE = ""
+"""Stands for the id where Litestar keeps that of its own sessions, which may be text or None."""
 TEST_HOST = "testserver.local"
 """What Litestar's test client calls itself: its cookie goes without `Secure`."""
 
@@ -54,8 +57,37 @@ class SessionConfig(BaseBackendConfig[SessionBackend]):
 
     @property
     def middleware(self) -> DefineMiddleware:
-        """None: the plugin brings the sessions, and stands outside."""
-        return DefineMiddleware(lambda app, backend=None: app)
+        """No sessions: the plugin brings them, and stands outside."""
+        return DefineMiddleware(_AroundAuth)
+
+
+class _AroundAuth:
+    """Stands around `SessionAuth`, which looks at the session of each request, without waiting for it."""
+
+    def __init__(self, app: types.ASGIApp, backend: SessionBackend) -> None:
+        self._app, self._manager = app, backend.config.manager
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        session: Any = scope.get(OURS)
+        if session is not None:
+            await self._manager.apreload(session)
+            ScopeState.from_scope(scope).session_id = OURS_HAS_ONE
+        await self._app(scope, receive, send)
+
+
+def begin_inside(scope: Any) -> None:
+    """Forget what a session middleware of Litestar itself has noted that lies outside."""
+    ScopeState.from_scope(scope).session_id = types.Empty
+
+
+def was_refused(scope: Any) -> bool:
+    """Whether `SessionAuth` has dropped the session, and not `request.clear_session()`, which drops the id here too."""
+    return ScopeState.from_scope(scope).session_id == OURS_HAS_ONE
+
+
+def is_anothers(scope: Any) -> bool:
+    """Whether a session middleware of Litestar itself lies inside, so that `request.session` is the one of that."""
+    return ScopeState.from_scope(scope).session_id not in (types.Empty, OURS_HAS_ONE)
 
 
 class _WithId:

@@ -144,6 +144,10 @@ def session_factory(
         session = chosen.open(chosen.credentials(request.environ, _cookies(request)), session_class=PyramidSession)
         asked = plain_host_of, request.environ
 
+        def commit_last(request: Any, response: Any) -> None:
+            # Other response callbacks of the application may change the session, or fail.
+            request.add_response_callback(commit)
+
         def commit(request: Any, response: Any) -> None:
             vars(request).pop(ANSWER_ERROR, None)
             try:
@@ -173,7 +177,7 @@ def session_factory(
 
         if answer_error is not None:
             setattr(request, ANSWER_ERROR, answer_reverted)
-        request.add_response_callback(commit)
+        request.add_response_callback(commit_last)
         request.add_finished_callback(end)
         return session
 

@@ -44,6 +44,9 @@ from session_kit.session import Session
 from session_kit.state import Phase
 
 session = only_ours(quart.session)
+OPENED = "session_kit_opened"
+"""On the context in which a session was opened. `copy_current_request_context` and the like make copies, which end
+before the request does."""
 
 
 class SessionKit(flask.SessionKit):
@@ -91,9 +94,11 @@ class QuartSessions(SessionInterface):
         if header is not None:
             cookies += header.pairs(request.headers.getlist(header.name))
         session = self._manager.open(cookies, asynchronous=True, session_class=FlaskSession)
+        of_websocket = isinstance(request, Websocket)
         # The handshake of a WebSocket is answered by Quart itself: it carries no cookie of ours.
-        if isinstance(request, Websocket):
+        if of_websocket:
             session.lifecycle.phase = Phase.BEGUN
+        setattr(self._current_context(of_websocket=of_websocket), OPENED, True)
         await self._manager.apreload(session)
         return session
 
@@ -126,12 +131,24 @@ class QuartSessions(SessionInterface):
     async def _end(self, error: BaseException | None) -> None:
         """A request has ended; without an answer if the client has left, for Quart cancels the view then."""
         session = _current()
-        if isinstance(session, Session) and session.lifecycle.phase is Phase.AHEAD:
+        if isinstance(session, Session) and session.lifecycle.phase is Phase.AHEAD and self._ends():
             self._manager.finish(session)
 
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""
-        await self._manager.afinish(_current())
+        if self._ends(of_websocket=True):
+            await self._manager.afinish(_current())
+
+    def _ends(self, *, of_websocket: bool = False) -> bool:
+        """Whether it is the request itself that ends, and no copy of its context."""
+        return hasattr(self._current_context(of_websocket=of_websocket), OPENED)
+
+    def _current_context(self, *, of_websocket: bool) -> Any:
+        there = quart.globals
+        proxy: Any = (
+            there.app_ctx if self._takes_context else there.websocket_ctx if of_websocket else there.request_ctx
+        )
+        return proxy._get_current_object()
 
     async def _revert(self, sender: object, **_: object) -> None:
         """A view has raised."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp_session
 import pytest
 from aiohttp import CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
@@ -148,6 +149,37 @@ def test_a_second_setup_on_what_is_mounted_is_refused_and_confuses_no_two_sessio
 
     asyncio.run(steps())
     assert "mounted in it; keep the outer one" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:It is recommended to use web")  # of aiohttp-session's own keys
+@pytest.mark.parametrize("raised", [False, True])
+def test_aiohttp_session_left_in_under_the_same_cookie_name_is_one_clear_error(
+    raised: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def login(request: web.Request) -> web.Response:
+        (await aiohttp_session.new_session(request))["AIOHTTP_SECURITY"] = "ada"
+        if raised:
+            raise web.HTTPFound("/")
+        return web.Response()
+
+    async def forget(request: web.Request) -> web.Response:
+        await (await get_session(request)).adestroy()
+        response = web.Response()
+        response.del_cookie("sid")  # of an application that has always done so
+        return response
+
+    async def steps() -> None:
+        app = web.Application()
+        app.add_routes([web.get("/login", login), web.get("/write", write), web.get("/forget", forget)])
+        setup(app, "memory://", SECRET, name="sid", cookie=CookieOptions(secure=False))
+        aiohttp_session.setup(app, aiohttp_session.SimpleCookieStorage(cookie_name="sid"))
+        async with TestClient(TestServer(app)) as client:
+            answers = [await client.get(path) for path in ("/write", "/login", "/forget")]
+            assert [answer.status for answer in answers] == [200, 500, 200]
+            assert "Set-Cookie" not in answers[1].headers
+
+    asyncio.run(steps())
+    assert "other sessions set the same cookie 'sid'" in caplog.text
 
 
 def test_a_redirect_is_an_answer_and_an_error_is_none(driver: CountingDriver) -> None:

@@ -19,6 +19,8 @@ from litestar.exceptions import HTTPException, LitestarException, NotAuthorizedE
 from litestar.exceptions import WebSocketDisconnect as Disconnect
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.rate_limit import RateLimitConfig
+from litestar.middleware.session.base import BaseBackendConfig
+from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromQuery
 from litestar.plugins.flash import FlashConfig, FlashPlugin, flash
@@ -428,6 +430,59 @@ def test_session_auth_in_an_outage_is_a_503_and_logs_nobody_out() -> None:
         assert client.get("/me").text == "ada"
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_who_is_refused_by_session_auth_does_not_end_the_login_that_overlaps_the_request(late: bool) -> None:
+    sessions = SessionKit(store="memory://", secret=SECRET, cookie=PLAIN_HTTP)
+
+    async def find(session: dict[str, Any], connection: Any) -> str | None:
+        if not late and "user" not in session:
+            connection.app.state.login()
+        return session.get("user")
+
+    @get("/me")
+    async def me(request: AnyRequest) -> str:
+        user: str = request.user
+        return user
+
+    @post("/fill", exclude_from_auth=True, status_code=200)
+    async def fill(request: AnyRequest) -> None:
+        request.session["cart"] = ["apple"]
+
+    def log_in_elsewhere() -> None:
+        session = sessions.manager.open(f"session={old}")
+        session["user"] = "ada"
+        headers = dict(sessions.manager.commit(session))
+        logged_in.append(headers["Set-Cookie"].partition(";")[0].removeprefix("session="))
+
+    logged_in: list[str] = []
+    auth = SessionAuth[str, Any](retrieve_user_handler=find, session_backend_config=sessions.config)
+    app = Litestar([me, fill, clear], plugins=[sessions], on_app_init=[auth.on_app_init], logging_config=None)
+    app.state.login = log_in_elsewhere
+    with TestClient(app) as client:
+        client.post("/fill")
+        old = client.cookies["session"]
+        if late:
+            log_in_elsewhere()
+        refused = client.get("/me")
+        assert refused.status_code == 401
+        assert "set-cookie" not in refused.headers
+        client.cookies.set("session", logged_in[0], "testserver.local")
+        assert client.get("/me").text == "ada"
+        client.post("/clear")
+        assert client.get("/me").status_code == 401
+
+
+def test_session_auth_and_set_session_work_where_the_session_is_loaded_only_if_asked_for() -> None:
+    driver = SlowDriver(MemoryDriver())
+    sessions = SessionKit(store=UnstorageSessionStore(driver), secret=SECRET, load="explicit")
+    with TestClient(auth_app(sessions)) as client:
+        client.post("/login?user=ada")
+        assert client.get("/me").text == "ada"
+        client.post("/clear")
+        assert client.get("/me").status_code == 401
+    assert list(driver.keys()) == []
+
+
 def test_session_auth_names_our_cookie_in_the_openapi_schema() -> None:
     app = auth_app(SessionKit(store="memory://", secret=SECRET, name="sid"))
     schemes = app.openapi_schema.to_schema()["components"]["securitySchemes"]
@@ -553,6 +608,74 @@ def test_a_mounted_application_without_sessions_of_its_own_shares_ours() -> None
         login(client)
         client.get("/admin/mark")
         assert client.get("/read").json() == {"user": "ada", "admin": True}
+
+
+@pytest.mark.parametrize("auth", [False, True])
+@pytest.mark.parametrize(
+    "theirs", [ServerSideSessionConfig(key="old"), CookieBackendConfig(secret=b"x" * 16, key="old")]
+)
+def test_a_part_of_an_application_on_litestars_own_sessions_leaves_ours_alone(
+    theirs: BaseBackendConfig[Any], auth: bool
+) -> None:
+    async def nobody(session: dict[str, Any], connection: Any) -> None: ...
+
+    with_auth = SessionAuth[None, Any](retrieve_user_handler=nobody, session_backend_config=theirs)
+    middleware = [with_auth.middleware if auth else theirs.middleware]
+
+    @get("/old/page", middleware=middleware)
+    async def page(request: AnyRequest) -> dict[str, Any]:
+        request.session["seen"] = request.session.get("seen", 0) + 1
+        return dict(request.session)
+
+    @get("/old/set", middleware=middleware)
+    async def set_(request: AnyRequest) -> None:
+        request.set_session({"user": "eve"})
+
+    with TestClient(make_app([page, set_, read, write, clear])) as client:
+        login(client)
+        if auth:
+            assert client.get("/old/page").status_code == 401
+        else:
+            assert client.get("/old/page").json() == {"seen": 1}
+            assert client.get("/old/page").json() == {"seen": 2}
+            client.get("/old/set")
+        assert client.get("/read").json() == {"user": "ada"}
+        client.post("/clear")
+        assert client.get("/read").json() == {}
+
+
+@pytest.mark.parametrize(
+    "theirs", [ServerSideSessionConfig(key="old"), CookieBackendConfig(secret=b"x" * 16, key="old")]
+)
+def test_a_part_of_an_application_on_our_sessions_sets_and_clears_them_inside_litestars_own(
+    theirs: BaseBackendConfig[Any],
+) -> None:
+    @get("/old")
+    async def old(request: AnyRequest) -> dict[str, Any]:
+        request.session["seen"] = request.session.get("seen", 0) + 1
+        return dict(request.session)
+
+    sessions = SessionKit(store="memory://", secret=SECRET, cookie=PLAIN_HTTP, name="sid")
+    part = Router("/", route_handlers=[read, replace, clear], middleware=[sessions.middleware])
+    app = Litestar([part, old], middleware=[theirs.middleware], logging_config=None)
+    with TestClient(app) as client:
+        assert client.get("/old").json() == {"seen": 1}
+        client.post("/replace?user=ada")
+        assert client.get("/read").json() == {"user": "ada", "page": 1}
+        assert client.get("/old").json() == {"seen": 2}
+        client.post("/clear")
+        assert client.get("/read").json() == {}
+        assert client.get("/old").json() == {"seen": 3}
+
+
+def test_a_session_middleware_of_litestars_own_that_was_left_in_is_one_clear_error() -> None:
+    app = make_app([Router("/", route_handlers=[read, write], middleware=[ServerSideSessionConfig().middleware])])
+    with (
+        TestClient(app, raise_server_exceptions=True) as client,
+        pytest.raises(LitestarException) as raised,
+    ):
+        login(client)
+    assert "inside this one sets the same cookie 'session'" in "".join(traceback.format_exception(raised.value))
 
 
 def test_the_memory_driver_works_under_trio() -> None:

@@ -323,6 +323,36 @@ def test_what_outlives_a_view_that_raised_is_told() -> None:
         sessions[0]["late"] = 1
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_response_callback_of_the_view_changes_the_session_or_fails_with_it(
+    driver: CountingDriver, fails: bool
+) -> None:
+    def late(request: Any, response: Response) -> None:
+        request.session["user"] = "late"
+        if fails:
+            raise RuntimeError("broken")
+
+    def view(request: Any) -> Response:
+        request.session["user"] = "early"
+        request.add_response_callback(late)
+        return Response("")
+
+    site = PyramidSite(driver)
+    with Configurator() as config:
+        config.set_session_factory(session_factory(UnstorageSessionStore(driver), SECRET))
+        config.add_route("late", "/late")
+        config.add_view(view, route_name="late")
+        other = BareServer(config.make_wsgi_app())
+    site.get("write")
+    environ = {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "PATH_INFO": "/late"}
+    if fails:
+        with pytest.raises(RuntimeError):
+            other.get(site.cookie, **environ)
+    else:
+        site.cookie = cookie_of(other.get(site.cookie, **environ)[1])
+    assert site.get("read")[2] == ("ada" if fails else "late")
+
+
 def test_the_json_renderer_shows_what_is_in_the_session(driver: CountingDriver) -> None:
     def view(request: Any) -> Any:
         request.session["user"] = "ada"

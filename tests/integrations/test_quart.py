@@ -14,6 +14,8 @@ from markupsafe import Markup
 from quart import (
     Quart,
     Response,
+    copy_current_request_context,
+    copy_current_websocket_context,
     flash,
     get_flashed_messages,
     redirect,
@@ -288,6 +290,48 @@ def test_a_websocket_that_fails_has_changed_nothing(driver: CountingDriver) -> N
                 await socket.send("fail")
                 await asyncio.wait_for(socket.receive(), 0.2)
         assert await (await client.get("/read")).json == {"value": "ada"}
+
+    play(steps)
+
+
+def test_a_task_with_a_copy_of_the_context_does_not_end_the_request(driver: CountingDriver) -> None:
+    async def steps() -> None:
+        app = make_app(driver)
+
+        @app.get("/tasks")
+        async def tasks() -> str:
+            @copy_current_request_context
+            async def task(fails: bool) -> None:
+                session["task"] = True
+                if fails:
+                    raise RuntimeError("broken")
+
+            session["user"] = "early"
+            await asyncio.gather(task(False), task(True), return_exceptions=True)
+            session["late"] = True
+            return "ok"
+
+        @app.websocket("/tasks-of-a-socket")
+        async def tasks_of_a_socket() -> None:
+            @copy_current_websocket_context
+            async def task() -> None:
+                session["user"] = await websocket.receive()
+
+            await asyncio.create_task(task())
+            session["late"] = "socket"
+            await websocket.send("ok")
+
+        @app.get("/all")
+        async def everything() -> dict[str, Any]:
+            return dict(session)
+
+        client = app.test_client()
+        await client.get("/tasks")
+        assert await (await client.get("/all")).json == {"user": "early", "task": True, "late": True}
+        async with client.websocket("/tasks-of-a-socket") as socket:
+            await socket.send("ada")
+            assert await socket.receive() == "ok"
+        assert await (await client.get("/all")).json == {"user": "ada", "task": True, "late": "socket"}
 
     play(steps)
 
