@@ -23,7 +23,7 @@ from session_kit.drivers import Conflict, CorruptEntry, DriverUnavailable
 from session_kit.drivers.support.twins import let_racers_part, on_event_loop, run, run_to_end
 from session_kit.errors import OtherCodec, SessionError
 from session_kit.record import RESERVED, Record, is_same_login, name_of, token_of
-from session_kit.state import Attempt, Found, State, Stored, Written
+from session_kit.state import ENDED, Attempt, Found, State, Stored, Written
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -607,10 +607,13 @@ class Lifecycle(State, eq=False):
         return self.lock is not None and self.lock.locked()
 
     async def save_in_turn(self, *, ending: bool) -> None:
-        """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more."""
+        """Write what is due. What makes a new id runs to its end, and is taken back if nobody waits for it any more.
+
+        So does the last save, which is kept: the client of a WebSocket or a stream may leave meanwhile.
+        """
         if not self.busy and not self.save_is_due(ending=ending):
             return
-        policy = self.policy
+        policy, last = self.policy, self.phase is ENDED
 
         async def step(io: Any) -> None:
             # A task that was in front may have left nothing to do: the session may be gone, or be another one.
@@ -618,7 +621,7 @@ class Lifecycle(State, eq=False):
                 return
             writing = self.end(io) if ending else self.save(io)
             plain = self.stored is not None and self.next_id is None and not self.rotates_by_itself(self.data)
-            if plain or policy.capabilities.never_blocks:
+            if plain or last or policy.capabilities.never_blocks:
                 await writing
                 return
             before, cancelled = await run_to_end(writing)
@@ -630,7 +633,12 @@ class Lifecycle(State, eq=False):
                         policy.emit("store_error", self.id, error)
                 raise cancelled
 
-        await self.in_turn(step)
+        if not last or policy.capabilities.never_blocks:
+            await self.in_turn(step)
+            return
+        _, cancelled = await run_to_end(self.in_turn(step))
+        if cancelled is not None:
+            raise cancelled
 
     async def _take_back(self, io: Any, before: Written) -> None:
         """Undo a write whose new id nobody waits for any more, with its changes, as well as the store allows.

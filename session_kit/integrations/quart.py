@@ -15,7 +15,9 @@ raises, where `quart.session` would keep what it is given in Quart's own cookie.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from inspect import isawaitable, signature
 from typing import Any, cast
 
@@ -137,7 +139,9 @@ class QuartSessions(SessionInterface):
     async def _finish(self, error: BaseException | None) -> None:
         """A WebSocket has ended; Quart cancels its view when the client leaves."""
         if self._ends(of_websocket=True):
-            await self._manager.afinish(_current())
+            # One that leaves only now cancels what is saved; Quart 0.23 would make an error of that.
+            with suppress(asyncio.CancelledError):
+                await self._manager.afinish(_current())
 
     def _ends(self, *, of_websocket: bool = False) -> bool:
         """Whether it is the request itself that ends, and no copy of its context."""

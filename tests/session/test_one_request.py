@@ -298,6 +298,39 @@ def test_a_login_that_a_scope_of_anyio_cancels_waits_without_spinning_and_is_tak
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("key", ["a", "user"])
+@pytest.mark.parametrize("behind", [False, True], ids=["alone", "behind a save"])
+def test_a_client_that_leaves_during_the_last_save_takes_no_change_with_it(key: str, behind: bool) -> None:
+    async def main() -> None:
+        driver = GatedDriver()
+        driver.gate.set()
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET)
+        cookie = await begin(manager, a="nobody")
+        session = await manager.open(cookie, asynchronous=True).aload()
+        await manager.acommit(session)
+        driver.gate.clear()
+        saving = None
+        if behind:
+            session["b"] = 1
+            saving = asyncio.ensure_future(session.asave())
+            await asyncio.sleep(0)
+        session[key] = "ada"
+        ending = asyncio.ensure_future(manager.afinish(session))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        ending.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        driver.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        if saving is not None:
+            await saving
+        assert (await read(manager, cookie))[key] == "ada"
+
+    asyncio.run(main())
+
+
 class MeetingDriver(SlowDriver):
     """Its reads return together."""
 
