@@ -103,7 +103,7 @@ class Driver:
     """A key-value store: the contract, and what follows from its four required methods.
 
     Required: `read`, `set`, `delete`, `keys`. All else is derived here; override what the backend does better.
-    Every method that does I/O has an async twin with the prefix `a`. A twin runs the blocking method in a worker
+    Every method that does I/O, but `examine`, has an async twin with the prefix `a`. A twin runs the blocking method in a worker
     thread of the driver's own pool, or on the event loop itself where `capabilities` says that it never waits.
 
     Rules for every driver:
