@@ -95,7 +95,7 @@ class SessionManager:
     generate: returns the initial data of a new session, a mapping or a value of `data_type`. Default: empty.
     generate_id: returns a new, random name, the half of an id that stays; the other, 128 random bits, is made by the
         library. Default: 96 random bits, so that an id has 224 and 39 letters (OWASP asks for at least 64 bits).
-    save_uninitialized: store new sessions that nobody has put anything into. Default False.
+    save_uninitialized: store a new session that a request has looked at and put nothing into. Default False.
     touch_after: seconds between two renewals of the cookie's lifetime. Default 300, at most a tenth of the ttl.
     max_lifetime: seconds after which a session ends even if it is in use. Default None, no limit.
     rotation_grace: seconds after a rotation in which a request with an old id is taken for a late one of the same
@@ -129,7 +129,8 @@ class SessionManager:
         or a name of your own, for both ways, whose value is the token.
     max_sessions: how many sessions a user may have at a time, of those that `bind` has filed. Default None, no limit.
     when_full: what a login does that is one too many: `"end_oldest"` (default) ends the session that was begun first,
-        `"refuse"` raises `TooManySessions` when the login is saved.
+        `"refuse"` raises `TooManySessions` when the login is saved, which is at the end of the request unless the
+        application calls `save`.
     clock: Unix time in seconds, for tests.
 
     How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.
