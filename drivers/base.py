@@ -75,7 +75,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a driver can do beyond the minimum. The conformance suite fails a driver that claims what it can't keep.
+    """What a driver can do beyond the minimum.
+
+    The conformance suite fails a driver that claims `create`, `swap` or `shared` and does not keep it. What a call
+    costs, and who drops what has expired, it cannot see.
 
     native_ttl: the backend itself drops what has expired.
     renew: `renew` costs no more than `read`, so that a session may slide its expiry on each use.
@@ -103,8 +106,8 @@ class Driver:
     """A key-value store: the contract, and what follows from its four required methods.
 
     Required: `read`, `set`, `delete`, `keys`. All else is derived here; override what the backend does better.
-    Every method that does I/O has an async twin with the prefix `a`. A twin runs the blocking method in a worker
-    thread of the driver's own pool, or on the event loop itself where `capabilities` says that it never waits.
+    Every method that does I/O, but `examine`, has an async twin with the prefix `a`. A twin runs the blocking method in
+    a worker thread of the driver's own pool, or on the event loop itself where `capabilities` says that it never waits.
 
     Rules for every driver:
 

@@ -30,6 +30,14 @@ def pack(category: str, message: Any) -> list[Any]:
     return [category, message] if html is None else [category, str(html()), "html"]
 
 
-def unpack(category: str, message: Any, kind: str = "") -> Flash:
-    """The message that was packed. Safe HTML is `Markup` where markupsafe is installed, else text."""
-    return Flash(category, read_markup(message) if kind == "html" else message)
+def unpack(item: object) -> Flash:
+    """The message that was packed. Safe HTML is `Markup` where markupsafe is installed, else text.
+
+    `SessionError` for what is no message.
+    """
+    match item:
+        case [str(category), message]:
+            return Flash(category, message)
+        case [str(category), message, "html"]:
+            return Flash(category, read_markup(message))
+    raise SessionError(f"flash messages are kept under the session key {FLASHES!r}, and something else is there")

@@ -242,6 +242,8 @@ class Lifecycle(State, eq=False):
         """Whether the id that this request holds would open the session now."""
         await self.load(io)
         if self.stored is None:
+            if self.unanswered:
+                raise self.no_answer()
             return False
         found = await self._ask_again(io, self.stored.name)
         return found is not None and (self.goes_on(found.stored) or self.accepts(found.stored, self.id or ""))

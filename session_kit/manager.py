@@ -95,13 +95,14 @@ class SessionManager:
     generate: returns the initial data of a new session, a mapping or a value of `data_type`. Default: empty.
     generate_id: returns a new, random name, the half of an id that stays; the other, 128 random bits, is made by the
         library. Default: 96 random bits, so that an id has 224 and 39 letters (OWASP asks for at least 64 bits).
-    save_uninitialized: store new sessions that nobody has put anything into. Default False.
+    save_uninitialized: store a new session that a request has looked at and put nothing into. Default False.
     touch_after: seconds between two renewals of the cookie's lifetime. Default 300, at most a tenth of the ttl.
     max_lifetime: seconds after which a session ends even if it is in use. Default None, no limit.
     rotation_grace: seconds after a rotation in which a request with an old id is taken for a late one of the same
         browser: it finds an empty session, and no cookie is sent that could replace the new one. Default 10.
     rotate_on: keys of the data that say who is logged in. When one appears or changes its value, the session gets a new
-        id by itself, so that an id from before a login is worth nothing after it. Default: the usual names (`user`,
+        id by itself, so that an id from before a login is worth nothing after it; None, False and "" say that nobody
+        is. Default: the usual names (`user`,
         `user_id`, `uid`, `username`, `_user_id` ...); an empty list turns it off.
     rotate_every: seconds after which the id of a session that is in use changes by itself. The id before it opens the
         session until the client has come with the new one and `rotation_grace` has passed, so that a lost response logs
@@ -128,7 +129,8 @@ class SessionManager:
         or a name of your own, for both ways, whose value is the token.
     max_sessions: how many sessions a user may have at a time, of those that `bind` has filed. Default None, no limit.
     when_full: what a login does that is one too many: `"end_oldest"` (default) ends the session that was begun first,
-        `"refuse"` raises `TooManySessions` when the login is saved.
+        `"refuse"` raises `TooManySessions` when the login is saved, which is at the end of the request unless the
+        application calls `save`.
     clock: Unix time in seconds, for tests.
 
     How long an unused session lives is the store's `ttl`. Times may be text such as `"12h"`, or a `timedelta`.

@@ -269,7 +269,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
 
         message: text, or what else the codec stores. Safe HTML (`Markup`) comes back as such.
         category: what kind of message it is, such as `"info"` or `"error"`. Default `"message"`.
-        Raises `SessionError` for what cannot be stored, or if `data_type` is a type that forbids unknown fields.
+        Raises `SessionError` for what cannot be stored, if something else is kept under `_flashes`, or if `data_type`
+        is a type that forbids unknown fields.
 
         >>> from session_kit import SessionManager
         >>> session = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!").open()
@@ -279,7 +280,10 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         >>> session.flashes()
         []
         """
-        self._changing().extend(FLASHES, pack(category, message))
+        draft, packed = self._changing(), pack(category, message)
+        for item in draft.list_at(FLASHES):
+            unpack(item)
+        draft.extend(FLASHES, packed)
 
     def flashes(self, *categories: str) -> list[Flash]:
         """Take the messages out of the session, the oldest first: each is a pair of `category` and `message`.
@@ -290,8 +294,8 @@ class Session(DictHabits, MutableMapping[str, Any], Generic[T]):
         """
         if FLASHES not in self.loaded().fields:
             return []
-        taken = self._changing().take(FLASHES, lambda item: not categories or item[0] in categories)
-        return [unpack(*item) for item in taken]
+        taken = self._changing().take(FLASHES, lambda item: unpack(item).category in categories or not categories)
+        return [unpack(item) for item in taken]
 
     # --- I/O, and its async twins ---
 

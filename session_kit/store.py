@@ -44,8 +44,9 @@ TTL = float | str | timedelta | Callable[[Mapping[str, Any]], float] | None
 class SessionStore(Protocol):
     """What the session layer needs at least of a store: any object with these four methods will do.
 
-    Twins named `aget`, `aset`, `atouch` and `adestroy` are used in async code if they are there; without them the
-    blocking methods run in a thread. `UnstorageSessionStore` is the implementation with all guarantees; a store with
+    Twins named `aget`, `aset` and `adestroy` are used in async code if they are there; without them the blocking
+    methods run in a thread. The session layer gives the name in the session's id as `sid`, and data in which its own
+    notes are, under the key `"$"`. `UnstorageSessionStore` is the implementation with all guarantees; a store with
     just these four cannot tell whether somebody else wrote in between, so that the last write wins.
     """
 
@@ -56,7 +57,7 @@ class SessionStore(Protocol):
         """Store the data of the session."""
 
     def touch(self, sid: str, data: Mapping[str, Any] | None = None, /) -> object:
-        """Let the session live for another ttl."""
+        """Let the session live for another ttl. For the application: the session layer renews by `set`."""
 
     def destroy(self, sid: str, /) -> object:
         """Delete the session; no error if it is not there."""
@@ -76,13 +77,14 @@ class UnstorageSessionStore:
         the serializers of Flask and Django do; from `"json-tagged"`, Flask's, tuples, bytes, UUIDs, datetimes and
         `Markup` come back; `"msgpack"` is smaller and keeps bytes and datetimes. With `+zlib` or `+zstd` behind it,
         large records are compressed; `+encrypt:NAME`, or an `Encrypted` in place of the name, encrypts them. Each reads
-        what the others have written, unless it is encrypted. Or a `Codec` of your own.
+        what the others have written, unless it is encrypted or holds a value that it has no form for. Or a `Codec` of
+        your own.
     clock: Unix time in seconds, for the notes that `set` makes and for a driver that is opened here by URL.
 
     An id is `name~token`, as `session.id` has it, or any other text without a `~`. The name finds the record. A token
     must be that of the record, or the id is as good as unknown: it is an old one, replaced by a rotation.
 
-    Every method that does I/O has an async twin with the prefix `a`.
+    Every method that does I/O has an async twin with the prefix `a`, but `session_keys`, which is for commands.
 
     Attributes:
         owns_driver: whether `close` closes the driver; True if it was opened here.
@@ -164,10 +166,11 @@ class UnstorageSessionStore:
         return await self._read(self.native, sid, renew=renew)
 
     def set(self, sid: str, data: Mapping[str, Any], *, expect: object = ANY, ttl: float | None = None) -> object:
-        """Store `data` and return its version, or None if its ttl function says that it is over.
+        """Store `data` and return its version, or None if its ttl is 0 or less: then the session is deleted.
 
-        sid: the notes in the record (when it was created, its token) stay as they are; with a token that no record has
-            yet, new ones are made. `Conflict` if the record has another token.
+        sid: of an id with a token, the notes in the record (when it was created, its token) stay as they are; if there
+            is no record yet, new ones are made. `Conflict` if the record has another token. Of a text without a `~`,
+            `data` take the place of the whole record: no cookie opens it any more.
         expect: nothing overwrites; `ABSENT` only creates; a version only replaces what was read (else `Conflict`).
         ttl: seconds; None takes the store's. `SessionError` if a value cannot be stored.
         """

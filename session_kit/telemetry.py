@@ -52,6 +52,8 @@ Around = Callable[[str, str], AbstractContextManager[OnCall]]
 def watch(manager: SessionManager, on_call: OnCall) -> None:
     """Call `on_call` with each call that the manager's sessions, and whoever else uses its store, make of that store.
 
+    Not with `keys`, which goes on for as long as its caller reads.
+
     Raises `ConfigError` for a store that has no driver.
 
     >>> manager = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!")

@@ -14,10 +14,10 @@ _FOREIGN = frozenset({MARK, b"{", b" ", b"\t", b"\r", b"\n"})
 
 
 class MessagePackCodec(FormatCodec):
-    """`"msgpack"`: MessagePack by msgspec, in which bytes, datetimes with a time zone and keys of any kind stay.
+    """`"msgpack"`: MessagePack by msgspec, in which bytes, datetimes with a time zone, and numbers as keys stay.
 
     A datetime comes back in UTC. What would come back as something else (a tuple, a set, a datetime without a time
-    zone, an integer of more than 64 bits) is refused when it is put in.
+    zone, an integer of more than 64 bits, a UUID or a date as a key) is refused when it is put in.
 
     >>> codec = MessagePackCodec()
     >>> codec.pack({"icon": codec.dump(b"PNG", "icon")})

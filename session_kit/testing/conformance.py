@@ -650,8 +650,8 @@ class Sharing(Suite):
 class DriverConformance(Expiry, Conditions, Keys, Values, Sharing):
     """Subclass it in a test file, say how to open your driver, and pytest does the rest.
 
-    Every test runs twice: by the blocking methods and by the async twins. What a driver cannot do is read from its
-    `capabilities`; a driver that claims what it does not honour fails.
+    Most tests run twice: by the blocking methods and by the async twins. What a driver cannot do is read from its
+    `capabilities`; a driver that claims `create`, `swap` or `shared` and does not honour it fails.
 
         class TestMine(DriverConformance):
             def open_driver(self, clock, tmp_path):

@@ -14,7 +14,8 @@ def session_cookies(app: Any, data: Mapping[str, Any] | None = None, /, **values
     app: a `SessionManager`, or an application that has one: of Starlette, FastAPI, Litestar, Flask, Quart or aiohttp,
         or our middleware around one.
     data, values: what is in the session.
-    Raises `LookupError` for an application in which no manager is found; then pass the manager.
+    Raises `LookupError` for an application in which no manager is found (then pass the manager) or that takes no
+    cookies; `ValueError` without data, because such a session is not stored.
 
     >>> manager = SessionManager("memory://", secret="N3w-secret-of-at-least-32-characters!")
     >>> cookies = session_cookies(manager, user="ada")

@@ -48,8 +48,9 @@ class FaultyDriver(WrappedDriver):
     def fail(
         self, method: str, error: Exception | None = None, *, times: int | None = None, after: bool = False
     ) -> None:
-        """Make `method` and its twin raise.
+        """Make `method` and its twin raise. Not `prepare` and `examine`, which are passed on as they are.
 
+        method: its blocking name, such as `"read"`, `"renew"`, `"set"` or `"delete"`.
         error: what to raise. Default `DriverUnavailable`.
         times: for so many calls; None (default) until `heal`.
         after: do the work first, and lose only the answer.

@@ -41,9 +41,10 @@ class Visitor:
     def request(self, cookie: str | None = None) -> Iterator[Session[Any]]:
         """One request: yields its session, loaded, and commits it at the end unless the block raises.
 
-        cookie: the `Cookie` header to send in place of the visitor's own.
+        cookie: the `Cookie` header to send in place of the visitor's own; empty: none.
         """
-        session = self.manager.open(cookie or self.cookie or "", asynchronous=self.runner is not None)
+        header = self.cookie if cookie is None else cookie
+        session = self.manager.open(header or "", asynchronous=self.runner is not None)
         self.do(session, "load")
         yield session
         self.headers = self._commit(session)

@@ -11,7 +11,7 @@ from session_kit import DriverUnavailable, SessionManager, UnstorageSessionStore
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Visitor
-from tests.harness.sessions import log_in
+from tests.harness.sessions import log_in, take_down
 
 
 @pytest.fixture
@@ -79,6 +79,21 @@ def test_an_outage_is_no_logout(make_manager: Callable[..., SessionManager], run
         driver.fail("read", times=1)  # type: ignore[attr-defined]
         with pytest.raises(DriverUnavailable):
             valid(visitor, socket)
+        assert valid(visitor, socket)
+
+
+def test_an_outage_when_the_connection_begins_is_no_logout_either(
+    make_manager: Callable[..., SessionManager], runner: asyncio.Runner
+) -> None:
+    driver: Driver = FaultyDriver(MemoryDriver())
+    visitor = log_in(Visitor(make_manager(store=UnstorageSessionStore(driver), on_error="anonymous"), runner))
+    take_down(driver)
+    with visitor.request() as socket:
+        assert socket.unavailable
+        with pytest.raises(DriverUnavailable):
+            valid(visitor, socket)
+        driver.heal()  # type: ignore[attr-defined]
+        visitor.do(socket, "reload")
         assert valid(visitor, socket)
 
 

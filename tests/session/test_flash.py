@@ -163,6 +163,21 @@ def test_an_applications_own_value_under_the_key_is_not_overwritten() -> None:
     assert session[FLASHES] == {"camera": 3}
 
 
+@pytest.mark.parametrize("other", [["text"], [5], [["only"]], [["a", "b", "c", "d"]], [[1, "b"]], [["a", "b"], {}]])
+@pytest.mark.parametrize("kind", [Session, FlaskSession])
+def test_a_list_of_something_else_under_the_key_breaks_no_page_and_stays(kind: type[Any], other: list[Any]) -> None:
+    ada = Visitor(SessionManager("memory://", SECRET))
+    with ada.request() as session:
+        session.set({FLASHES: other})
+    session = ada.manager.open(ada.cookie or "", session_class=kind)
+    for use in (lambda: session.flash("Saved"), session.flashes, lambda: session.flashes("a")):
+        with pytest.raises(SessionError, match="something else is there"):
+            use()
+    ada.manager.commit(session)
+    with ada.request() as session:
+        assert session[FLASHES] == other
+
+
 # --- typed sessions ---
 
 

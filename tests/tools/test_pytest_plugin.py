@@ -25,7 +25,7 @@ from session_kit.integrations import aiohttp as aiohttp_sessions
 from session_kit.integrations import flask as flask_sessions
 from session_kit.integrations import litestar as litestar_sessions
 from session_kit.integrations import quart as quart_sessions
-from session_kit.testing import ManualClock, session_cookies
+from session_kit.testing import ManualClock, Visitor, session_cookies
 from session_kit.testing.cookies import manager_of
 from tests.harness.sessions import SECRET
 
@@ -127,3 +127,13 @@ def test_the_entry_point_names_the_module() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     (module,) = project["entry-points"]["pytest11"].values()
     assert callable(importlib.import_module(module).session_cookies)
+
+
+def test_a_visitor_who_is_to_send_no_cookie_does_not_send_her_own() -> None:
+    ada = Visitor(SessionManager("memory://", SECRET))
+    with ada.request() as session:
+        session["user"] = "ada"
+    with ada.request(cookie="") as session:
+        assert "user" not in session
+    with ada.request() as session:
+        assert session["user"] == "ada"

@@ -104,7 +104,7 @@ class FlaskSession(Session[Any]):
         draft = self.loaded()
         if key != FLASHES or key not in draft.fields:
             return draft[key]
-        return [tuple(unpack(*item)) for item in draft.list_at(key)]  # plain ones, as Flask's own sessions give
+        return [tuple(unpack(item)) for item in draft.list_at(key)]  # plain ones, as Flask's own sessions give
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key == FLASHES and key in self else super().get(key, default)
