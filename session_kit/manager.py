@@ -102,8 +102,7 @@ class SessionManager:
         browser: it finds an empty session, and no cookie is sent that could replace the new one. Default 10.
     rotate_on: keys of the data that say who is logged in. When one appears or changes its value, the session gets a new
         id by itself, so that an id from before a login is worth nothing after it; None, False and "" say that nobody
-        is. Default: the usual names (`user`,
-        `user_id`, `uid`, `username`, `_user_id` ...); an empty list turns it off.
+        is. Default: the usual names (`user`, `user_id`, `uid`, `username`, `_user_id` ...); an empty list turns it off.
     rotate_every: seconds after which the id of a session that is in use changes by itself. The id before it opens the
         session until the client has come with the new one and `rotation_grace` has passed, so that a lost response logs
         nobody out. Not on a store that cannot swap. Default None, not at all.
