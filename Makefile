@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Each process has servers of its own: more than four would take much memory, and gain little.
-PARALLEL = -n auto --maxprocesses 4 --dist loadfile
+PROCESSES = -n auto --maxprocesses 4
+PARALLEL = $(PROCESSES) --dist loadfile
 
 .PHONY: help demo bench docs test test-slow test-redis-py test-lowest test-browser test-ecosystem check format clean
 
@@ -36,12 +37,12 @@ test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/dev-installed
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 test-redis-py: $(VENV)/dev-installed
 	for version in 5.0.1 6.0.0 7.0.0 "8.*"; do \
 	    $(PIP) --no-deps --upgrade --target $(VENV)/redis-py "redis==$$version" && \
-	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest tests/drivers/test_redis*.py $(ARGS) || exit 1; \
+	    PYTHONPATH=$(VENV)/redis-py $(BIN)/python -m pytest $(PROCESSES) --dist loadscope tests/drivers/test_redis*.py $(ARGS) || exit 1; \
 	done
 
 test-lowest: $(VENV)/dev-installed
