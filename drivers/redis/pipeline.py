@@ -131,6 +131,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = stream.transport
         self._loop = loop
         self._parser = Parser()
+        # asyncio's TLS reads on into `buffer[offset:]`, which of a bytearray is a copy: all but the first record would
+        # be lost, and what was there before taken for it.
+        self._buffer = memoryview(self._parser.buffer)
         self._in_flight: deque[Call] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._socket: int = self._transport.get_extra_info("socket").fileno()
@@ -175,8 +178,8 @@ class Connection(asyncio.BufferedProtocol):
         with contextlib.suppress(RuntimeError):  # the loop is closed, but now the stream does not try it again
             self._transport.abort()
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._parser.buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         try:

@@ -1,0 +1,63 @@
+"""The same network with TLS, where answers come in records and failures are of other classes: nothing else changes.
+
+That certificates are checked is in `test_redis.py` and `test_postgres.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from session_kit.drivers import open_driver
+from session_kit.testing.caller import Caller
+from tests.harness.drivers import both, numbered
+from tests.harness.servers import TlsServer, Valkey, start_tls
+
+RECORD = 16_384  # bytes; what comes next is in another
+
+
+@pytest.fixture
+def tls(valkey: Valkey, tmp_path: Path) -> Iterator[TlsServer]:
+    with start_tls(valkey.port, tmp_path) as server:
+        yield server
+
+
+def url_of(server: TlsServer) -> str:
+    return f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={server.ca_file}"
+
+
+@both
+def test_an_answer_that_is_longer_than_a_record_of_tls_comes_whole(tls: TlsServer, mode: str) -> None:
+    driver = open_driver(url_of(tls))
+    with asyncio.Runner() as runner:
+        caller = Caller(driver, runner if mode == "async" else None)
+        for length in (RECORD - 100, RECORD + 100, 3 * RECORD, 10 * RECORD):
+            for value in (b"a" * length, b"b" * length):
+                caller.set("key", value)
+                assert caller.get("key") == value
+        caller.delete("key")
+        runner.run(driver.aclose())
+    driver.close()
+
+
+def test_answers_that_come_together_over_tls_go_to_those_who_asked(tls: TlsServer) -> None:
+    driver = open_driver(url_of(tls))
+    driver.set_many(numbered(50))
+
+    async def get(key: str, turns: int) -> bytes | None:
+        for _ in range(turns):  # so that the calls leave one after the other, before the first answer is there
+            await asyncio.sleep(0)
+        return await driver.aget(key)
+
+    async def main() -> None:
+        for _ in range(20):
+            values = await asyncio.gather(*[get(key, turns) for turns, key in enumerate(numbered(50))])
+            assert values == list(numbered(50).values())
+        await driver.aclose()
+
+    asyncio.run(main())
+    driver.delete_many(list(numbered(50)))
+    driver.close()
