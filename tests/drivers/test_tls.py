@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from session_kit.drivers import open_driver
+from session_kit.drivers import DriverUnavailable, open_driver
 from session_kit.testing.caller import Caller
 from tests.harness.drivers import both, numbered
-from tests.harness.servers import TlsServer, Valkey, start_tls
+from tests.harness.network import Network
+from tests.harness.servers import TlsServer, Valkey, start_tls, wait_until
 
 RECORD = 16_384  # bytes; what comes next is in another
 
@@ -25,8 +26,8 @@ def tls(valkey: Valkey, tmp_path: Path) -> Iterator[TlsServer]:
         yield server
 
 
-def url_of(server: TlsServer) -> str:
-    return f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={server.ca_file}"
+def url_of(server: TlsServer, port: int | None = None) -> str:
+    return f"rediss://127.0.0.1:{port or server.port}/0?ssl_ca_certs={server.ca_file}"
 
 
 @both
@@ -61,3 +62,22 @@ def test_answers_that_come_together_over_tls_go_to_those_who_asked(tls: TlsServe
     asyncio.run(main())
     driver.delete_many(list(numbered(50)))
     driver.close()
+
+
+def test_a_login_over_tls_that_nobody_answers_leaves_no_connection_behind(tls: TlsServer, valkey: Valkey) -> None:
+    async def main() -> None:
+        driver = open_driver(f"{url_of(tls, network.port)}&timeout=0.5")
+        call = asyncio.create_task(driver.aget("key"))
+        await asyncio.to_thread(wait_until, lambda: network.sent["reply"] > 1000, "the handshake")
+        await asyncio.sleep(0.1)
+        network.forget()
+        with pytest.raises(DriverUnavailable, match="no answer within the timeout"):
+            await call
+        await asyncio.to_thread(wait_until, lambda: not network.wires, "the end of the connection", 3)
+
+    with Network(tls.port) as network:
+        valkey.pause()
+        try:
+            asyncio.run(main())
+        finally:
+            valkey.resume()
