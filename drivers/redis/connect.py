@@ -45,6 +45,9 @@ async def connect_stream(settings: Settings) -> asyncio.StreamWriter:
     connection = _connection(redis.asyncio, settings)
     try:
         await connection.connect()
+        # Before Python 3.12, `asyncio.wait_for` can lose a cancellation, and redis-py calls it for each command.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
