@@ -6,6 +6,7 @@ That certificates are checked is in `test_redis.py` and `test_postgres.py`.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import pytest
 
 from session_kit.drivers import DriverUnavailable, open_driver
 from session_kit.testing.caller import Caller
-from tests.harness.drivers import both, numbered
+from tests.harness.drivers import both, call, numbered
 from tests.harness.network import Network
-from tests.harness.servers import TlsServer, Valkey, start_tls, wait_until
+from tests.harness.servers import Listener, TlsServer, Valkey, start_tls, wait_until
 
 RECORD = 16_384  # bytes; what comes next is in another
 
@@ -81,3 +82,41 @@ def test_a_login_over_tls_that_nobody_answers_leaves_no_connection_behind(tls: T
             asyncio.run(main())
         finally:
             valkey.resume()
+
+
+@both
+def test_a_handshake_that_is_cut_off_is_told_in_words(mode: str) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+
+    with Listener(hang_up) as server:
+        driver = open_driver(f"rediss://127.0.0.1:{server.port}/0?timeout=2s")
+        with pytest.raises(
+            DriverUnavailable, match=r"/0: (the server has closed the connection|Connection reset by peer)$"
+        ):
+            call(driver, mode, "get", "key")
+        driver.close()
+
+
+def test_what_is_wrong_with_the_certificate_of_an_s3_server_is_told(
+    tls: TlsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+
+    def tell(host: str, port: int) -> str:
+        driver = open_driver(f"s3://bucket/?endpoint_url=https://{host}:{port}&timeout=2")
+        with pytest.raises(DriverUnavailable) as caught:
+            driver.set("key", b"value")
+        driver.close()
+        return str(caught.value)
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    assert re.fullmatch("s3://bucket/: .*certificate is refused: .*; AWS_CA_BUNDLE .*", tell("127.0.0.1", tls.port))
+    monkeypatch.setenv("AWS_CA_BUNDLE", tls.ca_file)
+    assert re.fullmatch("s3://bucket/: .*certificate is not for this host", tell("127.1", tls.port))
+    with Listener(refuse) as plain:
+        assert tell("127.0.0.1", plain.port) == "s3://bucket/: what answers there does not speak TLS"
