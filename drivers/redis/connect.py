@@ -44,6 +44,9 @@ async def connect_stream(settings: Settings) -> asyncio.StreamWriter:
         settings = await _aprimary(settings)
     connection = _connection(redis.asyncio, settings)
     try:
+        if isinstance(connection, SecureConnection):
+            # To read all authorities that the system trusts takes a tenth of a second, in which the loop would stand.
+            await asyncio.to_thread(connection.ssl_context.get)
         await connection.connect()
         # Before Python 3.12, `asyncio.wait_for` can lose a cancellation, and redis-py calls it for each command.
         if (task := asyncio.current_task()) is not None and task.cancelling():

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,31 @@ def test_a_login_over_tls_that_nobody_answers_leaves_no_connection_behind(tls: T
             asyncio.run(main())
         finally:
             valkey.resume()
+
+
+def test_the_files_of_authorities_are_not_read_while_the_loop_stands(
+    tls: TlsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = ssl.create_default_context
+
+    def slow() -> ssl.SSLContext:
+        time.sleep(0.5)
+        return make()
+
+    async def main() -> float:
+        driver = open_driver(url_of(tls))
+        call = asyncio.create_task(driver.aget("key"))
+        longest, last = 0.0, time.monotonic()
+        while not call.done():
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+        await call
+        await driver.aclose()
+        return longest
+
+    monkeypatch.setattr(ssl, "create_default_context", slow)
+    assert asyncio.run(main()) < 0.4
 
 
 @both
