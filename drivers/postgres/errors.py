@@ -85,7 +85,7 @@ def _reason(table: str, failure: Failure) -> str:
     if code == TIMED_OUT:
         return str(NoAnswer())
     if _NO_AUTHORITY.search(text):
-        return f"{text}; sslrootcert= is the file of the authority that has signed the server's certificate"
+        return f"{text}; sslrootcert= is the file of the authority that has signed the certificate, or has it expired?"
     if code in _OTHER_TABLE:
         return f"the table {table} was made by another program: name another by table="
     return text

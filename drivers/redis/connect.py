@@ -20,6 +20,15 @@ from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.support.twins import Blocking, run
 
 
+class SecureConnection(redis.asyncio.SSLConnection):
+    """Ends at once. An orderly end of TLS waits for the other side's, which keeps the socket for half a minute."""
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(*args, **options)
+
+
 def connect(settings: Settings) -> redis.Connection:
     """Connect from blocking code. Sentinels are asked each time where their primary is."""
     if settings.kind == "sentinel":
@@ -35,7 +44,13 @@ async def connect_stream(settings: Settings) -> asyncio.StreamWriter:
         settings = await _aprimary(settings)
     connection = _connection(redis.asyncio, settings)
     try:
+        if isinstance(connection, SecureConnection):
+            # To read all authorities that the system trusts takes a tenth of a second, in which the loop would stand.
+            await asyncio.to_thread(connection.ssl_context.get)
         await connection.connect()
+        # Before Python 3.12, `asyncio.wait_for` can lose a cancellation, and redis-py calls it for each command.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -51,7 +66,9 @@ def _connection(library: Any, settings: Settings, **more: Any) -> Any:
     if settings.socket:
         return library.UnixDomainSocketConnection(path=settings.socket, **settings.options, **more)
     host, port = settings.hosts[0]
-    kind = library.SSLConnection if settings.secure else library.Connection
+    kind = library.Connection
+    if settings.secure:
+        kind = SecureConnection if library is redis.asyncio else library.SSLConnection
     return kind(host=host, port=port, **settings.options, **more)
 
 

@@ -60,7 +60,7 @@ class RedisDriver(Driver):
     db: number of the database, where the URL has none in its path. Default 0.
     timeout: seconds, for connecting (Sentinels share it), for a free connection and for the answer. Default 5.
     max_connections: blocking calls under way at a time; each event loop has one connection more. Default 64.
-    ssl_ca_certs, ssl_certfile, ssl_keyfile: paths of PEM files: the authority to trust, our certificate and its key.
+    ssl_ca_certs, ssl_certfile, ssl_keyfile: paths of PEM files: an authority to trust too, our certificate and its key.
     ssl_cert_reqs: `required` (default), `optional` or `none`. ssl_check_hostname: default yes.
     sentinel_username, sentinel_password: for the Sentinels themselves, where they ask for one.
     clock: Unix time in seconds; only used to tell when an entry expires.

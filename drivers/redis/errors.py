@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from typing import Final
 
 from redis import exceptions
@@ -11,6 +12,7 @@ from redis.asyncio import sentinel as asynchronous
 from redis.sentinel import MasterNotFoundError
 
 from session_kit.drivers.errors import DriverUnavailable
+from session_kit.drivers.support.tls import tls_reason
 from session_kit.drivers.support.unanswered import is_unanswered
 
 FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
@@ -68,6 +70,8 @@ def _reason(error: BaseException) -> str:
         return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__context__, (OSError, UnicodeError)):
         return _reason(error.__context__)  # redis-py's own text says less
-    if isinstance(error, ConnectionError) and error.errno:
-        return os.strerror(error.errno)
+    if isinstance(error, ssl.SSLError):
+        return tls_reason(error, "ssl_ca_certs=")
+    if isinstance(error, ConnectionError):  # asyncio's have no text when a handshake is cut off
+        return os.strerror(error.errno) if error.errno else str(error) or "the server has closed the connection"
     return (isinstance(error, OSError) and error.strerror) or text(error)

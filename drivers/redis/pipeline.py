@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
 
 from session_kit.drivers.redis.connect import connect_stream
-from session_kit.drivers.redis.errors import CLOSED, FAILURES
+from session_kit.drivers.redis.errors import CLOSED
 from session_kit.drivers.redis.protocol import Command, Parser, pack
 from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.support.connections import LONGEST_IDLE, is_ready
@@ -30,7 +30,7 @@ class Call:
         self.deadline = deadline
         self.answers: list[Any] = []
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         if not self.future.done():  # done: its caller has been cancelled
             self.future.set_exception(error)
 
@@ -68,6 +68,8 @@ class Pipeline:
     async def aclose(self) -> None:
         """Drop the connection, and wait until it is gone."""
         connecting = self._connecting
+        self.stop()
+        self._fail_waiting(ConnectionError(CLOSED))  # or they would connect again, and nobody would end that
         if self._end_of_loop is not None:
             await self._end_of_loop.aclose()
         if connecting is not None:
@@ -80,10 +82,14 @@ class Pipeline:
             self._connection.abandon()
 
     def _leave(self) -> None:
+        if not self._waiting:
+            return
         connection = self._connection
         if connection is None or not connection.is_good(self._waiting[0].deadline):
-            if self._connecting is None:
+            self._waiting = [call for call in self._waiting if not call.future.done()]  # done: cancelled
+            if self._connecting is None and self._waiting:
                 self._connecting = self._loop.create_task(self._connect())
+                self._connecting.add_done_callback(self._connected)
             return  # they leave once the connection is there
         self._send(connection)
 
@@ -94,24 +100,25 @@ class Pipeline:
             connection.send(calls)
 
     async def _connect(self) -> None:
-        connection = None
-        error: Exception = ConnectionError(CLOSED)
-        try:
-            if self._end_of_loop is None:
-                self._end_of_loop = self._stop_with_the_loop()
-                await anext(self._end_of_loop)
-            async with asyncio.timeout(self._settings.timeout):
-                connection = self._connection = Connection(await connect_stream(self._settings), self._loop)
-        except FAILURES as failure:
-            error = failure
-        finally:
-            self._connecting = None
-            if connection is not None:
-                self._send(connection)
-            else:
-                calls, self._waiting = self._waiting, []
-                for call in calls:
-                    call.fail(error)
+        if self._end_of_loop is None:
+            self._end_of_loop = self._stop_with_the_loop()
+            await anext(self._end_of_loop)
+        async with asyncio.timeout(self._settings.timeout):
+            self._connection = Connection(await connect_stream(self._settings), self._loop)
+
+    def _connected(self, connecting: asyncio.Task[None]) -> None:
+        # Not in the task itself: if it is cancelled before its first step it runs no `finally` either.
+        self._connecting = None
+        error = None if connecting.cancelled() else connecting.exception()
+        if error is None and self._connection is not None and not self._connection.is_closing:
+            self._send(self._connection)
+            return
+        self._fail_waiting(error or ConnectionError(CLOSED))
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        calls, self._waiting = self._waiting, []
+        for call in calls:
+            call.fail(error)
 
     async def _stop_with_the_loop(self) -> AsyncGenerator[None, None]:
         # asyncio.run ends the generators that are left, when all tasks have ended. A task of ours would be ended while
@@ -131,6 +138,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = stream.transport
         self._loop = loop
         self._parser = Parser()
+        # asyncio's TLS reads on into `buffer[offset:]`, which of a bytearray is a copy: all but the first record would
+        # be lost, and what was there before taken for it.
+        self._buffer = memoryview(self._parser.buffer)
         self._in_flight: deque[Call] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._socket: int = self._transport.get_extra_info("socket").fileno()
@@ -175,8 +185,8 @@ class Connection(asyncio.BufferedProtocol):
         with contextlib.suppress(RuntimeError):  # the loop is closed, but now the stream does not try it again
             self._transport.abort()
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._parser.buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +29,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ReadTimeoutError,
     ResponseStreamingError,
+    SSLError,
 )
 from botocore.parsers import ResponseParserError
 from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
@@ -33,6 +37,7 @@ from urllib3.exceptions import HTTPError
 
 from session_kit.drivers.errors import ConfigError, DriverUnavailable
 from session_kit.drivers.support.findings import Finding, clock_finding, network_finding
+from session_kit.drivers.support.tls import system_error, tls_reason
 
 R = TypeVar("R")
 
@@ -48,6 +53,8 @@ TAG: Final = re.compile(r'(?:W/)?"[^"]*"')
 UNREADABLE: Final = "boto3 does not understand its configuration"
 WITH_BUCKET: Final = "the endpoint ends in the name of a bucket; leave that out"
 CONFIGURATION: Final = "the AWS_ variables of the environment, and at ~/.aws"
+OUR_LIMITS: Final = (errno.EMFILE, errno.ENFILE)
+AUTHORITY: Final = "AWS_CA_BUNDLE (in ~/.aws/config: ca_bundle)"
 # A request that failed so has not reached the server.
 NEVER_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError, PartialCredentialsError)
 # Nobody is there, or somebody who does not speak S3.
@@ -247,7 +254,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
         return "no answer within the timeout"
     if isinstance(error, EndpointConnectionError):
+        said = system_error(error)
+        if said is not None and said.errno in OUR_LIMITS:
+            return os.strerror(said.errno)
         return "nobody answers at this endpoint"
+    if isinstance(error, SSLError):
+        said = system_error(error)
+        if isinstance(said, ssl.SSLError):
+            return tls_reason(said, AUTHORITY)
+        if said is not None:
+            return f"{os.strerror(said.errno or 0)}; is the file of {AUTHORITY} there?"
+        return "the server's certificate is not for this host"  # urllib3 compares the names itself
     if isinstance(error, ResponseParserError):
         return "what answers there does not speak S3"
     if isinstance(error, ValueError):

@@ -168,6 +168,33 @@ def test_an_end_that_a_busy_loop_has_not_seen_yet_fails_no_write(line: Line) -> 
     assert line.direct.get("key") == NEW
 
 
+@asynchronous
+@pytest.mark.parametrize("line", ["valkey"], indirect=True)
+@pytest.mark.parametrize("way", ["close", "aclose"])
+def test_a_driver_that_is_closed_while_it_connects_leaves_no_connection_and_no_call_behind(
+    line: Line, way: str
+) -> None:
+    async def main() -> None:
+        for turns in range(25):
+            first = asyncio.create_task(line.driver.aget("others"))
+            second = asyncio.create_task(line.driver.aset("key", NEW))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            first.cancel()
+            if way == "close":
+                line.driver.close()
+                await asyncio.sleep(0)
+            else:
+                await line.driver.aclose()
+            answers = await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), 10 * TIMEOUT)
+            assert all(isinstance(one, (asyncio.CancelledError, DriverUnavailable, bytes)) for one in answers), answers
+            assert await asyncio.wait_for(line.driver.aget("others"), 10 * TIMEOUT) == OTHERS, turns
+            await line.driver.aclose()
+            await asyncio.to_thread(wait_until, lambda: not line.network.wires, "the end of all connections", 2)
+
+    line.runner.run(main())
+
+
 @blocking
 def test_a_thread_that_is_interrupted_while_it_waits_takes_no_connection_with_it(line: Line) -> None:
     class Interrupt(BaseException):
