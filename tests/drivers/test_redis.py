@@ -35,6 +35,7 @@ from tests.harness.drivers import both, call, cancel_every_third, numbered
 from tests.harness.servers import (
     Cluster,
     Sentinel,
+    TlsServer,
     Valkey,
     free_ports,
     keep_time,
@@ -46,6 +47,12 @@ from tests.harness.servers import (
 )
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def valkey_tls(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    with start_tls(valkey.port, tmp_path_factory.mktemp("tls")) as server:
+        yield server
 
 
 class RedisConformance(DriverConformance):
@@ -101,6 +108,23 @@ class TestSentinel(RedisConformance):
 
     def client(self) -> Any:
         return self.server.primary.client()
+
+
+@pytest.mark.slow
+class TestTls(RedisConformance):
+    """Answers come in records of TLS, which begin and end where no answer does."""
+
+    title = "`rediss://` (TLS)"
+    kind = "valkey_tls"
+
+    def client(self) -> Any:
+        return redis.Redis.from_url(self.url(Path()))
+
+    def connect(self, clock: ManualClock) -> Driver:
+        return open_driver(self.url(Path()), clock=clock)
+
+    def url(self, tmp_path: Path) -> str:
+        return f"rediss://127.0.0.1:{self.server.port}/0?ssl_ca_certs={self.server.ca_file}"
 
 
 class TestGivenClient(RedisConformance):
