@@ -128,7 +128,7 @@ class QuartSessions(SessionInterface):
 
     def _context(self) -> tuple[Any, ...]:
         """What the methods of the application take first, since Quart 0.23."""
-        return (cast(Any, quart.globals.app_ctx)._get_current_object(),) if self._takes_context else ()
+        return (self._current_context(of_websocket=False),) if self._takes_context else ()
 
     async def _end(self, error: BaseException | None) -> None:
         """A request has ended; without an answer if the client has left, for Quart cancels the view then."""
@@ -148,11 +148,10 @@ class QuartSessions(SessionInterface):
         return hasattr(self._current_context(of_websocket=of_websocket), OPENED)
 
     def _current_context(self, *, of_websocket: bool) -> Any:
-        there = quart.globals
-        proxy: Any = (
-            there.app_ctx if self._takes_context else there.websocket_ctx if of_websocket else there.request_ctx
-        )
-        return proxy._get_current_object()
+        there: Any = quart.globals
+        if self._takes_context:
+            return there.app_ctx._get_current_object()
+        return (there.websocket_ctx if of_websocket else there.request_ctx)._get_current_object()
 
     async def _revert(self, sender: object, **_: object) -> None:
         """A view has raised."""
