@@ -533,10 +533,8 @@ def make_manager(
 
 def _seconds(name: str, value: Seconds) -> float:
     """A time as a number of seconds; unlike a ttl it may be 0."""
-    if type(value) in (int, float) and value == 0:
-        return 0.0
     try:
-        return parse_duration(value)
+        return parse_duration(value, zero=True)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from session_kit.codec import Codec
 from session_kit.cookie import Cookie, Signer
 from session_kit.draft import Draft, DraftView, check_name
 from session_kit.drivers import ABSENT, ANY, Capabilities
+from session_kit.errors import SessionError
 from session_kit.journal import Journal
 from session_kit.owners import Owners
 from session_kit.plain_store import PlainStore
@@ -163,6 +164,8 @@ class Policy:
         initial = {} if self.generate is None else self.generate()
         if self.schema is not None:
             return self.schema.encode(initial)
+        if not isinstance(initial, Mapping):
+            raise SessionError(f"generate must return a mapping of the first data, not {type(initial).__name__}")
         return {check_name(key): self.codec.dump(value, check_name(key)) for key, value in initial.items()}
 
     async def prepare(self, io: Any) -> None:

@@ -60,7 +60,7 @@ class RedisSessionStore(UnstorageSessionStore):
             url = f"redis{'s' if secure else ''}://{user}{address}:{6379 if port is None else port}/{db or 0}"
             if settings:
                 url += f"?{urlencode({name: _text(value) for name, value in settings.items()})}"
-        if not url.startswith(SCHEMES):
+        if not url.lower().startswith(SCHEMES):
             raise ConfigError("RedisSessionStore takes a URL of Redis or Valkey, like redis://localhost:6379/0")
         super().__init__(url, prefix=prefix, ttl=ttl, **of_the_store)
 

@@ -112,6 +112,8 @@ class UnstorageSessionStore:
         self.hash_ids = hash_ids
         self.codec: Codec = make_codec(codec)
         self.clock = clock
+        if isinstance(driver, str):
+            _check_driver_url(driver)
         self.owns_driver = isinstance(driver, str)
         self.driver = open_driver(driver, clock=clock) if isinstance(driver, str) else driver
         if not isinstance(self.driver, Driver):
@@ -558,6 +560,17 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Unstorage
     store = UnstorageSessionStore(driver, **options)
     store.owns_driver = True
     return store
+
+
+def _check_driver_url(url: str) -> None:
+    """Refuse the options of a store in the URL of a driver, and say where they belong."""
+    parts, query = split_url(url)
+    for name, _ in query:
+        if name in OWN_OPTIONS:
+            raise ConfigError(
+                f"{redact(parts)}: {name} is given beside the URL here, as {name}=...; "
+                "a URL that has it is opened by open_store"
+            )
 
 
 def with_ttl(url: str, ttl: float) -> str:

@@ -37,10 +37,10 @@ FROM_ELSEWHERE = {
 """What people who come from elsewhere call the options of a URL."""
 
 
-def parse_duration(value: str | float | timedelta) -> Duration:
+def parse_duration(value: str | float | timedelta, *, zero: bool = False) -> Duration:
     """Return `value` in seconds: a number, a `timedelta`, or text such as `"90"`, `"500ms"`, `"15m"`, `"7d"`.
 
-    Raises `ValueError` for anything else, and for durations that are not above zero.
+    Raises `ValueError` for anything else, and for durations that are not above zero. zero: 0 will do too.
 
     >>> parse_duration("7d")
     604800.0
@@ -53,7 +53,7 @@ def parse_duration(value: str | float | timedelta) -> Duration:
         raise ValueError(f"{value!r} is not a duration; give seconds, a timedelta, or text like 15m or 7d")
     else:
         seconds = float(value)
-    if not 0 < seconds < float("inf"):
+    if not (0 < seconds < float("inf") or (zero and seconds == 0)):
         raise ValueError(f"a duration must be above 0 and finite, not {value!r}")
     return Duration(seconds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Final
 
 from session_kit.drivers.base import Capabilities, Driver
 from session_kit.drivers.support.findings import Finding
@@ -77,7 +77,7 @@ def _passed(name: str) -> tuple[Callable[..., Any], Callable[..., Coroutine[Any,
     return method, twin
 
 
-for _name in [
+_PASSED = (
     "read",
     "get",
     "has",
@@ -91,7 +91,11 @@ for _name in [
     "clear",
     "prune",
     "close",
-]:
+)
+CALLS: Final = ("keys", *_PASSED)
+"""The blocking names of the calls that `before` and `after` see."""
+
+for _name in _PASSED:
     _method, _twin = _passed(_name)
     setattr(WrappedDriver, _name, _method)
     setattr(WrappedDriver, f"a{_name}", _twin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from session_kit.drivers import Driver, DriverUnavailable
-from session_kit.drivers.support.wrapped import WrappedDriver
+from session_kit.drivers.support.wrapped import CALLS, WrappedDriver
 
 
 class CountingDriver(WrappedDriver):
@@ -50,11 +50,15 @@ class FaultyDriver(WrappedDriver):
     ) -> None:
         """Make `method` and its twin raise. Not `prepare` and `examine`, which are passed on as they are.
 
+        Raises `ValueError` for a name that is no call of a driver: with it, nothing would ever fail.
+
         method: its blocking name, such as `"read"`, `"renew"`, `"set"` or `"delete"`.
         error: what to raise. Default `DriverUnavailable`.
         times: for so many calls; None (default) until `heal`.
         after: do the work first, and lose only the answer.
         """
+        if method not in CALLS:
+            raise ValueError(f"no call of a driver that can fail is named {method!r}; there are {', '.join(CALLS)}")
         self._faults[method] = (
             error or DriverUnavailable("down for a test"),
             float("inf") if times is None else times,

@@ -198,6 +198,8 @@ def explore(play: Play, *, sample: int | None = None, seed: int = 0, preemptions
     >>> found[0][1]
     [1:get, 2:get, 1:set, 2:set]
     """
+    if sample is not None and sample < 1:
+        raise ValueError(f"sample is a number of orders from 1, not {sample}")
     chance = None if sample is None else random.Random(seed)  # noqa: S311  # nothing depends on its being secret
     count, choices = 0, list[int]()
     with _Loop() as loop:

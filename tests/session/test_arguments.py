@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
 from flask import Flask
 
-from session_kit import ConfigError, SessionManager, asgi, wsgi
+from session_kit import (
+    ConfigError,
+    RedisSessionStore,
+    SessionError,
+    SessionManager,
+    UnstorageSessionStore,
+    asgi,
+    wsgi,
+)
 from session_kit.integrations import aiohttp, flask, litestar, pyramid
 from tests.harness.sessions import SECRET
 
@@ -73,3 +82,26 @@ def test_a_value_that_cannot_be_meant_is_refused_at_start(
 )
 def test_a_name_from_elsewhere_is_answered_with_ours(caller: Callable[..., Any], name: str, meant: str) -> None:
     assert f"unknown option {name!r}; did you mean {meant}? Valid options: " in error_of(caller, **{name: "x"})
+
+
+@pytest.mark.parametrize("option", ["touch_after", "rotation_grace"])
+@pytest.mark.parametrize("zero", [0, 0.0, "0", "0s", timedelta(0)])
+def test_no_time_at_all_can_be_said_in_each_form(option: str, zero: Any) -> None:
+    assert getattr(SessionManager("memory://", SECRET, **{option: zero}).policy, option) == 0
+
+
+@pytest.mark.parametrize("first", [None, 5, "text", [("user", "ada")]])
+def test_first_data_that_are_no_mapping_are_told_in_one_line(first: object) -> None:
+    session = SessionManager("memory://", SECRET, generate=lambda: first).open()
+    with pytest.raises(SessionError, match="generate must return a mapping of the first data, not"):
+        session.load()
+
+
+@pytest.mark.parametrize("option", ["prefix=shop", "ttl=7d", "codec=msgpack"])
+@pytest.mark.parametrize(("store", "url"), [(UnstorageSessionStore, "memory://"), (RedisSessionStore, "REDIS://shop")])
+def test_an_option_of_the_store_in_the_url_of_a_driver_is_told_where_it_belongs(
+    store: type[UnstorageSessionStore], url: str, option: str
+) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"{name} is given beside the URL here, as {name}=.*opened by open_store"):
+        store(f"{url}?{option}")

@@ -21,11 +21,12 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from session_kit import SessionManager, UnstorageSessionStore, asgi, wsgi
+from session_kit.drivers.memory import MemoryDriver
 from session_kit.integrations import aiohttp as aiohttp_sessions
 from session_kit.integrations import flask as flask_sessions
 from session_kit.integrations import litestar as litestar_sessions
 from session_kit.integrations import quart as quart_sessions
-from session_kit.testing import ManualClock, Visitor, session_cookies
+from session_kit.testing import FaultyDriver, ManualClock, Visitor, explore, session_cookies
 from session_kit.testing.cookies import manager_of
 from tests.harness.sessions import SECRET
 
@@ -137,3 +138,17 @@ def test_a_visitor_who_is_to_send_no_cookie_does_not_send_her_own() -> None:
         assert "user" not in session
     with ada.request() as session:
         assert session["user"] == "ada"
+
+
+@pytest.mark.parametrize("name", ["raed", "aget", "prepare", ""])
+def test_a_fault_that_could_never_happen_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no call of a driver that can fail is named"):
+        FaultyDriver(MemoryDriver()).fail(name)
+
+
+def test_a_sample_of_no_orders_does_not_go_on_for_ever() -> None:
+    async def play(schedule: object) -> None:
+        """Nothing to put into an order."""
+
+    with pytest.raises(ValueError, match="from 1, not 0"):
+        explore(play, sample=0)
