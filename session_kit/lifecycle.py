@@ -193,7 +193,7 @@ class Lifecycle(State, eq=False):
                 await store.destroy_by(io, name)
                 return None
             if loading and self.reading_files(stored.notes):
-                await self._file_read(io, stored)
+                await self._file_again(io, stored)
             record.fields.pop(RESERVED, None)
             return Found(stored, record.fields)
         return None
@@ -560,8 +560,8 @@ class Lifecycle(State, eq=False):
                 login=binding is not None,
             )
 
-    async def _file_read(self, io: Any, stored: Stored) -> None:
-        """Say in the index that a read has let a session live on, whatever comes of the request."""
+    async def _file_again(self, io: Any, stored: Stored) -> None:
+        """Say in the index that a session lives on, by a read or because a write is undone."""
         ttl, remember = self.policy.store.ttl, stored.notes.remember
         lives = None if ttl is None or callable(ttl) else max(ttl, remember)
         try:
@@ -647,8 +647,14 @@ class Lifecycle(State, eq=False):
 
         Then all is as it was before the write, and can be saved again.
         """
+        new, old = self.stored, before.stored
+        if new is None:
+            return
+        if old is not None and (new.name, new.notes.owner) != (old.name, old.notes.owner):
+            await self._file_again(io, old)
         if not await self._undo(io, before):
             return
+        await self._take_out(io, new, old)
         draft = self.loaded()
         self.stored, self.id, self.displaced = before.stored, before.id, before.displaced
         self.pending = before.pending
