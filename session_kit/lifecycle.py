@@ -360,17 +360,20 @@ class Lifecycle(State, eq=False):
         try:
             found = await self._fetch(io, attempt.stored.name)
         except DriverUnavailable:
-            if not down:
-                raise
+            if down:
+                raise failure from None
+            raise
         if attempt.event != "saved" and found is not None and found.stored.id == attempt.stored.id:
             # Its token tells that it took effect: only the answer was lost.
             return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
+        # If it is tried again with the session that is there, it is filed again.
+        again = not down and self.stored is not None and found is not None and self.goes_on(found.stored)
+        if attempt.files and not again:
+            await self._take_out(io, attempt.stored, None if found is None else found.stored)
         if down:
             raise failure
         if self.stored is None:
             return self.create_again(number)
-        if attempt.files and (found is None or not self.goes_on(found.stored)):
-            await self._take_out(io, attempt.stored, None if found is None else found.stored)
         if self._leaves_it(found):
             return None
         name = self.stored.name
@@ -454,6 +457,7 @@ class Lifecycle(State, eq=False):
         if old == new or await self.policy.store.destroy_by(io, old):
             return True
         await self.policy.store.destroy_by(io, new)
+        await self._take_out(io, attempt.stored, None)
         if self.logs_in(self.loaded()):
             await self._part(io, None)
         else:

@@ -709,6 +709,18 @@ def test_after_a_fault_at_any_call_the_list_is_right_once_all_were_used_again(ac
 # --- a login that fails, or that nobody waits for any more ---
 
 
+class FailingOnce(SlowDriver):
+    """Does not do one write of a record, as an outage of a moment would have it."""
+
+    fails = False
+
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.fails and name == "set" and ":~" not in args[0]:
+            self.fails = False
+            raise DriverUnavailable("down for a test")
+        return await super().acall(name, *args, **kwargs)
+
+
 class LeftAt(SlowDriver):
     """The client of the request that `waiting` is leaves when a record has been written."""
 
@@ -750,6 +762,21 @@ async def enters(session: Session[Any]) -> None:
 
 async def puts(session: Session[Any]) -> None:
     session["theme"] = "dark"
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a first visit", "with a session"])
+def test_a_login_that_an_outage_failed_takes_no_room(known: bool) -> None:
+    async def play() -> None:
+        driver = FailingOnce(MemoryDriver())
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET, max_sessions=1, when_full="refuse")
+        cookie = await visit(manager, puts) if known else ""
+        driver.fails = True
+        with pytest.raises(DriverUnavailable):
+            await visit(manager, enters, cookie)
+        await visit(manager, enters)  # in another browser
+        assert len(await manager.store.asessions_of("ada")) == 1
+
+    asyncio.run(play())
 
 
 async def leave(driver: LeftAt, manager: SessionManager, change: Callable[[Session[Any]], Any], cookie: str) -> None:
