@@ -193,7 +193,7 @@ class Lifecycle(State, eq=False):
                 await store.destroy_by(io, name)
                 return None
             if loading and self.reading_files(stored.notes):
-                await self._file_read(io, stored)
+                await self._file_again(io, stored)
             record.fields.pop(RESERVED, None)
             return Found(stored, record.fields)
         return None
@@ -360,17 +360,20 @@ class Lifecycle(State, eq=False):
         try:
             found = await self._fetch(io, attempt.stored.name)
         except DriverUnavailable:
-            if not down:
-                raise
+            if down:
+                raise failure from None
+            raise
         if attempt.event != "saved" and found is not None and found.stored.id == attempt.stored.id:
             # Its token tells that it took effect: only the answer was lost.
             return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
+        # If it is tried again with the session that is there, it is filed again.
+        again = not down and self.stored is not None and found is not None and self.goes_on(found.stored)
+        if attempt.files and not again:
+            await self._take_out(io, attempt.stored, None if found is None else found.stored)
         if down:
             raise failure
         if self.stored is None:
             return self.create_again(number)
-        if attempt.files and (found is None or not self.goes_on(found.stored)):
-            await self._take_out(io, attempt.stored, None if found is None else found.stored)
         if self._leaves_it(found):
             return None
         name = self.stored.name
@@ -454,6 +457,7 @@ class Lifecycle(State, eq=False):
         if old == new or await self.policy.store.destroy_by(io, old):
             return True
         await self.policy.store.destroy_by(io, new)
+        await self._take_out(io, attempt.stored, None)
         if self.logs_in(self.loaded()):
             await self._part(io, None)
         else:
@@ -560,8 +564,8 @@ class Lifecycle(State, eq=False):
                 login=binding is not None,
             )
 
-    async def _file_read(self, io: Any, stored: Stored) -> None:
-        """Say in the index that a read has let a session live on, whatever comes of the request."""
+    async def _file_again(self, io: Any, stored: Stored) -> None:
+        """Say in the index that a session lives on, by a read or because a write is undone."""
         ttl, remember = self.policy.store.ttl, stored.notes.remember
         lives = None if ttl is None or callable(ttl) else max(ttl, remember)
         try:
@@ -647,8 +651,14 @@ class Lifecycle(State, eq=False):
 
         Then all is as it was before the write, and can be saved again.
         """
+        new, old = self.stored, before.stored
+        if new is None:
+            return
+        if old is not None and (new.name, new.notes.owner) != (old.name, old.notes.owner):
+            await self._file_again(io, old)
         if not await self._undo(io, before):
             return
+        await self._take_out(io, new, old)
         draft = self.loaded()
         self.stored, self.id, self.displaced = before.stored, before.id, before.displaced
         self.pending = before.pending

@@ -360,6 +360,7 @@ class World:
     """A site with one browser, whose session holds `START`.
 
     user: who is logged in at first; "" for nobody.
+    owner: in whose list the session is at first; "" for none.
     due: the cookie is to be renewed, and, with `rotate_every`, the id to be rotated by time.
     travels: requests and responses are under way for a while. The browser sends the cookie that it has when a request
         leaves, and takes those of the responses in whatever order they arrive.
@@ -370,6 +371,7 @@ class World:
         schedule: Schedule | None = None,
         *,
         user: str = "",
+        owner: str = "",
         due: bool = False,
         swaps: bool = True,
         network: bool = False,
@@ -381,7 +383,7 @@ class World:
         self.memory = MemoryDriver(clock=self.clock)
         self.log = Log(self.memory)
         self.schedule = schedule or Schedule()
-        self.user, self.due, self.swaps, self.network = user, due, swaps, network
+        self.user, self.owner, self.due, self.swaps, self.network = user, owner, due, swaps, network
         self.travels = travels
         self.turns = "rotate_every" in options
         self.store = UnstorageSessionStore(
@@ -401,10 +403,12 @@ class World:
         session = self.manager.open("", asynchronous=True)
         await session.aload()
         session.update(START, **({"user": self.user} if self.user else {}))
+        if self.owner:
+            await session.abind(self.owner)
         self.browser.receive(await self.manager.acommit(session), request)
         await self.manager.afinish(session)
         self.home = name_of(self.browser.cookie)
-        [self.home_key] = list(self.memory.keys())
+        [self.home_key] = [key for key in self.memory.keys() if ":~" not in key]
         if self.due:
             self.clock.advance(RENEWAL_DUE)
         self.log.done.clear()

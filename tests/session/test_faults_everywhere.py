@@ -355,6 +355,51 @@ def test_without_swaps_no_fault_makes_a_request_fail_in_another_way(kind: str) -
     assert faults >= {"conflict": 0, "corrupt": 250}.get(kind, 420)
 
 
+# --- the list of the owner ---
+
+
+async def binds(session: Session[Any], request: Request) -> None:
+    put(session, request, user=request.who)
+    await session.abind(request.who)
+
+
+FILED = [
+    Flow(
+        f"{handler.name}{', due' * due}{f' beside one that {beside.name}' if beside else ''}",
+        handler,
+        beside,
+        "ada",
+        due,
+    )
+    for handler in (
+        *(
+            HANDLERS[name]
+            for name in ("writes", "logs_in", "regenerates", "logs_out", "clears_and_writes", "saves_between")
+        ),
+        Handler("binds", binds, rotates=True),
+    )
+    for due, beside in ((False, None), (True, None), (False, HANDLERS["writes"]), (False, HANDLERS["regenerates"]))
+]
+
+
+async def check_lists(flow: Flow, kind: str, run: Run) -> None:
+    """Whoever is logged in by any cookie is in the list of the owner, so that `revoke` ends it."""
+    world = run.world
+    for cookie in world.browser.held:
+        session = world.manager.open(cookie, asynchronous=True)
+        await session.aload()
+        if session.owner:
+            handles = [each.handle for each in await world.store.asessions_of(session.owner)]
+            assert session.handle in handles, "no session that lives is missing in the list"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"rotate_every": 100}, {"swaps": False}], ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "corrupt"])  # a list that cannot be read is lost
+def test_no_fault_takes_a_session_that_lives_out_of_the_list_of_its_owner(kind: str, options: dict[str, Any]) -> None:
+    assert sweep_all(FILED, kind, check=check_lists, owner="ada", **options) >= (0 if kind == "conflict" else 100)
+
+
 # --- each of these once more, by name ---
 
 

@@ -24,7 +24,7 @@ from session_kit import (
     open_store,
 )
 from session_kit.codec import Encrypted
-from session_kit.drivers import Driver
+from session_kit.drivers import Capabilities, Driver
 from session_kit.drivers.memory import MemoryDriver
 from session_kit.record import Notes
 from session_kit.testing import (
@@ -37,7 +37,7 @@ from session_kit.testing import (
     explore,
 )
 from session_kit.testing.caller import Caller
-from tests.harness.sessions import SECRET, PlainStore
+from tests.harness.sessions import SECRET, PlainStore, SlowDriver
 
 TTL = 1000
 
@@ -704,3 +704,128 @@ def test_after_a_fault_at_any_call_the_list_is_right_once_all_were_used_again(ac
         while asyncio.run(main(who, number)):
             number += 1
         assert number >= 1
+
+
+# --- a login that fails, or that nobody waits for any more ---
+
+
+class FailingOnce(SlowDriver):
+    """Does not do one write of a record, as an outage of a moment would have it."""
+
+    fails = False
+
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.fails and name == "set" and ":~" not in args[0]:
+            self.fails = False
+            raise DriverUnavailable("down for a test")
+        return await super().acall(name, *args, **kwargs)
+
+
+class LeftAt(SlowDriver):
+    """The client of the request that `waiting` is leaves when a record has been written."""
+
+    leaves = False
+    waiting: asyncio.Task[Any] | None = None
+
+    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        result = await super().acall(name, *args, **kwargs)
+        if self.leaves and name == "set" and ":~" not in args[0]:
+            self.leaves = False
+            assert self.waiting is not None
+            self.waiting.cancel()
+            await asyncio.sleep(0)
+        return result
+
+
+class UnswappingLeftAt(LeftAt):
+    """The same, of one that writes on no condition."""
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # in place of those of the driver inside
+        return Capabilities()
+
+
+async def visit(manager: SessionManager, change: Callable[[Session[Any]], Any], cookie: str = "") -> str:
+    """A request; returns the cookie that the browser has then."""
+    session = manager.open(cookie, asynchronous=True)
+    await session.aload()
+    await change(session)
+    headers = dict(await manager.acommit(session))
+    await manager.afinish(session)
+    return headers["Set-Cookie"].partition(";")[0] if "Set-Cookie" in headers else cookie
+
+
+async def enters(session: Session[Any]) -> None:
+    session["user"] = "ada"
+    await session.abind("ada", label="phone")
+
+
+async def puts(session: Session[Any]) -> None:
+    session["theme"] = "dark"
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a first visit", "with a session"])
+def test_a_login_that_an_outage_failed_takes_no_room(known: bool) -> None:
+    async def play() -> None:
+        driver = FailingOnce(MemoryDriver())
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET, max_sessions=1, when_full="refuse")
+        cookie = await visit(manager, puts) if known else ""
+        driver.fails = True
+        with pytest.raises(DriverUnavailable):
+            await visit(manager, enters, cookie)
+        await visit(manager, enters)  # in another browser
+        assert len(await manager.store.asessions_of("ada")) == 1
+
+    asyncio.run(play())
+
+
+async def leave(driver: LeftAt, manager: SessionManager, change: Callable[[Session[Any]], Any], cookie: str) -> None:
+    """A request whose client leaves while its new id is written."""
+    driver.waiting = asyncio.ensure_future(visit(manager, change, cookie))
+    driver.leaves = True
+    with pytest.raises(asyncio.CancelledError):
+        await driver.waiting
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a first visit", "with a session"])
+def test_a_login_whose_client_left_takes_no_room(known: bool) -> None:
+    async def play() -> None:
+        driver = LeftAt(MemoryDriver())
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET, max_sessions=1, when_full="refuse")
+        cookie = await visit(manager, puts) if known else ""
+        await leave(driver, manager, enters, cookie)
+        await visit(manager, enters)
+        assert len(await manager.store.asessions_of("ada")) == 1
+
+    asyncio.run(play())
+
+
+async def becomes_another(session: Session[Any]) -> None:
+    await session.abind("eve")
+
+
+async def starts_afresh(session: Session[Any]) -> None:
+    session.clear()
+    session["theme"] = "dark"
+
+
+async def turns(session: Session[Any]) -> None:
+    await session.aregenerate()
+
+
+@pytest.mark.parametrize("swaps", [True, False], ids=["swaps", "no swaps"])
+@pytest.mark.parametrize("change", [becomes_another, starts_afresh, turns])
+def test_log_out_everywhere_ends_a_session_whose_change_of_owner_was_taken_back(change: Any, swaps: bool) -> None:
+    async def play() -> None:
+        driver = LeftAt(MemoryDriver()) if swaps else UnswappingLeftAt(MemoryDriver())
+        manager = SessionManager(UnstorageSessionStore(driver), SECRET)
+        cookie = await visit(manager, enters)
+        await leave(driver, manager, change, cookie)
+        session = manager.open(cookie, asynchronous=True)
+        await session.aload()
+        assert session["user"] == "ada"
+        assert [each.handle for each in await manager.store.asessions_of("ada")] == [session.handle]
+        assert await manager.store.asessions_of("eve") == []
+        assert await manager.store.arevoke("ada") == 1
+
+    asyncio.run(play())
