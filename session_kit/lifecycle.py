@@ -356,19 +356,19 @@ class Lifecycle(State, eq=False):
         down = isinstance(failure, DriverUnavailable)
         if down and attempt.event == "saved":
             raise failure
-        found = None
+        found, known = None, True
         try:
             found = await self._fetch(io, attempt.stored.name)
         except DriverUnavailable:
-            if down:
-                raise failure from None
-            raise
+            if not down:
+                raise
+            known = False
         if attempt.event != "saved" and found is not None and found.stored.id == attempt.stored.id:
             # Its token tells that it took effect: only the answer was lost.
             return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
         # If it is tried again with the session that is there, it is filed again.
         again = not down and self.stored is not None and found is not None and self.goes_on(found.stored)
-        if attempt.files and not again:
+        if attempt.files and known and not again:
             await self._take_out(io, attempt.stored, None if found is None else found.stored)
         if down:
             raise failure
