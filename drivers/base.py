@@ -6,7 +6,6 @@ included. `session_kit.testing.DriverConformance` proves that a driver keeps wha
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -28,7 +27,7 @@ from session_kit.drivers.support.checks import (
 from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.forks import tell_of_forks
 from session_kit.drivers.support.options import Parser, options_of
-from session_kit.drivers.support.threads import Threads
+from session_kit.drivers.support.threads import Threads, in_thread
 from session_kit.drivers.support.twins import pause
 
 if TYPE_CHECKING:
@@ -345,8 +344,7 @@ class Driver:
         return await self._in_thread(method, *args, **kwargs)
 
     async def _in_thread(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads.pool(), lambda: method(*args, **kwargs))
+        return await in_thread(lambda: method(*args, **kwargs), self._threads.pool())
 
 
 def _take(keys: Iterator[str]) -> list[str]:

@@ -312,7 +312,11 @@ def check_secrets(secrets: str | bytes | Sequence[str | bytes]) -> list[str | by
         which = "the secret" if len(listed) == 1 else f"secret number {number}"
         if not isinstance(secret, (str, bytes)):
             raise ConfigError(f"{which} must be str or bytes, not {type(secret).__name__}; {HOW_TO_MAKE_ONE}")
-        raw = secret.encode() if isinstance(secret, str) else secret
+        try:
+            raw = secret.encode() if isinstance(secret, str) else secret
+        except UnicodeEncodeError:
+            # It comes so from the environment, and each locale would make another secret of it.
+            raise ConfigError(f"{which} holds bytes that are no text in this locale; {HOW_TO_MAKE_ONE}") from None
         if len(raw) < MIN_SECRET_BYTES:
             raise ConfigError(
                 f"{which} has {len(raw)} bytes, at least {MIN_SECRET_BYTES} are needed; {HOW_TO_MAKE_ONE}"

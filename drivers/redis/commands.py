@@ -137,7 +137,8 @@ class Commands:
         if isinstance(error, NoScriptError):
             _, sha, *rest = command
             return ("EVAL", SCRIPTS[sha], *rest)
-        if command[-2] == "IFEQ" and "syntax" in str(error):
+        # The type first: in this place may be a value, and `python -bb` raises where bytes are compared with text.
+        if isinstance(command[-2], str) and command[-2] == "IFEQ" and "syntax" in str(error):
             self._has_ifeq = False
             return _scripted(command[:-2], command[-1])
         return None

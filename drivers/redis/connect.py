@@ -17,6 +17,7 @@ from redis.sentinel import MasterNotFoundError
 from session_kit.drivers.redis.errors import FAILURES, reason
 from session_kit.drivers.redis.protocol import BlockingParser
 from session_kit.drivers.redis.settings import Settings
+from session_kit.drivers.support.threads import in_thread
 from session_kit.drivers.support.twins import Blocking, run
 
 
@@ -46,7 +47,7 @@ async def connect_stream(settings: Settings) -> asyncio.StreamWriter:
     try:
         if isinstance(connection, SecureConnection):
             # To read all authorities that the system trusts takes a tenth of a second, in which the loop would stand.
-            await asyncio.to_thread(connection.ssl_context.get)
+            await in_thread(connection.ssl_context.get)
         await connection.connect()
         # Before Python 3.12, `asyncio.wait_for` can lose a cancellation, and redis-py calls it for each command.
         if (task := asyncio.current_task()) is not None and task.cancelling():

@@ -67,7 +67,7 @@ def _reason(error: BaseException) -> str:
         found = str(error).partition(" : ")[0]  # what follows is how each client of redis-py was made
         return f"{found}; check the name of the service, and whether its Sentinels and its primary run"
     if isinstance(error, exceptions.ResponseError):
-        return re.split("[`']", text(error))[0]  # what stands in quotes is what was sent
+        return re.split(r"`|\B'", text(error))[0]  # what stands in quotes is what was sent; that of "can't" is none
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__context__, (OSError, UnicodeError)):
         return _reason(error.__context__)  # redis-py's own text says less
     if isinstance(error, ssl.SSLError):

@@ -40,9 +40,7 @@ class Parser:
 
     def __init__(self) -> None:
         self.buffer = bytearray(BUFFER)
-        self._reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=BlockingParser.parse_error, notEnoughData=_NOT_YET
-        )
+        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=_refusal, notEnoughData=_NOT_YET)
 
     def parse(self, size: int) -> Iterator[Any]:
         """The answers that the first `size` bytes of the buffer complete. Raises redis-py's errors."""
@@ -56,6 +54,13 @@ class Parser:
     def is_empty(self) -> bool:
         """Whether nothing has come of a further answer."""
         return not self._reader.has_data()
+
+
+def _refusal(text: str) -> Any:
+    # Redis 6 puts what it says of the script before what a command in it was refused for.
+    return BlockingParser.parse_error(
+        text.rpartition(": -")[2] if text.startswith("ERR Error running script") else text
+    )
 
 
 def scan(cursor: bytes, pattern: bytes) -> Command:

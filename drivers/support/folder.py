@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path, PurePath, PureWindowsPath
 from urllib.parse import SplitResult, quote, unquote
 
@@ -46,10 +47,23 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     for variable in VARIABLE.findall(os.fspath(path)):
         if os.path.expandvars(variable) == "":  # without it the path may be another, which is there
             raise ConfigError(f"{os.fspath(path)}: the variable {variable.strip('${}')} of the environment is empty")
-    found = os.path.expandvars(os.path.expanduser(path))
-    if missing := VARIABLE.search(os.fspath(found)):
+    at_home = os.path.expanduser(os.fspath(path))
+    if at_home.startswith("~"):  # else it would be a folder of this name in the one that we are in
+        raise ConfigError(f"{at_home}: there is no such home folder; write the path in full")
+    found = os.path.expandvars(at_home)
+    if missing := VARIABLE.search(found):
         raise ConfigError(f"{found}: the environment has no variable {missing[0]}")
-    return Path(found).absolute()
+    try:
+        return Path(found).absolute()
+    except OSError:
+        raise ConfigError(f"{found}: the folder that we are in is gone; write the path in full") from None
+
+
+def make_folders(path: Path) -> None:
+    """Make the folder, unless it is there, and what is missing above it, for this user alone. Raises `OSError`."""
+    if not path.parent.exists():  # Python's own `parents=True` opens these to others
+        make_folders(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def make_private(path: Path, scheme: str, ours: str) -> None:
@@ -59,11 +73,11 @@ def make_private(path: Path, scheme: str, ours: str) -> None:
     Raises `ConfigError`.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path)
     except OSError as error:
         raise ConfigError(f"{scheme}://{path}: the folder cannot be made: {error.strerror}") from None
     except ValueError:
-        raise ConfigError(f"{str(path)!r} cannot be the name of a folder: it holds a NUL or a lone surrogate") from None
+        raise ConfigError(f"{str(path)!r} cannot be the name of a folder: {_no_name()}") from None
     check_owner(path, scheme)
     if path.stat().st_mode & 0o077 and os.name == "posix":
         if (path / ours).exists() or not any(path.iterdir()):
@@ -92,7 +106,7 @@ def make_file(path: Path, scheme: str) -> None:
     One that is there is not opened: to close it would end the locks that this process has on it.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path.parent)
         if path.is_symlink():
             raise ConfigError(f"{scheme}://{path}: the file cannot be made: it is a link; name the file itself")
         with contextlib.suppress(FileExistsError):
@@ -102,7 +116,11 @@ def make_file(path: Path, scheme: str) -> None:
     except ConfigError:
         raise
     except ValueError:
-        raise ConfigError(f"{str(path)!r} cannot be a file's name: it holds a NUL or a surrogate") from None
+        raise ConfigError(f"{str(path)!r} cannot be a file's name: {_no_name()}") from None
+
+
+def _no_name() -> str:
+    return f"it holds a NUL, or what has no form in {sys.getfilesystemencoding()}, the encoding of names in this locale"
 
 
 def device_of(path: Path) -> int:

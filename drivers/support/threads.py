@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+
+from session_kit.drivers.errors import DriverUnavailable
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], pool: Executor | None = None) -> T:
+    """Do `work` in a thread of `pool`, or of the event loop's own. `DriverUnavailable` if none can be started.
+
+    Then it is not done later either: Python leaves it in the queue, for the next thread that there is.
+    """
+    refused = False
+
+    def unless_refused() -> T:
+        if refused:
+            raise DriverUnavailable("refused")
+        return work()
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(pool, unless_refused)
+    except RuntimeError as error:
+        refused = True
+        raise DriverUnavailable(f"no thread of this process is to be had: {error}") from None
+    return await future
 
 
 class Threads:

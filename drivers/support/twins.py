@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, TypeVar
+
+from session_kit.drivers.support.threads import in_thread
 
 T = TypeVar("T")
 
@@ -54,7 +58,7 @@ class Native:
             method = getattr(self._target, name)
 
             async def call(*args: Any, **kwargs: Any) -> Any:
-                return await asyncio.to_thread(method, *args, **kwargs)
+                return await in_thread(partial(contextvars.copy_context().run, method, *args, **kwargs))
 
         setattr(self, name, call)
         return call

@@ -21,6 +21,10 @@ SCALARS = frozenset({str, int, bool, type(None)})
 IMMUTABLE = SCALARS | {float}
 """Types whose values nobody can change in place."""
 
+NO_FORM = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError, BytesWarning)
+"""What it raises to encode a value, to decode it, and to compare the two, where they are not the same. (The last comes
+with `python -bb`, of bytes that have become text.)"""
+
 
 class Codec(Protocol):
     """What a store needs of an encoding. A record is a mapping whose values stay encoded (`Raw`) until asked for.
@@ -80,14 +84,14 @@ class FormatCodec:
                 if len(data) > self._shallow and self.format.is_deep(data):
                     raise SessionError(too_deep(where))
                 return Raw(data)
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        except NO_FORM:
             pass
         raise SessionError(explain(value, where, self.format))
 
     def same(self, value: object, raw: Raw) -> bool:
         try:
             return self._encode(value) == bytes(raw)
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        except NO_FORM:
             return False
 
     def encode(self, value: msgspec.Struct) -> Raw:
@@ -171,7 +175,7 @@ def explain(value: object, where: str, format: Format) -> str:
                     continue
                 if not _keeps(str.__str__(key), format):
                     return f"{path}: a key holds a lone surrogate, which has no form in UTF-8"
-            children = {f"{path}.{key}": item for key, item in value.items()}
+            children = {f"{path}.{repr(key) if isinstance(key, bytes) else key}": item for key, item in value.items()}
         else:
             break
         for child, item in children.items():
@@ -197,5 +201,5 @@ def explain(value: object, where: str, format: Format) -> str:
 def _keeps(value: object, format: Format) -> bool:
     try:
         return bool(format.module.decode(format.module.encode(value)) == value)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+    except NO_FORM:
         return False

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from session_kit.codec.base import IMMUTABLE, SCALARS, FormatCodec, goes_by_items
+from session_kit.codec.base import IMMUTABLE, NO_FORM, SCALARS, FormatCodec, goes_by_items
 from session_kit.codec.foreign import is_foreign, recode
 from session_kit.codec.format import JSON, MAX_DEPTH, too_deep
 from session_kit.errors import CorruptEntry, SessionError
@@ -135,7 +135,7 @@ class TaggedJSONCodec(LenientJSONCodec):
                 data = self._encode(value)
                 if self._decode(data) == value:
                     return data == bytes(raw)  # nothing in it has a tag or had one: the quick way
-            except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            except NO_FORM:
                 pass
         try:
             return super().same(self._convert(value), raw)

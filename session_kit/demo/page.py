@@ -8,7 +8,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from pathlib import Path
+from importlib.resources import files
 from string import Template
 
 from starlette.requests import Request
@@ -47,7 +47,7 @@ def hash_of(tag: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-SOURCE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+SOURCE = files("session_kit.demo").joinpath("page.html").read_text(encoding="utf-8")
 PARTS = dict(re.findall(r"<!-- part: (\w+) -->\n(.*?)(?=<!-- part: |\Z)", SOURCE, re.DOTALL))
 PAGE_HEADERS = {
     "Content-Security-Policy": (

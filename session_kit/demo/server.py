@@ -16,7 +16,7 @@ from rich.console import Console
 
 from session_kit.cookie import CookieOptions, check_secrets
 from session_kit.demo.app import make_app
-from session_kit.drivers.support.folder import url_of
+from session_kit.drivers.support.folder import make_folders, url_of
 from session_kit.errors import ConfigError
 from session_kit.policy import Event
 
@@ -64,7 +64,7 @@ def demo_folder() -> Path:
     # The XDG specification says to ignore a path that is relative.
     folder = (Path(given) if os.path.isabs(given) else usual) / "session-kit" / "demo"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(folder)
     except OSError as error:
         raise ConfigError(f"the demo's folder {folder} cannot be made: {error.strerror}") from None
     return folder

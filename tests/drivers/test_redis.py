@@ -9,6 +9,7 @@ import re
 import socket
 import socketserver
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +30,11 @@ from redis.retry import Retry
 from session_kit import ConfigError, RedisSessionStore, open_driver
 from session_kit.drivers import ABSENT, Conflict, CorruptEntry, Driver, DriverUnavailable, Unsupported
 from session_kit.drivers.redis import RedisDriver
+from session_kit.drivers.redis.errors import reason
 from session_kit.drivers.redis.settings import Settings
 from session_kit.testing import DriverConformance, ManualClock
 from tests.harness.drivers import both, call, cancel_every_third, numbered
+from tests.harness.scripts import run
 from tests.harness.servers import (
     Cluster,
     Sentinel,
@@ -625,6 +628,44 @@ def test_a_full_server_refuses_and_keeps_what_was_there(tmp_path: Path) -> None:
     finally:
         driver.close()
         server.stop()
+
+
+def test_a_refused_write_is_an_outage_also_where_python_compares_no_bytes_with_text(tmp_path: Path) -> None:
+    with start_valkey(tmp_path, config=["--maxmemory", "1"]) as server:
+        code = f"""
+from session_kit import DriverUnavailable, open_driver
+from session_kit.drivers import ABSENT
+driver = open_driver({server.url!r})
+for expect in (ABSENT, b"old"):
+    try:
+        driver.set("key", b"new", expect=expect)
+    except DriverUnavailable as error:
+        assert "maxmemory" in str(error), error
+"""
+        run(sys.executable, "-bb", "-c", code)
+
+
+def test_a_replica_is_left_that_refuses_what_a_script_does(redis62: Valkey) -> None:
+    """Redis 6.2 wraps the refusal in what it says of the script."""
+    driver = RedisDriver(redis62.url)
+    try:
+        driver.set("key", b"1")
+        driver.set("key", b"2", expect=b"1")  # from now on by a script
+        redis62.ask("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(DriverUnavailable, match="read-only replica"):
+            driver.set("key", b"3", expect=b"2")
+        before = redis62.ask("INFO", "stats")["total_connections_received"]
+        assert driver.get("key") == b"2"
+        # One is that of `ask`; the driver's was closed, so that the primary would be looked for again.
+        assert redis62.ask("INFO", "stats")["total_connections_received"] == before + 2
+    finally:
+        redis62.ask("REPLICAOF", "NO", "ONE")
+        driver.close()
+
+
+def test_a_right_that_scripts_lack_is_told_in_a_whole_sentence() -> None:
+    error = redis.ResponseError("The user executing the script can't run this command or subcommand script: 'secret'")
+    assert reason(error) == "The user executing the script can't run this command or subcommand script"
 
 
 @both

@@ -21,7 +21,10 @@ from hypothesis import strategies as st
 
 from session_kit import ConfigError, open_driver, open_store, register_driver
 from session_kit.drivers import registry
+from session_kit.drivers.disk import DiskDriver
+from session_kit.drivers.file import FileDriver
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.sqlite import SQLiteDriver
 from session_kit.drivers.support import folder
 from session_kit.drivers.support.folder import named_in, url_of
 from session_kit.drivers.support.options import Duration, Size, parse_duration, parse_size
@@ -642,6 +645,41 @@ def test_a_variable_that_is_not_set_is_no_folder_of_that_name(
     monkeypatch.setenv("NOT_SET", "set")
     open_driver(f"{scheme}://{tmp_path}/{name}/store").close()
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("kind", [SQLiteDriver, DiskDriver, FileDriver])
+def test_a_home_that_is_not_known_is_no_folder_of_that_name(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container runs as a user that has no entry in its list, and without HOME."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no such home folder"):
+        kind("~nobody-has-this-name/store")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems keep the folder that somebody is in")
+@pytest.mark.parametrize("kind", [SQLiteDriver, DiskDriver, FileDriver])
+def test_a_path_without_a_beginning_in_a_folder_that_is_gone_is_a_clear_error(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="write the path in full"):
+        kind("store")
+    kind(tmp_path / "store").close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://{}/a/b/store.db", "disk://{}/a/b/store", "file://{}/a/b/store"])
+def test_no_folder_on_the_way_is_open_to_others_whatever_the_umask(url: str, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(open_driver(url.format(tmp_path))) as driver:
+            driver.set("key", b"value")
+    finally:
+        os.umask(before)
+    assert {path.name for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077} == set()
 
 
 class ForCheckers(MemoryDriver):

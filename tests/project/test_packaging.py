@@ -203,6 +203,12 @@ def test_what_is_installed_works_without_the_repository(wheel: Path, tmp_path: P
     assert Path(printed) == tmp_path / "session_kit" / "drivers" / "__init__.py"
 
 
+def test_a_package_in_an_archive_brings_all_that_it_reads(wheel: Path) -> None:
+    """As `zipapp` and serverless platforms have it: there is no folder with files beside the modules."""
+    code = f"import sys; sys.path.insert(0, {str(wheel)!r}); from session_kit.demo import page; print(page.__file__)"
+    assert Path(run("-I", "-c", code)).is_relative_to(wheel)
+
+
 def test_an_editable_install_of_a_clone_without_symbolic_links_works(linkless: Path, tmp_path: Path) -> None:
     printed = run("-c", IMPORTS, python=editable(linkless, tmp_path))
     assert Path(printed) == linkless / "drivers" / "__init__.py"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import sys
 import uuid
 from typing import Any
 
@@ -21,6 +22,7 @@ from session_kit.errors import SessionError
 from session_kit.manager import make_manager
 from session_kit.store import chooses_codec
 from session_kit.testing import Visitor
+from tests.harness.scripts import run
 from tests.harness.sessions import SECRET, PlainStore
 
 CODEC = JSONCodec()
@@ -345,6 +347,29 @@ def test_a_codec_is_chosen_by_url_by_the_store_by_the_manager_and_last_by_the_in
     assert strict.with_codec("json-tagged").driver is strict.driver
     assert type(strict.codec) is JSONCodec
     assert not chooses_codec(strict)
+
+
+def test_bytes_are_stored_and_refused_alike_where_python_compares_none_with_text() -> None:
+    run(
+        sys.executable,
+        "-bb",
+        "-c",
+        """
+from session_kit import SessionError
+from session_kit.codec import make_codec
+for name in ("json", "json-lenient", "json-tagged", "msgpack"):
+    codec = make_codec(name)
+    for value in (b"x", [b"x"], {"a": b"x"}, {b"k": object()}):
+        try:
+            raw = codec.dump(value, "cart")
+        except SessionError:
+            continue
+        assert codec.same(value, raw) or name == "json-lenient"
+        assert codec.same("x", raw) is False
+        loaded = codec.load(raw, object)
+        assert name == "json-lenient" or type(loaded) is type(value)
+""",
+    )
 
 
 @pytest.mark.parametrize("codec", ["jsn-tagged", "pickle", 5, None, JSONCodec])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from session_kit import ConfigError, DriverUnavailable, SessionManager, Unstorag
 from session_kit.asgi import SessionMiddleware, use_session
 from session_kit.drivers import Driver
 from session_kit.drivers.memory import MemoryDriver
+from session_kit.drivers.sqlite import SQLiteDriver
+from session_kit.drivers.support.twins import Native
 from session_kit.testing import FaultyDriver, Visitor
 from tests.harness.bare_asgi import bare, call, cookie_of, put
-from tests.harness.sessions import SECRET, SlowDriver, log_in, take_down
+from tests.harness.sessions import SECRET, PlainStore, SlowDriver, log_in, take_down
 
 
 @pytest.fixture
@@ -207,3 +211,33 @@ def test_a_websocket_is_refused() -> None:
 def test_a_handler_that_does_not_touch_the_session_does_not_notice(load: str) -> None:
     app, cookie = down_app(lambda session: None, load=load)
     assert asyncio.run(call(app, cookie))[0]["status"] == 200
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "plain"])
+def test_a_write_for_which_no_thread_can_be_started_is_an_outage_and_is_not_done_later(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's pools keep it, for the next thread that they start."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    target: Any = SQLiteDriver(tmp_path / "store.db") if kind == "sqlite" else PlainStore()
+    value: Any
+    new: Any
+    value, new = (b"old", b"new") if kind == "sqlite" else ({"n": "old"}, {"n": "new"})
+    io = Native(target)
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(DriverUnavailable, match="thread"):
+                await io.set("key", new)
+        await io.set("other", new)
+        assert await io.get("other") == new
+        assert await io.get("key") == value
+
+    target.set("key", value)
+    asyncio.run(main())
+    if isinstance(target, SQLiteDriver):
+        target.close()

@@ -79,6 +79,15 @@ def test_a_weak_secret_is_refused_at_start_and_not_shown(secret: Any) -> None:
     assert "changeme" not in str(caught.value)
 
 
+def test_a_secret_that_the_locale_has_not_read_as_text_is_refused_at_start() -> None:
+    """In the locale C, a variable of the environment with an accent comes so."""
+    read = (NEW + "\u00e9").encode().decode("ascii", "surrogateescape")
+    with pytest.raises(ConfigError, match="no text in this locale") as caught:
+        Signer([NEW, read])
+    assert caught.value.__cause__ is None
+    assert NEW not in str(caught.value)
+
+
 def test_no_repr_shows_a_secret_or_an_id() -> None:
     manager = SessionManager("memory://", [NEW, OLD])
     session = manager.open()
