@@ -69,7 +69,7 @@ def test_answers_that_come_together_over_tls_go_to_those_who_asked(tls: TlsServe
 
 def test_a_login_over_tls_that_nobody_answers_leaves_no_connection_behind(tls: TlsServer, valkey: Valkey) -> None:
     async def main() -> None:
-        driver = open_driver(f"{url_of(tls, network.port)}&timeout=0.5")
+        driver = open_driver(f"{url_of(tls, network.port)}&timeout=2")
         call = asyncio.create_task(driver.aget("key"))
         await asyncio.to_thread(wait_until, lambda: network.sent["reply"] > 1000, "the handshake")
         await asyncio.sleep(0.1)
