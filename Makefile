@@ -37,7 +37,7 @@ test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/dev-installed
-	$(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest -m slow $(PROCESSES) --dist worksteal $(ARGS)
 
 test-redis-py: $(VENV)/dev-installed
 	for version in 5.0.1 6.0.0 7.0.0 "8.*"; do \
