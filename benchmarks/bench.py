@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice, product, repeat
 from math import inf
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import unquote
 
-from session_kit.benchmarks.measure import Noise, Summary, brief, summarize, warning
-from session_kit.benchmarks.measured_store import MeasuredStore, Meter, labels, opened
+from session_kit.benchmarks.measure import Noise, brief, percentiles, warning
+from session_kit.benchmarks.measured_store import MeasuredStore, Meter, labels, like
 from session_kit.benchmarks.shift import Shift
 from session_kit.benchmarks.workloads import LEAST_DATA, WORKLOADS, Workload, most_entries, turns_of, weight
 from session_kit.drivers import ConfigError
+from session_kit.drivers.registry import split_url
+from session_kit.drivers.support.folder import expanded
 from session_kit.drivers.support.options import parse_size
+from session_kit.store import open_store
 
 MODES = ("sync", "async")
 FULL_SIZES = ("200", "4KB", "64KB")
@@ -32,6 +37,8 @@ KEPT = 20_000
 # heard on a slow store, and no longer in all than so many times what is measured.
 SOON = 0.25
 PATIENCE = 10
+# Seconds: what is written must outlive the run.
+SHORTEST_TTL = 3600.0
 
 Say = Callable[[str], None]
 Tell = Callable[[int, int, str], None]
@@ -84,22 +91,15 @@ def read_sizes(texts: Sequence[str], *, full: bool) -> list[int]:
         raise ConfigError(f"size: {error}") from None
 
 
-class Counted(NamedTuple):
-    """What one operation asks of the driver.
-
-    round_trips: calls to the driver.
-    bytes: of the values that went in and came out; in a listing, of the keys.
-    """
-
-    round_trips: float
-    bytes: float
-
-
-class Figure(NamedTuple):
+@dataclass(frozen=True)
+class Figure:
     """What was found of one workload on one driver.
 
+    median, p95, p99: seconds that one operation took. rate: operations a second, all workers together.
     spread: how far the rounds lie apart: the rates of all are those in the middle, plus or minus this share. One has
         none.
+    round_trips, bytes: what one operation asks of the driver: calls, and bytes of the values that went in and came
+        out; in a listing, of the keys.
     found: share of the operations that found what was written, None where that cannot be seen. wrong: it is another
         share than it had to be.
     """
@@ -110,29 +110,30 @@ class Figure(NamedTuple):
     mode: str
     concurrency: int
     driver: str
-    summary: Summary
+    operations: int
+    median: float
+    p95: float
+    p99: float
+    rate: float
     spread: float | None
-    counted: Counted
+    round_trips: float
+    bytes: float
     found: float | None
     wrong: bool
 
 
-class Missing(NamedTuple):
-    """A workload that does not apply to a driver, which does not promise the capability that it needs."""
-
-    workload: str
-    driver: str
-    needs: str | None
-
-
 @dataclass(frozen=True)
 class Report:
-    """All that was found. failures: what was not, a line each."""
+    """All that was found.
+
+    missing: the drivers, by workload, that do not promise the capability which it needs.
+    failures: what was not found, a line each.
+    """
 
     settings: Settings
     drivers: list[str]
     figures: list[Figure]
-    missing: list[Missing]
+    missing: dict[str, list[str]]
     noise: Noise
     failures: list[str]
 
@@ -140,15 +141,17 @@ class Report:
     def left_out(self) -> list[str]:
         """What does not apply, in words."""
         return [
-            f"{what}: not for {driver}, which does not promise it ({needs})" for what, driver, needs in self.missing
+            f"{what}: not for {driver}, which does not promise it ({WORKLOADS[what].needs})"
+            for what, drivers in self.missing.items()
+            for driver in drivers
         ]
 
     @property
     def found(self) -> float | None:
         """The percentage of all reads that found something; None if nothing was read."""
         rows = [figure for figure in self.figures if figure.found is not None and WORKLOADS[figure.workload].reads]
-        reads = sum(figure.summary.operations for figure in rows)
-        return 100 * sum((figure.found or 0) * figure.summary.operations for figure in rows) / reads if reads else None
+        reads = sum(figure.operations for figure in rows)
+        return 100 * sum((figure.found or 0) * figure.operations for figure in rows) / reads if reads else None
 
     @property
     def warnings(self) -> list[str]:
@@ -166,16 +169,13 @@ def run(settings: Settings, tell: Tell, say: Say) -> Report:
     Raises `SessionKitError` if a store cannot be used; one that fails later is left out from then on. After a signal
     that asks to stop, exits with its number + 128.
     """
-    bench = Bench(settings, tell)
+    bench = Bench(settings, tell, say)
     try:
         with ExitStack() as stack:
             bench.heed_signals(stack)
-            bench.runner = stack.enter_context(asyncio.Runner())
-            stores = [
-                stack.enter_context(opened(url, label, bench.runner, say, bench.check, bench.failures))
-                for url, label in zip(settings.urls, labels(settings.urls), strict=True)
-            ]
-            return bench.measure(stores)
+            stack.enter_context(bench.runner)
+            opened = map(bench.opened, settings.urls, labels(settings.urls))
+            return bench.measure([stack.enter_context(store) for store in opened])
     except Stopped:
         for line in bench.failures or ["stopped, and deleted what was written"]:
             say(line)
@@ -186,14 +186,22 @@ class Stopped(BaseException):
     """A signal has asked to stop. No failure of a store."""
 
 
+@dataclass
 class Case:
-    """One row of the table, while it is being measured."""
+    """One row of the table, while it is being measured.
 
-    def __init__(
-        self, measured: MeasuredStore, workload: Workload, mode: str, workers: int, counted: Counted, hits: float
-    ) -> None:
-        self.store, self.workload, self.mode, self.workers, self.counted = measured, workload, mode, workers, counted
-        self.hits = hits if workload.reads else 1.0
+    round_trips, bytes: of one operation. hits: share of the operations that are to find something.
+    """
+
+    workload: Workload
+    mode: str
+    workers: int
+    round_trips: float
+    bytes: float
+    hits: float
+
+    def __post_init__(self) -> None:
+        self.store = self.workload.measured
         # For all rounds: if each began anew, a slow store would see the first turns alone.
         self.turns = turns_of(self.hits)
         self.rounds: list[Shift] = []
@@ -206,35 +214,36 @@ class Case:
         operations, found = sum(each.operations for each in rounds), sum(each.found for each in rounds)
         rates = [each.operations / each.elapsed for each in rounds]
         low, high = min(rates), max(rates)
+        median, p95, p99 = percentiles([took for each in rounds for took in each.durations], 0.5, 0.95, 0.99)
         # In each round the turns have the right share but for one.
         tolerance = len(rounds) if 0 < self.hits < 1 else 0
         return Figure(
-            work.layer,
-            work.name,
-            work.size,
-            self.mode,
-            self.workers,
-            self.store.label,
-            summarize(
-                [seconds for each in rounds for seconds in each.durations],
-                sum(each.elapsed for each in rounds),
-                operations,
-            ),
-            (high - low) / (high + low) if len(rates) > 1 else None,
-            self.counted,
-            found / operations if work.check else None,
-            work.check is not None and abs(found - self.hits * operations) > tolerance,
+            layer=work.layer,
+            workload=work.name,
+            size=work.size,
+            mode=self.mode,
+            concurrency=self.workers,
+            driver=self.store.label,
+            operations=operations,
+            median=median,
+            p95=p95,
+            p99=p99,
+            rate=operations / sum(each.elapsed for each in rounds),
+            spread=(high - low) / (high + low) if len(rates) > 1 else None,
+            round_trips=self.round_trips,
+            bytes=self.bytes,
+            found=found / operations if work.check else None,
+            wrong=work.check is not None and abs(found - self.hits * operations) > tolerance,
         )
 
 
 class Bench:
-    runner: asyncio.Runner
-
-    def __init__(self, settings: Settings, tell: Tell) -> None:
+    def __init__(self, settings: Settings, tell: Tell, say: Say) -> None:
         self.settings = settings
+        self.runner = asyncio.Runner()
         self.failures: list[str] = []
         self.signal = 0
-        self._tell = tell
+        self._tell, self._say = tell, say
         self._done = self._steps = 0
         self._shift = Shift(0)
         self._noise = Noise()
@@ -247,6 +256,38 @@ class Bench:
             # What is ignored, as by nohup, stays so.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 stack.callback(signal.signal, number, signal.signal(number, self._stop))
+
+    @contextmanager
+    def opened(self, url: str, label: str) -> Iterator[MeasuredStore]:
+        """Open the store at `url`, and delete what was written to it and close it at the end.
+
+        Our own prefix begins with the one that it names, and a short ttl is lengthened.
+        """
+        parts, _ = split_url(url)
+        folder = expanded(unquote(parts.path))
+        fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
+        fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
+        store = open_store(url)
+        try:
+            empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
+            prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
+            assert isinstance(store.ttl, float)  # tells mypy: a URL gives no other
+            own = like(store, prefix=prefix, ttl=max(store.ttl, SHORTEST_TTL))
+            measured = MeasuredStore(own, label, self.check, self.failures)
+            try:
+                yield measured
+            finally:
+                with measured.failing(
+                    f"entries that begin with {prefix}: may be left there, and expire after {measured.ttl:g} s"
+                ):
+                    measured.clean_up()
+        finally:
+            self.runner.run(store.aclose())
+            store.close()
+            if fresh:
+                self._say(f"{label}: an empty store stays in the folder")
+        if empty:
+            self._say(f"{label}: an empty table stays in the database")
 
     def measure(self, stores: Sequence[MeasuredStore]) -> Report:
         settings = self.settings
@@ -265,43 +306,36 @@ class Bench:
         figures: list[Figure] = []
         for name, size in product(names, settings.sizes):
             figures += self._compare(WORKLOADS[name], size, fit[name])
-        missing = [
-            Missing(name, measured.label, WORKLOADS[name].needs)
-            for name, measured in product(names, stores)
-            if measured not in fit[name]
-        ]
+        missing = {name: [measured.label for measured in stores if measured not in fit[name]] for name in names}
         return Report(settings, [measured.label for measured in stores], figures, missing, self._noise, self.failures)
 
     def _compare(self, kind: type[Workload], size: int, stores: Sequence[MeasuredStore]) -> list[Figure]:
         """Measure a workload in all stores by turns, and delete its entries, so that few are there at a time."""
-        settings, ready = self.settings, []
+        settings, row = self.settings, f"{kind.layer} {kind.name}, {size} B"
+        hits = settings.hits if kind.reads else 1.0
+        cases: list[Case] = []
         for measured in stores:
             if not measured.failed:
-                with measured.failing(f"{kind.layer} {kind.name}, {size} B"):
-                    ready.append((measured, *self._prepare(kind, size, measured)))
-        cases = [
-            Case(measured, workload, mode, workers, counted[mode], settings.hits)
-            for (mode, workers), (measured, workload, counted) in product(self._sides, ready)
-        ]
+                with measured.failing(row):
+                    self._step(f"{kind.name}, {measured.label}")
+                    counted = {mode: self._count(kind, size, measured, mode, hits) for mode in settings.modes}
+                    workload = kind(measured, size, max(settings.concurrency))
+                    workload.prepare()
+                    cases += [Case(workload, mode, workers, *counted[mode], hits) for mode, workers in self._sides]
+        cases.sort(key=lambda case: self._sides.index((case.mode, case.workers)))
         for number, case in product(range(1 + settings.rounds), cases):
             if not case.store.failed:
                 with case.store.failing(str(case)):
                     self._take_turn(case, number)
-        for measured, workload, _ in ready:
-            with measured.failing(f"{workload}, clean-up"):
+        for measured in dict.fromkeys(case.store for case in cases):
+            with measured.failing(f"{row}, clean-up"):
                 measured.clean_up()
         return [case.figure() for case in cases if not case.store.failed]
 
-    def _prepare(self, kind: type[Workload], size: int, measured: MeasuredStore) -> tuple[Workload, dict[str, Counted]]:
-        self._step(f"{kind.name}, {measured.label}")
-        counted = {mode: self._count(kind, size, measured, mode) for mode in self.settings.modes}
-        workload = kind(measured, size, max(self.settings.concurrency))
-        workload.prepare()
-        return workload, counted
-
-    def _count(self, kind: type[Workload], size: int, measured: MeasuredStore, mode: str) -> Counted:
-        """Count what a workload asks of the driver, apart from the measuring: if it finds something, and if not."""
-        hits = self.settings.hits if kind.reads else 1.0
+    def _count(
+        self, kind: type[Workload], size: int, measured: MeasuredStore, mode: str, hits: float
+    ) -> tuple[float, float]:
+        """Round trips and bytes of an operation, apart from the measuring: if it finds something, and if not."""
         meter, times = Meter(measured.driver), min(COUNTED, most_entries(size))
         trips = weighed = 0.0
         for share, find in ((hits, True), (1 - hits, False)):
@@ -314,31 +348,27 @@ class Bench:
                 trips += share * len(meter.calls) / times
                 weighed += share * meter.bytes / times
                 measured.clean_up()
-        return Counted(trips, weighed)
+        return trips, weighed
 
     def _take_turn(self, case: Case, number: int) -> None:
         """The first is to warm up."""
         self._step(f"{case}, {case.store.label}")
         self._noise.probe()
         gc.collect()
-        shift = self._measure(case, self.settings.seconds if number else self.settings.seconds / 5)
-        if number:
-            shift.thin(max(1, KEPT // self.settings.rounds))
-            case.rounds.append(shift)
-
-    def _measure(self, case: Case, seconds: float) -> Shift:
         work, clock, outside = case.workload, time.perf_counter, 0.0
+        seconds = self.settings.seconds if number else self.settings.seconds / 5
         shift = Shift(seconds, work.check)
         while not shift.over and outside < PATIENCE * seconds:
             began, measured = clock(), shift.elapsed
-            arguments = work.arguments(case.workers, case.turns)
-            self._work(shift, work, case.mode, arguments)
+            self._work(shift, work, case.mode, work.arguments(case.workers, case.turns))
             work.tidy()
             spent = clock() - began - (shift.elapsed - measured)
             outside += spent
             if not shift.over and spent < SOON:
                 work.make_room()
-        return shift
+        if number:
+            shift.thin(max(1, KEPT // self.settings.rounds))
+            case.rounds.append(shift)
 
     def _work(self, shift: Shift, workload: Workload, mode: str, arguments: list[Iterator[Any]]) -> None:
         self._shift = shift

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 
-class Summary(NamedTuple):
-    """What many timed operations say.
+def percentiles(values: Iterable[float], *shares: float) -> list[float]:
+    """The values that these shares of them, each below 1, lie below.
 
-    median, p95, p99: seconds that one of them took. rate: operations a second, all workers together.
+    >>> percentiles([3, 1, 2], 0.5, 0.95)
+    [2, 3]
     """
-
-    operations: int
-    median: float
-    p95: float
-    p99: float
-    rate: float
-
-
-def summarize(durations: Sequence[float], elapsed: float, operations: int | None = None) -> Summary:
-    """Sum up the seconds that each operation took; `elapsed`: the seconds that they took together, side by side.
-
-    operations: how many there were, if `durations` are only some of them.
-
-    >>> summarize([0.001, 0.002, 0.003], 0.006)
-    Summary(operations=3, median=0.002, p95=0.003, p99=0.003, rate=500.0)
-    """
-    ordered = sorted(durations)
-    count = len(ordered)
-    p95, p99 = (ordered[min(count - 1, int(count * share))] for share in (0.95, 0.99))
-    operations = count if operations is None else operations
-    return Summary(operations, statistics.median(ordered), p95, p99, operations / elapsed)
+    ordered = sorted(values)
+    return [ordered[int(len(ordered) * share)] for share in shares]
 
 
 class Noise:
@@ -63,10 +43,9 @@ class Noise:
     @property
     def spread(self) -> float:
         """How far the slowest tenth of the samples lies above the fastest, as a share: 0.1 is ten per cent."""
-        ordered = sorted(self._seconds)
-        if not ordered:
+        if not self._seconds:
             return self._elsewhere
-        low, high = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.1, 0.9))
+        low, high = percentiles(self._seconds, 0.1, 0.9)
         return max(high / low - 1, self._elsewhere)
 
     def __str__(self) -> str:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from itertools import islice
 from typing import Any
-from urllib.parse import unquote
 
 from session_kit.drivers import Conflict, Driver, Entry
 from session_kit.drivers.errors import SessionKitError
 from session_kit.drivers.registry import redact, split_url
-from session_kit.drivers.support.folder import expanded
-from session_kit.store import UnstorageSessionStore, open_store
+from session_kit.store import UnstorageSessionStore
 from session_kit.testing import CountingDriver
 
-# Seconds: what is written must outlive the run.
-SHORTEST_TTL = 3600.0
 # Between so many entries it is looked whether to stop.
 BATCH = 20
 
@@ -36,47 +31,6 @@ def labels(urls: Sequence[str]) -> list[str]:
     ]
 
 
-@contextmanager
-def opened(
-    url: str,
-    label: str,
-    runner: asyncio.Runner,
-    say: Callable[[str], None],
-    check: Callable[[], None],
-    failures: list[str],
-) -> Iterator[MeasuredStore]:
-    """Open the store at `url`, and delete what was written to it and close it at the end.
-
-    url: as `open_store` takes it; our own prefix begins with the one that it names, and a short ttl is lengthened.
-    runner: the event loop of async calls. say: hears what stays behind. The rest: as `MeasuredStore` takes it.
-    """
-    parts, _ = split_url(url)
-    folder = expanded(unquote(parts.path))
-    fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
-    fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
-    store = open_store(url)
-    try:
-        empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
-        prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
-        assert isinstance(store.ttl, float)  # tells mypy: a URL gives no other
-        own = like(store, prefix=prefix, ttl=max(store.ttl, SHORTEST_TTL))
-        measured = MeasuredStore(own, label, check, failures)
-        try:
-            yield measured
-        finally:
-            with measured.failing(
-                f"entries that begin with {prefix}: may be left there, and expire after {measured.ttl:g} s"
-            ):
-                measured.clean_up()
-    finally:
-        runner.run(store.aclose())
-        store.close()
-        if fresh:
-            say(f"{label}: an empty store stays in the folder")
-    if empty:
-        say(f"{label}: an empty table stays in the database")
-
-
 def like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:
     """The same store but for these settings.
 
@@ -86,6 +40,7 @@ def like(store: UnstorageSessionStore, **changes: Any) -> UnstorageSessionStore:
     return UnstorageSessionStore(**settings | changes)
 
 
+@dataclass(eq=False)
 class MeasuredStore:
     """A store with a random prefix of our own, and the names of what we wrote.
 
@@ -95,20 +50,21 @@ class MeasuredStore:
     keys, ids: keys of the driver, and ids of sessions, that are about to be written; note them here.
     """
 
-    def __init__(
-        self, store: UnstorageSessionStore, label: str, check: Callable[[], None], failures: list[str]
-    ) -> None:
-        assert isinstance(store.ttl, float)  # tells mypy: a URL gives no other
-        self.store, self.driver, self.ttl, self.label = store, store.driver, store.ttl, label
-        self.check, self.failures, self.failed = check, failures, False
-        self.keys: list[str] = []
-        self.ids: list[str] = []
+    store: UnstorageSessionStore
+    label: str
+    check: Callable[[], None]
+    failures: list[str]
+    failed: bool = False
+    keys: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert isinstance(self.store.ttl, float)  # tells mypy: a URL gives no other
+        self.driver, self.ttl = self.store.driver, self.store.ttl
 
     def behind(self, driver: Driver) -> MeasuredStore:
         """The same store by way of `driver`, which passes on to ours; what is written is noted here too."""
-        measured = MeasuredStore(like(self.store, driver=driver), self.label, self.check, self.failures)
-        measured.keys, measured.ids = self.keys, self.ids
-        return measured
+        return replace(self, store=like(self.store, driver=driver))
 
     def write(self, items: Mapping[str, bytes]) -> None:
         """Store them, a batch at a time."""

@@ -86,16 +86,15 @@ def _draw_panel(axes: Axes, report: Report, groups: list[Group], mode: str, work
         places = {group: at + (number - (lines - 1) / 2) / (lines + 1) for at, group in enumerate(groups)}
         mine = [f for f in report.figures if (f.driver, f.mode, f.concurrency) == (driver, mode, workers)]
         heights = [places[f.layer, f.workload, f.size] for f in mine]
-        values = [f.summary.median if alone else f.summary.rate for f in mine]
+        values = [f.median if alone else f.rate for f in mine]
         axes.plot(values, heights, marker, color=colour, markersize=5.5, label=driver)
         if alone:
-            axes.hlines(heights, values, [f.summary.p99 for f in mine], colors=colour, linewidth=1.4)
+            axes.hlines(heights, values, [f.p99 for f in mine], colors=colour, linewidth=1.4)
         label: dict[str, Any] = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
         for point in zip(values, heights, strict=True):
             axes.annotate(brief(point[0], unit), point, **label, fontsize=7, color="0.25")
-        missing = {name for name, whose, _ in report.missing if whose == driver}
-        for height in (height for (_, name, _), height in places.items() if name in missing):
-            edge = axes.get_yaxis_transform()
+        edge = axes.get_yaxis_transform()
+        for height in (height for (_, name, _), height in places.items() if driver in report.missing[name]):
             axes.text(0.01, height, "does not apply", transform=edge, va="center", fontsize=7, color=colour)
     for number in range(1, len(groups), 2):
         axes.axhspan(number - 0.5, number + 0.5, color="0.95", zorder=0)

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import groupby
@@ -159,25 +160,23 @@ def table(report: Report, width: int) -> Iterator[Text]:
         yield Text(f"\n{layer} {workload}, {readable(size)}", style="bold")
         for (mode, workers), rows in groupby(group, lambda f: (f.mode, f.concurrency)):
             side, rivals = f"  {mode} {workers}", list(rows)
-            fastest = min(rivals, key=lambda f: f.summary.median)
+            fastest = min(rivals, key=lambda f: f.median)
             for figure in rivals:
                 best = figure is fastest and len(rivals) > 1
                 yield line(side, figure.driver, cells(figure), "bold" if best else "")
                 side = ""
-            for name, driver, _ in report.missing:
-                if name == workload:
-                    yield line("", driver, ["n/a"])
+            for driver in report.missing[workload]:
+                yield line("", driver, ["n/a"])
 
 
 def cells(figure: Figure) -> list[str]:
     """The figures of a row as text, below `HEADS`."""
-    summary, counted = figure.summary, figure.counted
     return [
-        *(microseconds(seconds) for seconds in (summary.median, summary.p95, summary.p99)),
-        f"{summary.rate:.0f}",
+        *(microseconds(seconds) for seconds in (figure.median, figure.p95, figure.p99)),
+        f"{figure.rate:.0f}",
         "-" if figure.spread is None else f"{figure.spread:.0%}",
-        f"{counted.round_trips:g}",
-        f"{counted.bytes:.0f}",
+        f"{figure.round_trips:g}",
+        f"{figure.bytes:.0f}",
     ]
 
 
@@ -201,17 +200,9 @@ def as_json(report: Report) -> str:
 
 
 def _fields(figure: Figure) -> dict[str, Any]:
-    operations, *times, rate = figure.summary
-    named = zip(("median_us", "p95_us", "p99_us"), times, strict=True)
-    return {
-        **dict(zip(figure._fields[:6], figure, strict=False)),
-        "operations": operations,
-        **{name: seconds * 1e6 for name, seconds in named},
-        "ops_per_second": rate,
-        "spread": figure.spread,
-        **figure.counted._asdict(),
-        "found": figure.found,
-    }
+    fields = asdict(figure)
+    fields |= {f"{name}_us": fields.pop(name) * 1e6 for name in ("median", "p95", "p99")}
+    return fields | {"ops_per_second": fields.pop("rate")}
 
 
 def readable(size: int) -> str:

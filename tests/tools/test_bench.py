@@ -27,7 +27,7 @@ from matplotlib.figure import Figure as Picture
 
 from session_kit import SessionManager, UnstorageSessionStore, open_store
 from session_kit.benchmarks.bench import Report, Settings, run
-from session_kit.benchmarks.measure import Noise, summarize
+from session_kit.benchmarks.measure import Noise, percentiles
 from session_kit.benchmarks.measured_store import MeasuredStore, Meter, like
 from session_kit.benchmarks.plot import LOOKS
 from session_kit.benchmarks.report import HEADS, Outputs, as_json, cells, show
@@ -263,7 +263,7 @@ def test_all_workers_work_until_the_time_is_up_on_quick_stores_too() -> None:
 def test_deletions_are_measured_for_the_time_that_was_asked_for() -> None:
     report = measure("memory://", workloads=["delete"], modes=["sync"], concurrency=[1], seconds=0.2)
     for figure in report.figures:
-        assert figure.summary.operations / figure.summary.rate == pytest.approx(0.2, rel=0.2)
+        assert figure.operations / figure.rate == pytest.approx(0.2, rel=0.2)
 
 
 def test_the_durations_that_are_kept_are_a_fair_share_of_those_that_come_in_turns() -> None:
@@ -278,12 +278,12 @@ def test_a_long_run_keeps_few_durations_and_counts_all(monkeypatch: pytest.Monke
     monkeypatch.setattr("session_kit.benchmarks.bench.KEPT", 10)
     kept: list[int] = []
     monkeypatch.setattr(
-        "session_kit.benchmarks.bench.summarize",
-        lambda durations, *rest: (kept.append(len(durations)), summarize(durations, *rest))[1],
+        "session_kit.benchmarks.bench.percentiles",
+        lambda durations, *rest: (kept.append(len(durations)), percentiles(durations, *rest))[1],
     )
     (figure,) = measure("memory://", workloads=["get"], modes=["sync"], concurrency=[1], rounds=2).figures
     assert kept == [10]
-    assert figure.summary.operations > 50
+    assert figure.operations > 50
 
 
 def test_one_round_lies_apart_from_no_other() -> None:
@@ -438,7 +438,7 @@ def test_the_codec_of_a_store_url_is_the_one_that_is_measured(
     (stored,) = store.driver.get_many(store.driver.keys()).values()
     report = measure(url, workloads=["read"], sizes=[4096], concurrency=(1,))
     for figure in report.figures:
-        assert figure.counted.bytes == pytest.approx(len(stored), abs=30)  # texts of another random token
+        assert figure.bytes == pytest.approx(len(stored), abs=30)  # texts of another random token
 
 
 def test_every_setting_of_a_store_is_the_one_that_is_measured() -> None:
@@ -509,7 +509,7 @@ def test_as_many_reads_find_something_as_were_asked_for_on_slow_stores_too(url: 
     register_driver("slow", Slow)
     report = measure(url, workloads=["get"], hits=hits, seconds=0.02, rounds=2, modes=["sync"])
     for figure in report.figures:
-        assert figure.found == pytest.approx(hits, abs=3 / figure.summary.operations)
+        assert figure.found == pytest.approx(hits, abs=3 / figure.operations)
         assert not figure.wrong
 
 
@@ -520,7 +520,7 @@ def test_rounds_of_one_read_each_meet_the_share_together(hits: float, mode: str)
     (figure,) = measure(
         "slow://", workloads=["get"], hits=hits, seconds=0.0001, rounds=20, modes=[mode], concurrency=[1]
     ).figures
-    assert figure.summary.operations == 20
+    assert figure.operations == 20
     assert figure.found == pytest.approx(hits, abs=1 / 20)
 
 
@@ -558,20 +558,19 @@ def test_json_on_stdout_is_json_alone(capsys: pytest.CaptureFixture[str]) -> Non
 def test_round_trips_and_bytes_are_those_of_the_budget(scheme: str, tmp_path: Path) -> None:
     url = "memory://" if scheme == "memory" else f"disk://{tmp_path}/store"
     report = measure(url, sizes=[200, 4000], concurrency=[1], seconds=0.0001)
-    found = {(f.workload, f.size, f.mode): f.counted for f in report.figures}
-    for (workload, size, _), counted in found.items():
-        assert counted.round_trips == {"login": 2, "write": 2}.get(workload, 1)
-        if workload in ("get", "set", "swap", "renew"):
-            assert counted.bytes == size
-        elif workload in ("read", "first"):
-            assert size < counted.bytes < size + 60  # the notes of the library
+    for figure in report.figures:
+        assert figure.round_trips == {"login": 2, "write": 2}.get(figure.workload, 1)
+        if figure.workload in ("get", "set", "swap", "renew"):
+            assert figure.bytes == figure.size
+        elif figure.workload in ("read", "first"):
+            assert figure.size < figure.bytes < figure.size + 60  # the notes of the library
 
 
 def test_hits_is_the_share_of_reads_that_find_something() -> None:
     report = measure("memory://", workloads=["get", "read"], hits=0.25)
     for figure in report.figures:
-        assert figure.counted.round_trips == 1
-        assert figure.counted.bytes == pytest.approx(0.25 * (200 if figure.workload == "get" else 241), abs=1)
+        assert figure.round_trips == 1
+        assert figure.bytes == pytest.approx(0.25 * (200 if figure.workload == "get" else 241), abs=1)
 
 
 def test_what_a_driver_does_not_promise_is_left_out_with_a_word() -> None:
