@@ -7,7 +7,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from random import sample
 from typing import Any
 
@@ -60,24 +60,20 @@ class Shift:
         self._finish()
 
     def _run_threads(self, do: Callable[[Any], object], arguments: list[Iterator[Any]]) -> None:
-        barrier, threads = threading.Barrier(len(arguments), action=self._start), list[threading.Thread]()
+        barrier, started = threading.Barrier(len(arguments), action=self._start), 0
 
         def work(own: Iterator[Any]) -> None:
-            with suppress(threading.BrokenBarrierError):
-                barrier.wait()
-                self._work(do, own)
+            barrier.wait()
+            self._work(do, own)
 
-        try:
-            for own in arguments:
-                thread = threading.Thread(target=work, args=(own,))
-                thread.start()
-                threads.append(thread)
-        except BaseException as error:
-            barrier.abort()  # or those that have started would wait for ever
-            raise ConfigError(f"only {len(threads)} of {len(arguments)} threads could be started: {error}") from error
-        finally:
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor(len(arguments)) as pool:
+            try:
+                for own in arguments:
+                    pool.submit(work, own)
+                    started += 1
+            except BaseException as error:
+                barrier.abort()  # or those that have started would wait for ever
+                raise ConfigError(f"only {started} of {len(arguments)} threads could be started: {error}") from error
 
     def _start(self) -> None:
         self._began = time.perf_counter()
