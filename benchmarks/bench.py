@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import unquote
 
-from session_kit.benchmarks.measure import Noise, brief, percentiles, warning
+from session_kit.benchmarks.measure import Noise, brief, percentiles
 from session_kit.benchmarks.measured_store import MeasuredStore, Meter, labels, like
 from session_kit.benchmarks.shift import Shift
 from session_kit.benchmarks.workloads import LEAST_DATA, WORKLOADS, Workload, most_entries, turns_of, weight
@@ -156,10 +156,9 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What has to stand in front of the figures."""
-        noisy = warning(self.noise.spread, "{}")
         forgetful = ", ".join(dict.fromkeys(figure.driver for figure in self.figures if figure.wrong))
         lost = f"Written entries were lost, evicted or mixed up in {forgetful}: its figures are worth nothing."
-        return [*filter(None, [noisy, forgetful and lost]), *self.failures]
+        return [*filter(None, [self.noise.warning, forgetful and lost]), *self.failures]
 
 
 def run(settings: Settings, tell: Tell, say: Say) -> Report:

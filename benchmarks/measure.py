@@ -21,6 +21,9 @@ def percentiles(values: Iterable[float], *shares: float) -> list[float]:
     return [ordered[int(len(ordered) * share)] for share in shares]
 
 
+NOISY = 0.5
+
+
 class Noise:
     """Times the same piece of plain Python between measurements: by as much as it varies, figures may too."""
 
@@ -48,23 +51,14 @@ class Noise:
         low, high = percentiles(self._seconds, 0.1, 0.9)
         return max(high / low - 1, self._elsewhere)
 
+    @property
+    def warning(self) -> str:
+        """What has to stand in front of figures that were measured amid so much noise; empty up to 50 %."""
+        said = f"The machine was busy: a fixed loop took up to {self.spread:.0%} longer than at its best."
+        return f"{said} Take all figures as rough." if self.spread > NOISY else ""
+
     def __str__(self) -> str:
         return f"noise of the machine: {self.spread:.0%} between the fastest and the slowest tenth of a fixed loop"
-
-
-NOISY = 0.5
-
-
-def warning(spread: float, form: str = "{}\n") -> str:
-    """What has to stand in front of figures that were measured amid such noise, in this form; nothing up to 50 %.
-
-    >>> warning(0.64)
-    'The machine was busy: a fixed loop took up to 64% longer than at its best. Take all figures as rough.\\n'
-    """
-    if spread <= NOISY:
-        return ""
-    said = f"The machine was busy: a fixed loop took up to {spread:.0%} longer than at its best."
-    return form.format(f"{said} Take all figures as rough.")
 
 
 def conditions(distributions: Iterable[str] = ()) -> str:

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Report
 from session_kit.benchmarks.measure import brief, conditions
-from session_kit.benchmarks.report import PACKAGES, readable
+from session_kit.benchmarks.report import PACKAGES
 
 # Colours that colour-blind people tell apart too (Okabe and Ito), and shapes: so many that no pair of them comes twice.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -43,7 +43,7 @@ def draw(report: Report, file: str) -> None:
     for panels, workers in zip(grid, settings.concurrency, strict=True):
         for axes, mode in zip(panels, settings.modes, strict=True):
             _draw_panel(axes, report, groups, mode, workers)
-    title = f"session-kit bench, {' and '.join(map(readable, settings.sizes))}"
+    title = f"session-kit bench, {' and '.join(f'{size:,} B' for size in settings.sizes)}"
     finish(picture, grid[0][0], title, report.warnings, f"{conditions(PACKAGES[:1])}; {report.noise}", file)
 
 
@@ -99,7 +99,7 @@ def _draw_panel(axes: Axes, report: Report, groups: list[Group], mode: str, work
     for number in range(1, len(groups), 2):
         axes.axhspan(number - 0.5, number + 0.5, color="0.95", zorder=0)
     several = len({size for _, _, size in groups}) > 1
-    names = [f"{layer} {name}" + (f"\n{readable(size)}" if several else "") for layer, name, size in groups]
+    names = [f"{layer} {name}" + (f"\n{size:,} B" if several else "") for layer, name, size in groups]
     axes.set_yticks(range(len(groups)), names, fontsize=9)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xscale("log")

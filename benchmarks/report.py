@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 from rich.text import Text
 
 from session_kit.benchmarks.bench import Figure, Report, Tell
@@ -34,22 +34,13 @@ WIDE = 10_000
 def progress_bar() -> Iterator[Tell]:
     """Show on stderr how far the run is, if that is a terminal."""
     console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
+    _, *columns = Progress.get_default_columns()
+    columns.append(TextColumn("{task.description}", markup=False))
     # Drawn between two measurements: a thread that draws would be measured too.
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, auto_refresh=False, transient=True
-    ) as bar:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, disable=quiet, auto_refresh=False, transient=True) as bar:
         task = bar.add_task("", total=None)
-
-        def tell(done: int, steps: int, what: str) -> None:
-            bar.update(task, completed=done, total=steps, description=what, refresh=True)
-
-        yield tell
+        yield lambda done, steps, what: bar.update(task, completed=done, total=steps, description=what, refresh=True)
 
 
 def say(line: str) -> None:
@@ -67,9 +58,9 @@ class Outputs:
         self.json, self.picture = json, picture
         if picture == "-":
             raise ConfigError("--plot needs the name of a file; only --json can be - for stdout")
-        for name in (json, picture):
-            if name is not None and name != "-":
-                _check_writable(Path(name))
+        for path in [Path(name) for name in (json, picture) if name is not None and name != "-"]:
+            if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+                raise ConfigError(f"{path} cannot be written")
         if json is not None and picture is not None and Path(json).resolve() == Path(picture).resolve():
             raise ConfigError(f"--json and --plot are both {json}")
         if picture is not None and find_spec("matplotlib") is None:
@@ -109,11 +100,6 @@ def _noting(name: str, failures: list[str]) -> Iterator[None]:
         failures.append(f"{name} cannot be written: {error.strerror or error}")
 
 
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise ConfigError(f"{path} cannot be written")
-
-
 def show(report: Report, file: IO[str]) -> None:
     """Print the table, and below it what one has to know to read it."""
     console = Console(file=file, highlight=False, width=None if file.isatty() else WIDE)
@@ -139,25 +125,19 @@ def table(report: Report, width: int) -> Iterator[Text]:
 
     Where a row is wider than that, its figures stand in a second line.
     """
-    columns = zip(HEADS, *map(cells, report.figures), strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    side_width = max(
-        len(f"  {mode} {workers}") for mode in report.settings.modes for workers in report.settings.concurrency
-    )
+    sides = product(report.settings.modes, report.settings.concurrency)
+    side_width = max(len(f"  {mode} {workers}") for mode, workers in sides)
     name_width = max(map(len, report.drivers))
+    widths = [max(map(len, column)) for column in zip(HEADS, *map(cells, report.figures), strict=True)]
     fits = side_width + name_width + sum(widths) + 2 * (len(widths) + 1) <= width
 
     def line(side: str, driver: str, figures: Sequence[str], style: str = "") -> Text:
-        between = "  " if fits else " "
-        row = between.join(figure.rjust(wide) for figure, wide in zip(figures, widths, strict=False))
-        return Text(
-            f"{side:{side_width}}  {driver:{name_width}}  {row}" if fits else f"{side:{side_width}}  {driver}\n{row}",
-            style=style,
-        )
+        name = f"{driver:{name_width}}  " if fits else f"{driver}\n"
+        return Text(f"{side:{side_width}}  {name}{'  '.join(map(str.rjust, figures, widths))}", style=style)
 
     yield line("", "driver", HEADS)
     for (layer, workload, size), group in groupby(report.figures, lambda f: (f.layer, f.workload, f.size)):
-        yield Text(f"\n{layer} {workload}, {readable(size)}", style="bold")
+        yield Text(f"\n{layer} {workload}, {size:,} B", style="bold")
         for (mode, workers), rows in groupby(group, lambda f: (f.mode, f.concurrency)):
             side, rivals = f"  {mode} {workers}", list(rows)
             fastest = min(rivals, key=lambda f: f.median)
@@ -203,16 +183,3 @@ def _fields(figure: Figure) -> dict[str, Any]:
     fields = asdict(figure)
     fields |= {f"{name}_us": fields.pop(name) * 1e6 for name in ("median", "p95", "p99")}
     return fields | {"ops_per_second": fields.pop("rate")}
-
-
-def readable(size: int) -> str:
-    """Render a number of bytes as people write it.
-
-    >>> readable(200), readable(4000), readable(65536)
-    ('200 B', '4 KB', '64 KiB')
-    """
-    for step, names in ((1000, ("B", "KB", "MB")), (1024, ("B", "KiB", "MiB"))):
-        if size % step == 0:
-            power = 2 if size % step**2 == 0 else 1
-            return f"{size // step**power} {names[power]}"
-    return f"{size} B"

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from session_kit.benchmarks.maintainers import results
 from session_kit.benchmarks.maintainers.results import Figures, url_in
-from session_kit.benchmarks.measure import Noise, brief, conditions, percentiles, warning
+from session_kit.benchmarks.measure import Noise, brief, conditions, percentiles
 from session_kit.benchmarks.shift import Shift
 from session_kit.drivers import Driver, open_driver
 from session_kit.drivers.errors import DISTRIBUTION
@@ -238,7 +238,7 @@ def draw(rows: list[Row], noise: Noise, file: Path) -> None:
         axes.tick_params(labelsize=8)
         axes.grid(color="0.88", linewidth=0.8)
     title = "Median of one call (above), and once through the whole store (below), by the number of entries"
-    finish(picture, grid[0][0], title, [warning(noise.spread, "{}")], f"{conditions(PACKAGES)}; {noise}", file)
+    finish(picture, grid[0][0], title, [noise.warning], f"{conditions(PACKAGES)}; {noise}", file)
 
 
 def main(arguments: list[str], folder: Path = results.RESULTS) -> None:

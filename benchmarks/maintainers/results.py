@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from session_kit.benchmarks.measure import Noise, conditions, warning
+from session_kit.benchmarks.measure import Noise, conditions
 
 ROOT = Path(__file__).resolve().parents[2]
 PERFORMANCE = ROOT / "docs" / "performance.md"
@@ -92,7 +92,8 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> 
 
 def report(text: str, packages: Iterable[str], noise: Noise) -> str:
     """A text with figures, under a warning if the machine was noisy, and above when and where it was measured."""
-    return warning(noise.spread, "**{}**\n\n") + f"{text}\n{conditions(packages)}; {noise}.\n"
+    loud = f"**{noise.warning}**\n\n" if noise.warning else ""
+    return f"{loud}{text}\n{conditions(packages)}; {noise}.\n"
 
 
 def put_into(text: str, marker: str, made: str) -> str:
