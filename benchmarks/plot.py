@@ -10,7 +10,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import LogLocator, NullLocator
 
 from session_kit.benchmarks.bench import Report
 from session_kit.benchmarks.measure import brief, conditions
@@ -101,11 +100,9 @@ def _draw_panel(axes: Axes, report: Report, groups: list[Group], mode: str, work
     several = len({size for _, _, size in groups}) > 1
     names = [f"{layer} {name}" + (f"\n{size:,} B" if several else "") for layer, name, size in groups]
     axes.set_yticks(range(len(groups)), names, fontsize=9)
-    axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xscale("log")
+    axes.set(ylim=(len(groups) - 0.5, -0.5), xscale="log")
     axes.margins(x=0.12)
-    axes.xaxis.set_major_locator(LogLocator(10))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: brief(value, unit))
     side_by_side = "one at a time" if alone else f"{workers} {'threads' if mode == 'sync' else 'tasks'}"
     axes.set_title(f"{mode}, {side_by_side}", fontsize=11, fontweight="bold", loc="left")

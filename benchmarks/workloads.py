@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count, cycle, repeat
 from math import floor
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from session_kit.benchmarks.measured_store import MeasuredStore
 from session_kit.drivers import Entry
@@ -27,7 +27,6 @@ OVERHEAD = 500
 MOST_ENTRIES = 5000
 # Bytes of JSON in the smallest session.
 LEAST_DATA = 134
-T = TypeVar("T")
 
 
 def weight(size: int) -> int:
@@ -78,7 +77,6 @@ class Workload:
 
         turns: whether the next read is to find something; None if all are.
         """
-        turns = turns if self.reads else None
         return [mixed(self.entries[worker::workers], self.missing, turns) for worker in range(workers)]
 
     def tidy(self) -> None:
@@ -351,7 +349,7 @@ def turns_of(hits: float) -> Iterator[bool] | None:
     return None if hits == 1 else map(finds, count())  # a generator would not stand several threads
 
 
-def mixed(found: Sequence[T], missing: T, turns: Iterator[bool] | None) -> Iterator[T]:
+def mixed(found: Iterable[Any], missing: Any, turns: Iterator[bool] | None) -> Iterator[Any]:
     """Yield, without end, what is found in turn, and `missing` when it is its turn.
 
     >>> from itertools import islice
