@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice, product, repeat
 from math import inf
@@ -266,25 +266,22 @@ class Bench:
         folder = expanded(unquote(parts.path))
         fresh = parts.scheme in ("disk", "file") and not (folder.is_dir() and any(folder.iterdir()))
         fresh = fresh or (parts.scheme == "sqlite" and not folder.exists())
-        store = open_store(url)
-        try:
+        with closing(open_store(url)) as store:
             empty = parts.scheme.startswith("postgres") and next(store.driver.keys(), None) is None
             prefix = f"{store.prefix}-bench-{secrets.token_hex(4)}"
             assert isinstance(store.ttl, float)  # tells mypy: a URL gives no other
-            own = like(store, prefix=prefix, ttl=max(store.ttl, SHORTEST_TTL))
-            measured = MeasuredStore(own, label, self.check, self.failures)
+            ttl = max(store.ttl, SHORTEST_TTL)
+            measured = MeasuredStore(like(store, prefix=prefix, ttl=ttl), label, self.check, self.failures)
             try:
                 yield measured
             finally:
                 with measured.failing(
-                    f"entries that begin with {prefix}: may be left there, and expire after {measured.ttl:g} s"
+                    f"entries that begin with {prefix}: may be left there, and expire after {ttl:g} s"
                 ):
                     measured.clean_up()
-        finally:
-            self.runner.run(store.aclose())
-            store.close()
-            if fresh:
-                self._say(f"{label}: an empty store stays in the folder")
+                self.runner.run(store.aclose())
+                if fresh:
+                    self._say(f"{label}: an empty store stays in the folder")
         if empty:
             self._say(f"{label}: an empty table stays in the database")
 
@@ -345,7 +342,7 @@ class Bench:
                 meter.reset()
                 self._work(Shift(inf), workload, mode, [islice(arguments, times)])
                 trips += share * len(meter.calls) / times
-                weighed += share * meter.bytes / times
+                weighed += share * (meter.read_bytes + meter.written_bytes) / times
                 measured.clean_up()
         return trips, weighed
 

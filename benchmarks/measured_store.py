@@ -98,10 +98,6 @@ class Meter(CountingDriver):
 
     read_bytes = written_bytes = 0
 
-    @property
-    def bytes(self) -> int:
-        return self.read_bytes + self.written_bytes
-
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self._weighed(name, args, kwargs, super().call(name, *args, **kwargs))
 
