@@ -7,7 +7,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from random import sample
 from typing import Any
 
@@ -15,6 +15,8 @@ from session_kit.drivers import ConfigError
 
 Check = Callable[[Any, Any], bool]
 """Tells of an argument and what the operation returned whether it found its own entry."""
+Outcome = tuple["array[float]", int, float] | BaseException
+"""Of one worker: the durations, how many operations found their entry, and when the last ended; or what was raised."""
 
 
 class Shift:
@@ -32,8 +34,6 @@ class Shift:
         self.over = False
         self._seconds, self._check = seconds, check
         self._until = 0.0
-        self._done: list[tuple[array[float], int, float]] = []
-        self._errors: list[BaseException] = []
 
     def stop(self) -> None:
         """Let every worker finish the operation that it is at, and no other."""
@@ -48,32 +48,31 @@ class Shift:
         """Work with one thread for each of `arguments`; raise what an operation raised."""
         if len(arguments) == 1:
             self._start()
-            self._work(do, arguments[0])
+            self._add([self._work(do, arguments[0])])
         else:
-            self._run_threads(do, arguments)
-        self._finish()
+            self._add(self._in_threads(do, arguments))
 
     async def arun(self, do: Callable[[Any], Coroutine[Any, Any, object]], arguments: list[Iterator[Any]]) -> None:
         """Async twin of `run`, with tasks."""
         self._start()
-        await asyncio.gather(*(self._awork(do, own) for own in arguments))
-        self._finish()
+        self._add(await asyncio.gather(*(self._awork(do, own) for own in arguments)))
 
-    def _run_threads(self, do: Callable[[Any], object], arguments: list[Iterator[Any]]) -> None:
-        barrier, started = threading.Barrier(len(arguments), action=self._start), 0
+    def _in_threads(self, do: Callable[[Any], object], arguments: list[Iterator[Any]]) -> list[Outcome]:
+        many, workers = len(arguments), list[Future[Outcome]]()
+        barrier = threading.Barrier(many, action=self._start)
 
-        def work(own: Iterator[Any]) -> None:
+        def work(own: Iterator[Any]) -> Outcome:
             barrier.wait()
-            self._work(do, own)
+            return self._work(do, own)
 
-        with ThreadPoolExecutor(len(arguments)) as pool:
+        with ThreadPoolExecutor(many) as pool:
             try:
                 for own in arguments:
-                    pool.submit(work, own)
-                    started += 1
+                    workers.append(pool.submit(work, own))
             except BaseException as error:
                 barrier.abort()  # or those that have started would wait for ever
-                raise ConfigError(f"only {started} of {len(arguments)} threads could be started: {error}") from error
+                raise ConfigError(f"only {len(workers)} of {many} threads could be started: {error}") from error
+        return [worker.result() for worker in workers]
 
     def _start(self) -> None:
         self._began = time.perf_counter()
@@ -82,7 +81,7 @@ class Shift:
 
     # Twice, because a coroutine around a blocking call would be measured too.
 
-    def _work(self, do: Callable[[Any], object], arguments: Iterator[Any]) -> None:
+    def _work(self, do: Callable[[Any], object], arguments: Iterator[Any]) -> Outcome:
         clock, check, durations, found, end = time.perf_counter, self._check, array("d"), 0, 0.0
         try:
             for argument in arguments:
@@ -95,10 +94,11 @@ class Shift:
                     self.over = True
                     break
         except BaseException as error:
-            self._fail(error)
-        self._done.append((durations, found, end))
+            self.stop()  # or others would still write when `run` has raised
+            return error
+        return durations, found, end
 
-    async def _awork(self, do: Callable[[Any], Coroutine[Any, Any, object]], arguments: Iterator[Any]) -> None:
+    async def _awork(self, do: Callable[[Any], Coroutine[Any, Any, object]], arguments: Iterator[Any]) -> Outcome:
         clock, check, durations, found, end = time.perf_counter, self._check, array("d"), 0, 0.0
         try:
             for argument in arguments:
@@ -111,20 +111,18 @@ class Shift:
                     self.over = True
                     break
         except BaseException as error:
-            self._fail(error)
-        self._done.append((durations, found, end))
+            self.stop()  # or others would still write when `run` has raised
+            return error
+        return durations, found, end
 
-    def _fail(self, error: BaseException) -> None:
-        # The others finish what they are at, so that nothing is written any more once `run` has raised.
-        self._errors.append(error)
-        self.stop()
-
-    def _finish(self) -> None:
-        if self._errors:
-            raise self._errors[0]
-        for durations, found, _ in self._done:
+    def _add(self, outcomes: list[Outcome]) -> None:
+        ends = [self._began]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            durations, found, end = outcome
             self.durations.extend(durations)
             self.operations += len(durations)
             self.found += found
-        self.elapsed += max(end for _, _, end in self._done) - self._began
-        self._done.clear()
+            ends.append(end)
+        self.elapsed += max(ends) - self._began
