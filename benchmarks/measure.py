@@ -62,10 +62,9 @@ class Noise:
 
 
 def conditions(distributions: Iterable[str] = ()) -> str:
-    """Say when and where this was measured, and with which versions; those that are not installed are left out."""
-    named = [f"Python {platform.python_version()}", machine()]
-    named += (f"{name} {number}" for name, number in versions(distributions).items())
-    return f"{date.today().isoformat()}: {', '.join(named)}"
+    """Say when and where this was measured, and with which versions."""
+    named = (f"{name} {number}" for name, number in versions(distributions).items())
+    return f"{date.today().isoformat()}: {', '.join([*named, machine()])}"
 
 
 def machine() -> str:
@@ -74,8 +73,8 @@ def machine() -> str:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those that are installed."""
-    found = {}
+    """Return the versions of Python and of those that are installed."""
+    found = {"Python": platform.python_version()}
     for name in distributions:
         with suppress(PackageNotFoundError):
             found[name] = version(name)

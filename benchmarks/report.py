@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -166,7 +165,7 @@ def as_json(report: Report) -> str:
     content = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": {"Python": platform.python_version(), **versions(PACKAGES)},
+        "versions": versions(PACKAGES),
         "noise": report.noise.spread,
         "hits": settings.hits,
         "seconds": settings.seconds,

@@ -52,7 +52,6 @@ def measure(
         ordered = sorted(peers, key=lambda peer: peer.sessions == NONE)
         sites = {peer: stack.enter_context(open_site(peer, backends)) for peer in ordered}
         alone = {peer: partial(play, site, peer, size, visits) for peer, site in sites.items()}
-        results.best_of(alone, 1, noise)  # to warm up
         best = results.best_of(alone, rounds, noise)
         if any(peer.store == DATABASE for peer in peers):
             pool = stack.enter_context(ThreadPoolExecutor(TOGETHER))
@@ -133,8 +132,7 @@ def main() -> None:
         for framework in chosen.parts or FRAMEWORKS:
             peers = [peer for peer in PEERS if peer.framework == framework]
             found |= measure_apart(peers, backends, chosen.visits, chosen.rounds, noise)
-    made = results.report(tables(found) + under_http, PACKAGES, noise)
-    results.publish("peers", made, write=chosen.write)
+    results.publish("peers", tables(found) + under_http, PACKAGES, noise, write=chosen.write)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def make_parser(name: str, parts: Collection[str]) -> argparse.ArgumentParser:
 def best_of(cases: Mapping[K, Callable[[], Figures]], rounds: int, noise: Noise) -> dict[K, Figures]:
     """Return the least of each figure in several rounds, in which the cases take turns.
 
-    What else the machine does can only make an operation slower, so the best round is the nearest to what it costs.
-    Meanwhile no garbage is collected: most of it is of the clients.
+    What else the machine does can only make an operation slower, so the best round is the nearest to what it costs; the
+    first, which warms up, is seldom the best. Meanwhile no garbage is collected: most of it is of the clients.
 
     >>> found = iter([3.0, 1.0, 2.0])
     >>> best_of({"case": lambda: {"read": next(found)}}, 3, Noise())
@@ -68,7 +68,7 @@ def least(before: Figures, now: Figures) -> Figures:
 
 
 def compare(cases: Mapping[K, Case], number: int, rounds: int, noise: Noise) -> dict[K, float]:
-    """Return the seconds that one operation of each case takes, in the best round, after one to warm up.
+    """Return the seconds that one operation of each case takes, in the best round.
 
     number: how many operations a call of a case does.
     """
@@ -78,8 +78,6 @@ def compare(cases: Mapping[K, Case], number: int, rounds: int, noise: Noise) -> 
         case()
         return {"": (time.perf_counter() - begin) / number}
 
-    for case in cases.values():
-        case()
     best = best_of({name: partial(seconds, case) for name, case in cases.items()}, rounds, noise)
     return {name: figures[""] for name, figures in best.items()}
 
@@ -109,8 +107,9 @@ def put_into(text: str, marker: str, made: str) -> str:
     return result
 
 
-def publish(marker: str, made: str, *, write: bool) -> None:
-    """Print what was found, and with `write` put it into the page on performance, and into a file of results."""
+def publish(marker: str, text: str, packages: Iterable[str], noise: Noise, *, write: bool) -> None:
+    """Print the report, and with `write` put it into the page on performance, and into a file of results."""
+    made = report(text, packages, noise)
     print(made)
     if write:
         PERFORMANCE.write_text(put_into(PERFORMANCE.read_text(encoding="utf-8"), marker, made), encoding="utf-8")

@@ -235,8 +235,7 @@ def main() -> None:
                 rows.append(result.cells)
                 print(*rows[-1], sep=" | ", file=sys.stderr)
     head = ["what", "against", "ours, µs", "theirs, µs", "ratio", "at most", ""]
-    made = results.report(results.markdown(head, rows, 2), PACKAGES, noise)
-    results.publish("targets", made, write=chosen.write)
+    results.publish("targets", results.markdown(head, rows, 2), PACKAGES, noise, write=chosen.write)
 
 
 if __name__ == "__main__":
