@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def percentiles(values: Iterable[float], *shares: float) -> list[float]:
-    """The values that these shares of them, each below 1, lie below.
+    """The values below which these shares of them lie; a share is less than 1.
 
     >>> percentiles([3, 1, 2], 0.5, 0.95)
     [2, 3]

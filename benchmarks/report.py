@@ -181,4 +181,5 @@ def as_json(report: Report) -> str:
 def _fields(figure: Figure) -> dict[str, Any]:
     fields = asdict(figure)
     fields |= {f"{name}_us": fields.pop(name) * 1e6 for name in ("median", "p95", "p99")}
-    return fields | {"ops_per_second": fields.pop("rate")}
+    fields["ops_per_second"] = fields.pop("rate")
+    return fields
