@@ -391,6 +391,26 @@ def test_a_deletion_whose_answer_was_lost_is_not_a_conflict_with_itself(
         driver.close()
 
 
+def test_a_write_that_is_cut_off_before_its_value_does_not_empty_the_entry(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_credentials(seaweed, monkeypatch)
+    with Network(seaweed.port) as network:
+        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}")
+        driver.prepare()
+        version = driver.set("key", b"old")
+        network.set()
+        driver.set("key", b"value", expect=version)
+        headers = network.sent["request"] - len(b"value")
+        version = driver.set("key", b"old")
+        network.set(Fault("fin", "request", headers))
+        driver.set("key", b"value", expect=version)
+        assert network.fault is not None
+        assert network.fault.fired
+        assert driver.get("key") == b"value"
+        driver.close()
+
+
 def test_a_write_that_meets_another_under_way_is_tried_again(driver: S3Driver, proxy: Proxy) -> None:
     proxy.status_of_next = {"PUT": [409, 409]}
     driver.set("key", b"value", expect=ABSENT)
