@@ -29,7 +29,7 @@ from session_kit.drivers.support.findings import Finding
 from session_kit.drivers.support.names import key_of_path, path_of, stem_of
 from session_kit.drivers.support.options import Duration
 from session_kit.drivers.support.s3_client import BUCKET, S3Client, code_of
-from session_kit.drivers.support.s3_objects import S3Objects, Seen, Version
+from session_kit.drivers.support.s3_objects import S3Objects, Version
 from session_kit.drivers.support.threads import Threads
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ class S3Driver(Driver):
             if code_of(error) == "NoSuchKey":
                 return None
             raise self._client.unavailable(error) from None
-        seen = self._objects.seen(answer)
-        return Entry(value, seen.version, seen.version.expires_at) if self._is_live(seen) else None
+        version = self._objects.seen(answer)
+        return Entry(value, version, version.expires_at) if self._is_live(version) else None
 
     def has(self, key: str) -> bool:
         return self._is_live(self._objects.look(self._name(key)))
@@ -147,7 +147,7 @@ class S3Driver(Driver):
         if expect is ANY:
             return self._objects.put(name, value, expires_at)
         if expect is not ABSENT:
-            return self._objects.put(name, value, expires_at, IfMatch=self._expected(expect).etag)
+            return self._objects.put(name, value, expires_at, self._expected(expect))
         self.prepare()
         if not self.capabilities.create:
             raise self.unsupported("conditional writes: the server ignores If-None-Match")
@@ -158,7 +158,7 @@ class S3Driver(Driver):
             if seen is None or self._is_live(seen):
                 raise
             # What has expired is not there, but the server does not know.
-            return self._objects.put(name, value, expires_at, IfMatch=seen.version.etag)
+            return self._objects.put(name, value, expires_at, IfMatch=seen.etag)
 
     def delete(self, key: str, *, expect: object = ANY) -> bool:
         name = self._name(key)
@@ -216,7 +216,7 @@ class S3Driver(Driver):
             if seen is None or self._is_live(seen):
                 return 0
             with contextlib.suppress(Conflict):
-                self._remove(name, seen.version)
+                self._remove(name, seen)
                 return 1
             return 0
 
@@ -262,7 +262,7 @@ class S3Driver(Driver):
 
     def _delete_version(self, name: str, version: Version) -> None:
         seen = self._objects.look(name)
-        if seen is None or seen.version.etag != version.etag or not self._is_live(seen):
+        if seen is None or seen.etag != version.etag or not self._is_live(seen):
             raise Conflict(CHANGED)
         self._remove(name, version)
 
@@ -294,8 +294,8 @@ class S3Driver(Driver):
     def _key(self, name: str) -> str | None:
         return key_of_path(name.removeprefix(self._folder))
 
-    def _is_live(self, seen: Seen | None) -> bool:
-        return seen is not None and not self.is_over(seen.version.expires_at)
+    def _is_live(self, seen: Version | None) -> bool:
+        return seen is not None and not self.is_over(seen.expires_at)
 
     def _at_once(self, work: Callable[[Any], R], items: list[Any]) -> Iterator[R]:
         return self._helpers.pool().map(work, items)

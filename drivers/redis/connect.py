@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from session_kit.drivers.redis.errors import FAILURES, reason
+from session_kit.drivers.redis.errors import FAILURES, reason, uvloop_says_the_same
 from session_kit.drivers.redis.protocol import BlockingParser
 from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.support.threads import in_thread
@@ -48,7 +48,8 @@ async def connect_stream(settings: Settings) -> asyncio.StreamWriter:
         if isinstance(connection, SecureConnection):
             # To read all authorities that the system trusts takes a tenth of a second, in which the loop would stand.
             await in_thread(connection.ssl_context.get)
-        await connection.connect()
+        with uvloop_says_the_same():
+            await connection.connect()
         # Before Python 3.12, `asyncio.wait_for` can lose a cancellation, and redis-py calls it for each command.
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError
@@ -101,7 +102,8 @@ async def _named(settings: Settings, sentinels: Any, native: Callable[[Any], Any
     said = []
     for (host, port), client in zip(settings.hosts, sentinels.sentinels, strict=True):
         try:
-            state = (await native(client).sentinel_masters()).get(settings.service)
+            with uvloop_says_the_same():
+                state = (await native(client).sentinel_masters()).get(settings.service)
         except FAILURES as error:
             answer = reason(error)
         else:

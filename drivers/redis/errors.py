@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import ssl
+from collections.abc import Iterator
 from typing import Final
 
 from redis import exceptions
@@ -18,6 +20,7 @@ from session_kit.drivers.support.unanswered import is_unanswered
 FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, UnicodeError)
 NO_PRIMARY: Final = (MasterNotFoundError, asynchronous.MasterNotFoundError)  # blocking, asyncio
 CLOSED: Final = "the driver or its event loop was closed"
+HUNG_UP: Final = "the server has closed the connection"
 _TIMEOUT = "no answer within the timeout"
 _REASONS: dict[type[Exception], str] = {
     exceptions.AuthenticationError: "the server refuses the user name or password",
@@ -32,6 +35,17 @@ _REASONS: dict[type[Exception], str] = {
     TimeoutError: _TIMEOUT,
     UnicodeError: "no host can have this name",
 }
+
+
+@contextlib.contextmanager
+def uvloop_says_the_same() -> Iterator[None]:
+    """uvloop raises `RuntimeError` for a write to a connection that has just been closed; make it the usual error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
+        raise exceptions.ConnectionError(HUNG_UP) from error
 
 
 def is_lost(error: Exception) -> bool:
@@ -73,5 +87,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return tls_reason(error, "ssl_ca_certs=")
     if isinstance(error, ConnectionError):  # asyncio's have no text when a handshake is cut off
-        return os.strerror(error.errno) if error.errno else str(error) or "the server has closed the connection"
+        return os.strerror(error.errno) if error.errno else str(error) or HUNG_UP
     return (isinstance(error, OSError) and error.strerror) or text(error)

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from session_kit.drivers.base import LIST_BATCH
 from session_kit.drivers.errors import ConfigError, Unsupported
-from session_kit.drivers.redis.errors import FAILURES, unavailable
+from session_kit.drivers.redis.errors import FAILURES, unavailable, uvloop_says_the_same
 from session_kit.drivers.redis.protocol import Command
 
 
@@ -39,7 +39,8 @@ class GivenClient:
 
     async def arun(self, commands: Sequence[Command], repeatable: bool = False) -> list[Any]:
         try:
-            given = await self._send(commands)
+            with uvloop_says_the_same():
+                given = await self._send(commands)
         except FAILURES as error:
             given = self._refused(commands, error)
         return [given] if len(commands) == 1 else list(given)
@@ -53,8 +54,9 @@ class GivenClient:
 
     async def ascan(self, pattern: bytes) -> AsyncIterator[bytes]:
         try:
-            async for key in self._client.scan_iter(match=pattern, count=LIST_BATCH):
-                yield key
+            with uvloop_says_the_same():
+                async for key in self._client.scan_iter(match=pattern, count=LIST_BATCH):
+                    yield key
         except FAILURES as error:
             raise unavailable(str(self), error) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
 
 from session_kit.drivers.redis.connect import connect_stream
-from session_kit.drivers.redis.errors import CLOSED
+from session_kit.drivers.redis.errors import CLOSED, HUNG_UP
 from session_kit.drivers.redis.protocol import Command, Parser, pack
 from session_kit.drivers.redis.settings import Settings
 from session_kit.drivers.support.connections import LONGEST_IDLE, is_ready
@@ -143,9 +143,11 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = memoryview(self._parser.buffer)
         self._in_flight: deque[Call] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._socket: int = self._transport.get_extra_info("socket").fileno()
         self._last_deadline = loop.time()
         self._transport.set_protocol(self)
+        if self._transport.is_closing():  # whose end was told to the protocol before, and will not be told again
+            raise ConnectionError(HUNG_UP)
+        self._socket: int = self._transport.get_extra_info("socket").fileno()
 
     def is_good(self, deadline: float) -> bool:
         """Whether calls may leave on it, of which the first has this deadline. It is closed if not.
@@ -196,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
             self.end(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.end(ConnectionError(str(exc) if exc else "the server has closed the connection"))
+        self.end(ConnectionError(str(exc) if exc else HUNG_UP))
 
     def _hand_out(self, answer: Any) -> None:
         if not self._in_flight:  # were it kept, the next caller would be given what is another's

@@ -289,3 +289,8 @@ def code_of(error: ClientError) -> str:
 def status_of(error: ClientError) -> int:
     """The HTTP status; 0 if there was none."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def is_repeated(error: ClientError) -> bool:
+    """Whether boto3 had made the request before, with another outcome, or with none."""
+    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts"))

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from botocore.exceptions import ClientError
 
 from session_kit.drivers.base import CHANGED
 from session_kit.drivers.errors import Conflict, CorruptEntry, DriverUnavailable
-from session_kit.drivers.support.s3_client import NEVER_SENT, S3Client, code_of, status_of
+from session_kit.drivers.support.s3_client import NEVER_SENT, S3Client, code_of, is_repeated, status_of
 
 # How often a write is repeated that the server refused because another was under way (409).
 MAX_ATTEMPTS: Final = 8
 REFUSED: Final = (404, 409, 412)
 """How a server says that a condition does not hold."""
+MAX_WRITES: Final = 32
+"""How many writes an object remembers. The metadata of an object may have 2 KB."""
+NO_TAG: Final = f'"{"0" * 32}"'
+"""A tag that no object has."""
 
 
-class Version(NamedTuple):
-    """The version of an object: the server's tag of its content, and when it expires."""
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The version of an object, as a server tells it without the content.
+
+    etag: the server's tag of the content. expires_at: Unix time.
+    writes: tokens of the writes that the content is made of, the newest first.
+    """
 
     etag: str
     expires_at: float | None
-
-
-class Seen(NamedTuple):
-    """What a server tells of an object without its content. token: says which write made it."""
-
-    version: Version
-    token: str | None
+    writes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 class Honours(NamedTuple):
@@ -49,16 +55,16 @@ class S3Objects:
         self._client = client
         self._bucket_is_there = False
 
-    def seen(self, answer: Mapping[str, Any]) -> Seen:
+    def seen(self, answer: Mapping[str, Any]) -> Version:
         """What the answer to a GET or HEAD tells of its object."""
         etag, metadata = self._client.etag(answer), answer.get("Metadata", {})
         try:
             expires_at = float(metadata["expires-at"]) if "expires-at" in metadata else None
         except ValueError:
             raise CorruptEntry("the object's expires-at is not a time; it was not written by this library") from None
-        return Seen(Version(etag, expires_at), metadata.get("token"))
+        return Version(etag, expires_at, tuple(metadata.get("token", "").split()))
 
-    def look(self, name: str) -> Seen | None:
+    def look(self, name: str) -> Version | None:
         """What the server tells of an object; None if there is none."""
         try:
             seen = self.seen(self._client.ask("head_object", Key=name))
@@ -72,15 +78,29 @@ class S3Objects:
         self._bucket_is_there = True
         return seen
 
-    def put(self, name: str, value: bytes, expires_at: float | None, **condition: str) -> Version:
-        """Write an object; `Conflict` if the condition (`IfMatch=`, `IfNoneMatch=`) does not hold."""
-        token = secrets.token_hex(8)
-        metadata = _metadata(expires_at, token)
+    def put(
+        self, name: str, value: bytes, expires_at: float | None, after: Version | None = None, **condition: str
+    ) -> Version:
+        """Write an object; `Conflict` if the condition (`IfMatch=`, `IfNoneMatch=`) does not hold.
+
+        after: the version that it must have, and that the value is made of.
+        """
+        token = secrets.token_hex(4)
+        writes = (token, *(after.writes if after is not None else ()))[:MAX_WRITES]
+        if after is not None:
+            condition = {"IfMatch": after.etag}
+        metadata = _metadata(expires_at, writes)
+        # SeaweedFS stores what it has of a body that is cut off, unless it can tell.
+        digest = base64.b64encode(hashlib.md5(value, usedforsecurity=False).digest()).decode()
+        repeated = False
         for attempt in range(MAX_ATTEMPTS):
             try:
-                answer = self._client.ask("put_object", Key=name, Body=value, Metadata=metadata, **condition)
-                return Version(self._client.etag(answer), expires_at)
+                answer = self._client.ask(
+                    "put_object", Key=name, Body=value, ContentMD5=digest, Metadata=metadata, **condition
+                )
+                return Version(self._client.etag(answer), expires_at, writes)
             except ClientError as error:
+                repeated = repeated or is_repeated(error)
                 if status_of(error) == 409 and attempt < MAX_ATTEMPTS - 1:
                     time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311  # no secret
                     continue
@@ -94,8 +114,11 @@ class S3Objects:
                 failure = error
             # Did it land? A request whose answer was lost may have, and its repetition is then refused.
             seen = self.look(name)
-            if seen is not None and seen.token == token:
-                return seen.version
+            if seen is not None and token in seen.writes:
+                # If others have changed it since, the next write from here has to meet a conflict.
+                return seen if seen.writes[0] == token else Version(NO_TAG, expires_at, writes)
+            if repeated and seen is not None and len(seen.writes) == MAX_WRITES:
+                raise DriverUnavailable(f"{self._client.where}: whether the write took effect cannot be told any more")
             raise failure
         raise DriverUnavailable(f"{self._client.where}: others write the same key all the time; try again")
 
@@ -107,8 +130,7 @@ class S3Objects:
             if status_of(error) not in REFUSED:
                 raise self._client.unavailable(error) from None
             # A request whose answer was lost is repeated by boto3, and finds that it has been done.
-            repeated = error.response["ResponseMetadata"].get("RetryAttempts")
-            if not repeated or self.look(name) is not None:
+            if not is_repeated(error) or self.look(name) is not None:
                 raise Conflict(CHANGED) from None
 
     def remove_all(self, names: list[str], size: int) -> None:
@@ -121,16 +143,16 @@ class S3Objects:
                     f"{self._client.where}: {len(errors)} objects were not deleted: {errors[0].get('Code')}"
                 )
 
-    def keep(self, name: str, seen: Seen, expires_at: float | None) -> bool:
+    def keep(self, name: str, seen: Version, expires_at: float | None) -> bool:
         """Give an object another expiry, by letting the server copy it onto itself; False if it has changed."""
         try:
             self._client.ask(
                 "copy_object",
                 Key=name,
                 CopySource={"Bucket": self._client.bucket, "Key": name},
-                CopySourceIfMatch=seen.version.etag,
+                CopySourceIfMatch=seen.etag,
                 MetadataDirective="REPLACE",
-                Metadata=_metadata(expires_at, seen.token),
+                Metadata=_metadata(expires_at, seen.writes),
             )
         except ClientError as error:
             if status_of(error) not in REFUSED:
@@ -153,7 +175,7 @@ class S3Objects:
 
         Raises `DriverUnavailable` if a permission is missing without which what is gone looks like an outage.
         """
-        wrong = {"IfMatch": '"00000000000000000000000000000000"'}
+        wrong = {"IfMatch": NO_TAG}
 
         def refuses(operation: str, **arguments: Any) -> bool:
             try:
@@ -194,7 +216,7 @@ class S3Objects:
         return honours
 
 
-def _metadata(expires_at: float | None, token: str | None) -> dict[str, str]:
+def _metadata(expires_at: float | None, writes: tuple[str, ...]) -> dict[str, str]:
     """What stands with an object."""
     expiry = {} if expires_at is None else {"expires-at": repr(expires_at)}
-    return expiry if token is None else {**expiry, "token": token}
+    return {**expiry, "token": " ".join(writes)} if writes else expiry

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import re
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
-from session_kit.drivers import Driver
+from session_kit.drivers import Driver, DriverUnavailable
 from session_kit.drivers.postgres import PostgresDriver
 from session_kit.drivers.redis import RedisDriver
 from session_kit.testing.caller import Caller
 from tests.drivers import test_postgres, test_redis
+from tests.harness.network import RESET
 from tests.harness.postgres import Postgres
-from tests.harness.servers import Valkey, start_valkey
+from tests.harness.servers import HOST, Valkey, start_valkey
 
 if sys.platform == "win32":
     pytest.skip("there is no uvloop for Windows", allow_module_level=True)
@@ -75,6 +83,58 @@ def test_cancelled_calls_disturb_no_neighbour(valkey: Valkey, postgres: Postgres
     test_redis.test_a_cancelled_call_does_not_disturb_its_neighbours(RedisDriver(valkey.url), turns)
     driver = PostgresDriver(postgres.url)
     test_postgres.test_cancelled_calls_disturb_no_neighbour_and_lose_no_connection(driver, turns)
+
+
+@contextlib.contextmanager
+def server_that_resets(after: int) -> Iterator[int]:
+    """The port of a server that says yes to what it is told, so many times, and then resets the connection."""
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                for _ in range(after):
+                    client.sendall(b"+OK\r\n" * len(re.findall(rb"\*\d+\r\n", client.recv(65536))))
+
+    with socket.create_server((HOST, 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_server_that_hangs_up_during_the_login_is_an_outage_and_not_waited_for(after: int) -> None:
+    async def call(port: int) -> None:
+        for _ in range(100):  # the reset comes at another moment each time
+            driver = RedisDriver(f"redis://:password@{HOST}:{port}", timeout=30)
+            for _ in range(2):
+                with pytest.raises(DriverUnavailable):
+                    await asyncio.wait_for(driver.aread("key"), 5)
+            await driver.aclose()
+
+    with server_that_resets(after) as port, asyncio.Runner() as runner:
+        runner.run(call(port))
+
+
+def test_a_client_of_the_applications_own_meets_the_same_outage() -> None:
+    async def call(port: int) -> None:
+        for _ in range(600):
+            async with redis.asyncio.Redis(
+                host=HOST, port=port, password="password", retry=Retry(NoBackoff(), 0)
+            ) as client:
+                with pytest.raises(DriverUnavailable):
+                    await RedisDriver(client=client).aread("key")
+
+    with server_that_resets(0) as port, asyncio.Runner() as runner:
+        runner.run(call(port))
 
 
 def test_large_and_small_values_travel_together(valkey: Valkey) -> None:
