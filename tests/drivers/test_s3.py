@@ -364,6 +364,23 @@ def test_a_deletion_whose_answer_was_lost_is_not_a_conflict_with_itself(
         driver.close()
 
 
+def test_a_write_that_is_cut_off_before_its_value_leaves_no_empty_object(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would log the visitor out, and boto3, which repeats the write, would find that it has been done."""
+    give_credentials(seaweed, monkeypatch)
+    with Network(seaweed.port) as network:
+        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}")
+        one, other = (driver.set(key, b"old", expect=ABSENT) for key in ("key-1", "key-2"))
+        value = b"value" * 20
+        network.set()
+        driver.set("key-1", value, expect=one)
+        network.set(Fault("fin", "request", network.sent["request"] - len(value)))
+        driver.set("key-2", value, expect=other)
+        assert driver.get("key-2") == value
+        driver.close()
+
+
 def test_a_write_that_meets_another_under_way_is_tried_again(driver: S3Driver, proxy: Proxy) -> None:
     proxy.status_of_next = {"PUT": [409, 409]}
     driver.set("key", b"value", expect=ABSENT)
