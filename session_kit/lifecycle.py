@@ -115,6 +115,8 @@ class Lifecycle(State, eq=False):
                 _bare(error)
                 return self.begin()
             if found is not None and self.opens(found.stored, candidate[0]):
+                if displaced or unread:  # that session lives: a renewal of this one would take its cookie's place
+                    self.counts = False
                 return self.open_record(candidate, found.stored, found.fields)
             if found is not None and self.within_grace(found.stored):
                 displaced = displaced or name
