@@ -576,7 +576,6 @@ class Lifecycle(State, eq=False):
         try:
             if owners is not None and await owners.is_ended(io, owner, stored.name):
                 await self.policy.store.destroy_by(io, stored.name)
-                self.policy.emit("destroyed", stored.name)
         except DriverUnavailable as error:
             self.policy.emit("store_error", stored.name, error)
 
