@@ -115,6 +115,8 @@ class Lifecycle(State, eq=False):
                 _bare(error)
                 return self.begin()
             if found is not None and self.opens(found.stored, candidate[0]):
+                if displaced or unread:  # that session lives: a renewal of this one would take its cookie's place
+                    self.counts = False
                 return self.open_record(candidate, found.stored, found.fields)
             if found is not None and self.within_grace(found.stored):
                 displaced = displaced or name
@@ -340,6 +342,8 @@ class Lifecycle(State, eq=False):
                     if not await self._drop_renamed(io, attempt):
                         return None
                     self.succeed(seen, attempt, version)
+                    if attempt.files and attempt.event == "created":
+                        await self._make_way(io, attempt.stored)
                     if before.stored is not None and attempt.files:
                         await self._take_out(io, before.stored, self.stored)
                     return replaced if attempt.event == "saved" else before
@@ -365,6 +369,8 @@ class Lifecycle(State, eq=False):
             known = False
         if attempt.event != "saved" and found is not None and found.stored.id == attempt.stored.id:
             # Its token tells that it took effect: only the answer was lost.
+            if attempt.files and attempt.event == "created":
+                await self._make_way(io, attempt.stored)
             return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
         # If it is tried again with the session that is there, it is filed again.
         again = not down and self.stored is not None and found is not None and self.goes_on(found.stored)
@@ -563,6 +569,15 @@ class Lifecycle(State, eq=False):
                 # A renewal, perhaps of a session that was revoked meanwhile or that the index has lost, ends no other.
                 login=binding is not None,
             )
+
+    async def _make_way(self, io: Any, stored: Stored) -> None:
+        """End a session that is written after a later login has ended it, for want of room."""
+        owner, owners = stored.notes.owner, self.policy.owners
+        try:
+            if owners is not None and await owners.is_ended(io, owner, stored.name):
+                await self.policy.store.destroy_by(io, stored.name)
+        except DriverUnavailable as error:
+            self.policy.emit("store_error", stored.name, error)
 
     async def _file_again(self, io: Any, stored: Stored) -> None:
         """Say in the index that a session lives on, by a read or because a write is undone."""

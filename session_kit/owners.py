@@ -115,17 +115,18 @@ class Owners:
         Returns the Unix time from which these seconds count.
         """
         mine, old = self._filed_as(name), self._filed_as(before)
-        since = self._now()
+        since, unwritten = self._now(), list[str]()
 
         async def change(index: Index) -> None:
-            nonlocal since
+            nonlocal since, unwritten
             now = since = self._now()
+            unwritten = []
             known = {each: index.pop(each) for each in (mine, old) if each in index}
             for each, entry in list(index.items()):
                 if entry.until is not None and entry.until <= now:
                     del index[each]
             if login and self._limit is not None and len(index) >= self._limit:
-                await self._make_room(io, owner, index, self._limit, refuse=self._refuse and not known)
+                unwritten = await self._make_room(io, owner, index, self._limit, refuse=self._refuse and not known)
             last = known.get(mine, known.get(old))
             text = label if label is not None else "" if last is None else last.label
             index.update(known)
@@ -138,13 +139,25 @@ class Owners:
             index[mine] = Entry(now, until, text)
 
         await self._change(io, owner, change)
+        if unwritten:  # what was written before it was out of the index; `is_ended` finds what comes later
+            await io.delete_many(unwritten)
         return since
 
-    async def _make_room(self, io: Any, owner: str, index: Index, limit: int, *, refuse: bool) -> None:
-        """Take out entries until there is room for one more: of what is gone, then the oldest sessions, with them."""
+    async def is_ended(self, io: Any, owner: str, name: str) -> bool:
+        """Whether another login has ended a session, which was filed, before it was written."""
+        if self._limit is None or self._refuse:
+            return False
+        index, _ = await self._read(io, owner)
+        return self._filed_as(name) not in index
+
+    async def _make_room(self, io: Any, owner: str, index: Index, limit: int, *, refuse: bool) -> list[str]:
+        """Take out entries until there is room for one more: of what is gone, then the oldest sessions, with them.
+
+        Returns the keys of those that were ended before they were written.
+        """
         live = await self._check(io, owner, index)
         if len(index) < limit:
-            return
+            return []
         if refuse:
             raise TooManySessions(f"this user has {limit} sessions already, the most that max_sessions allows")
         by_age = sorted(index, key=lambda each: live[each].created if each in live else index[each].filed)
@@ -153,6 +166,7 @@ class Owners:
         await io.delete_many([self._store.key_of(each) for each in oldest])
         for each in oldest:
             del index[each]
+        return [self._store.key_of(each) for each in oldest if each not in live]
 
     async def entry_of(self, io: Any, owner: str, handle: str) -> Entry | None:
         """What the index of an owner says of the session with that handle."""

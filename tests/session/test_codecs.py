@@ -527,6 +527,19 @@ def test_a_record_that_another_codec_can_read_is_an_event_and_no_logout(
         assert dict(session) == DATA
 
 
+def test_a_record_that_another_codec_can_read_keeps_its_cookie_beside_another_good_one(
+    open_with: Callable[..., Visitor], clock: ManualClock
+) -> None:
+    right, other = open_with(Encrypted(OLD)), open_with("json")
+    for visitor in (right, other):
+        with visitor.request() as session:
+            session.set(DATA)
+    clock.advance(400)
+    with other.request(f"{right.cookie}; {other.cookie}") as session:
+        assert dict(session) == DATA
+    assert other.headers == [("Vary", "Cookie")]
+
+
 @pytest.mark.parametrize(("right", "wrong", "reason"), LOCKED, ids=repr)
 @pytest.mark.parametrize("touched", [True, False])
 def test_a_logout_ends_a_session_that_cannot_be_read(

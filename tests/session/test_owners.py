@@ -651,6 +651,19 @@ def test_in_many_orders_with_a_limit() -> None:
     assert try_pairs(some, swaps=True, network=False, sample=60, max_sessions=2) > 1000
 
 
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_of_first_visits_that_log_in_at_once_no_more_live_than_the_limit_allows(limit: int, network: bool) -> None:
+    async def play(schedule: Schedule) -> None:
+        world = World(schedule, swaps=True, network=network, max_sessions=limit)
+        await schedule.together(*(world.visit(who, binds) for who in WHO[: limit + 1]))
+        live = world.live("ada")
+        assert 0 < len(live) <= limit
+        assert {info.handle for info in await world.store.asessions_of("ada")} == live
+
+    assert explore(play, sample=500) == 500
+
+
 def test_without_swaps_a_list_may_lack_one_but_shows_none_that_is_gone() -> None:
     assert try_pairs(PAIRS, swaps=False, network=False, sample=10) > 1000
 

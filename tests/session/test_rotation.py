@@ -62,6 +62,22 @@ def test_a_late_request_with_the_old_id_sees_nothing_and_leaves_the_cookie_alone
         assert dict(session) == {"user": "ada"}
 
 
+@pytest.mark.needs("swap")
+def test_a_late_request_that_has_another_good_cookie_too_leaves_the_new_cookie_alone(
+    ada: Visitor, clock: ManualClock
+) -> None:
+    """One of another path or domain, whose renewal would take the place of what a login has sent."""
+    other = log_in(Visitor(ada.manager, ada.runner), page=1)
+    clock.advance(400)
+    old = rotate(ada)
+    with ada.request(f"{old}; {other.cookie}") as session:
+        assert session["page"] == 1
+        session["page"] = 2
+    assert ada.headers == [("Vary", "Cookie")]
+    with other.request() as session:
+        assert session["page"] == 2
+
+
 def test_the_old_id_is_unknown_after_the_grace(ada: Visitor, clock: ManualClock, events: list[str]) -> None:
     old = rotate(ada)
     clock.advance(10)
