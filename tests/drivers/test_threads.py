@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _weakrefset
 import asyncio
+import inspect
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from redis.exceptions import MovedError
 
 from session_kit.drivers import Driver, DriverUnavailable, open_driver
@@ -158,6 +160,21 @@ def test_a_disk_that_another_thread_makes_anew_at_any_moment_fails_no_write(tmp_
     with closing(DiskDriver(tmp_path)) as driver:
         driver.set(KEY, VALUE)
         at_every_step(lambda: ((lambda: driver.set(KEY, VALUE)), (lambda: setattr(driver, "_cache", None))))
+
+
+def test_a_listing_of_fsspecs_memory_does_not_fail_of_what_another_thread_deletes() -> None:
+    driver = open_driver("fsspec+memory://listed-by-steps")
+
+    def scene() -> Scene:
+        for key in ("stays", "goes"):
+            driver.set(key, VALUE)
+
+        def walk() -> None:
+            assert "stays" in driver.keys()
+
+        return walk, lambda: driver.delete("goes")
+
+    at_every_step(scene, inspect.getfile(MemoryFileSystem))
 
 
 class Emptied(list[Any]):
