@@ -32,6 +32,8 @@ def at_every_step(scene: Callable[[], Scene], *inside: str) -> int:
         the library.
     What either of the two raises is raised.
     """
+    # Python 3.13 tells of the instructions of a function from the second time on that it is asked to.
+    _interrupted(*scene(), sys.maxsize, inside or (LIBRARY,))
     number = 0
     while _interrupted(*scene(), number, inside or (LIBRARY,)):
         number += 1
