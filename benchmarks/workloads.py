@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import count, cycle, repeat
+from itertools import count, cycle
 from math import floor
 from typing import Any, ClassVar
 
@@ -175,8 +177,8 @@ class Delete(Call):
     def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
         self.name_keys(self.room)
         self.measured.write({key: value for key, value in self.values.items() if key not in self.left})
-        self.stock = iter(self.entries)
-        return [self.stock] * workers
+        self.stock = deque(self.entries)
+        return [taken(self.stock) for _ in range(workers)]
 
     def tidy(self) -> None:
         self.left = set(self.stock)
@@ -292,7 +294,8 @@ class First(SessionWorkload):
         """There is nobody yet."""
 
     def arguments(self, workers: int, turns: Iterator[bool] | None) -> list[Iterator[Any]]:
-        return [repeat(Browser([]), self.room)] * workers
+        visitors = deque([Browser([])] * self.room)
+        return [taken(visitors) for _ in range(workers)]
 
     def tidy(self) -> None:
         self.measured.clean_up()
@@ -347,6 +350,18 @@ def turns_of(hits: float) -> Iterator[bool] | None:
         return floor((turn + 1) * hits + 0.5) > floor(turn * hits + 0.5)
 
     return None if hits == 1 else map(finds, count())  # a generator would not stand several threads
+
+
+def taken(stock: deque[Any]) -> Iterator[Any]:
+    """Yield what is taken out of a stock until there is nothing left. Several threads may take from one.
+
+    >>> list(taken(deque("ab")))
+    ['a', 'b']
+    """
+    # Not the iterator of a list: without the GIL two threads would get the same item.
+    with suppress(IndexError):
+        while True:
+            yield stock.popleft()
 
 
 def mixed(found: Iterable[Any], missing: Any, turns: Iterator[bool] | None) -> Iterator[Any]:

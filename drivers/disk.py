@@ -167,10 +167,11 @@ class DiskDriver(SQLiteFileDriver):
     def _diskcache(self, database: sqlite3.Connection) -> Cache:
         """diskcache, at work on this connection."""
         self._lent.connection = database
-        if self._cache is None:
+        cache = self._cache
+        if cache is None:
             with transaction(database):  # in steps, each would wait for others
-                self._cache = Cache(str(self.path), self._lent, **self._settings)
-        return self._cache
+                cache = self._cache = Cache(str(self.path), self._lent, **self._settings)
+        return cache
 
     @contextlib.contextmanager
     def _transaction(self, database: sqlite3.Connection) -> Iterator[None]:

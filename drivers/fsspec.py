@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 PREFIX: Final = "fsspec+"
 WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # seconds until a torn entry is looked at again
+LISTINGS: Final = 10  # tries
 # What fsspec itself looks at, and what we have decided: nothing is cached, and nothing is shared with other code.
 OURS: Final = {"use_listings_cache": False, "skip_instance_cache": True}
 NO_OPTIONS: Final = {*OURS, "self", "args", "kwargs", "storage_options", "asynchronous", "loop", "fo", "fs"}
@@ -250,17 +251,26 @@ class FsspecDriver(Driver):
 
     def _files(self, folder: str, name: str) -> Iterator[tuple[str, str]]:
         """Each file of ours with its key."""
-        with self._translated("listed"):
-            try:
-                found = run(self._io().ls(folder, detail=True))
-            except FileNotFoundError:
-                return
-        for item in found:
+        for item in self._listed(folder):
             last = item["name"].rstrip("/").rpartition("/")[2]
             if item["type"] == "directory" and last.endswith(FOLDER_END):
                 yield from self._files(item["name"], name + last.removesuffix(FOLDER_END))
             elif item["type"] == "file" and (key := key_of(name + last)) is not None:
                 yield item["name"], key
+
+    def _listed(self, folder: str) -> list[Any]:
+        """What is in a folder; asked again where fsspec's memory stumbles over what other threads delete meanwhile."""
+        for tries_left in reversed(range(LISTINGS)):
+            try:
+                with self._translated("listed"):
+                    found: list[Any] = run(self._io().ls(folder, detail=True))
+                    return found
+            except FileNotFoundError:
+                break
+            except DriverUnavailable as error:
+                if not tries_left or not isinstance(error.__cause__, (KeyError, RuntimeError)):
+                    raise
+        return []
 
     def _io(self) -> Any:
         with self._opening:

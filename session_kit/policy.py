@@ -148,9 +148,10 @@ class Policy:
         """What a ttl that depends neither on the data nor on the notes comes to, once for all sessions."""
         ttl = self.store.ttl
         self.steady_interval = None if callable(ttl) or self.remember is not None else self.renewal_interval(ttl)
-        self._steady: dict[bool, float | None] | None = None
+        steady: dict[bool, float | None] | None = None
         if not callable(ttl) and self.max_lifetime is None and self.remember is None:
-            self._steady = {stored: self._usual_lifetime(ttl, stored) for stored in (True, False)}
+            steady = {stored: self._usual_lifetime(ttl, stored) for stored in (True, False)}
+        self._steady = steady  # at once: requests in other threads go by it
 
     def use_ttl(self, ttl: float) -> None:
         """From now on let sessions live for another time: that of a framework whose setting may change."""

@@ -234,20 +234,19 @@ class Pools:
     def close(self) -> None:
         """Close the connections that nobody uses; those that are in use end with their calls."""
         # What is idle is in nobody's hands, so that another thread than its loop's may close it.
-        pools = [*self._loops.values(), *([self._blocking] if self._blocking else [])]
+        blocking, loops = self._blocking, self._loops
         self._begin()
-        for pool in pools:
-            pool.close()
+        for pool in (blocking, *loops.values()):
+            if pool is not None:
+                pool.close()
 
     after_fork = close  # begins anew, and leaves the parent's connections alone
 
     def close_of_this_loop(self) -> None:
         """Close what is this event loop's, and what is nobody's: other loops and threads may go on."""
-        pool = self._loops.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            pool.close()
-        if self._blocking is not None:
-            self._blocking.close()
+        for pool in (self._loops.pop(asyncio.get_running_loop(), None), self._blocking):
+            if pool is not None:
+                pool.close()
 
     def _close_of_closed_loops(self) -> None:
         for loop in list(self._loops):

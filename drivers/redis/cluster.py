@@ -106,8 +106,8 @@ class Cluster:
                         target = (reply.host or address[0], reply.port)  # without a host it is the one that was asked
                         if not isinstance(reply, MovedError):
                             asking[number] = target
-                        elif self._owners is not None:
-                            self._owners[reply.slot_id] = target
+                        elif (known := self._owners) is not None:  # asked once: another thread may drop it
+                            known[reply.slot_id] = target
                     elif not isinstance(reply, TryAgainError):
                         answers[number] = reply
                         todo.discard(number)
@@ -130,8 +130,8 @@ class Cluster:
                 host = (primary[0] or b"").decode() or address[0]
                 owners |= dict.fromkeys(range(first, last + 1), (host, primary[1]))
             if len(owners) == SLOTS:
-                self._owners = [owners[slot] for slot in range(SLOTS)]
-                return self._owners
+                self._owners = found = [owners[slot] for slot in range(SLOTS)]
+                return found
             if isinstance(reply[0], Exception):
                 error = DriverUnavailable(f"{self}: {address[0]}:{address[1]} is no node of a cluster; use redis://")
         raise error

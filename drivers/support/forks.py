@@ -20,18 +20,20 @@ class Forked(Protocol):
 
 def tell_of_forks(one: Forked) -> None:
     """Call these methods of `one` whenever this process forks, for as long as `one` lives."""
-    _told.add(one)
+    _told[id(one)] = one
 
 
-_told: weakref.WeakSet[Forked] = weakref.WeakSet()
+_told: weakref.WeakValueDictionary[int, Forked] = weakref.WeakValueDictionary()
 
 
 def _tell(method: str) -> None:
     """Call a method of each. What one raises keeps none of the others from its turn; then the interpreter prints it."""
     errors = []
-    for one in list(_told):
+    # Copied in one step: other threads make drivers meanwhile, and a walk over them would fail.
+    for reference in _told.valuerefs():
         try:
-            getattr(one, method)()
+            if (one := reference()) is not None:
+                getattr(one, method)()
         except Exception as error:
             errors.append(error)
     if errors:

@@ -163,16 +163,18 @@ class S3Client:
         self._begin()
 
     def _client(self) -> Any:
-        if self._opened is None:
+        client = self._opened
+        if client is None:
             with self._opening:
-                if self._opened is None:
+                client = self._opened
+                if client is None:
                     try:
-                        self._opened = self._open()
+                        client = self._opened = self._open()
                     except (BotoCoreError, ValueError) as error:  # whose message may show an endpoint with a password
                         raise DriverUnavailable(
                             f"{self.where}: {UNREADABLE} ({type(error).__name__}); look at {CONFIGURATION}"
                         ) from None
-        return self._opened
+        return client
 
     def _open(self) -> Any:
         core = botocore.session.get_session()

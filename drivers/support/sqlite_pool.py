@@ -190,8 +190,9 @@ class SQLitePool:
 
     def _let_go(self) -> None:
         idle, self._idle, self._file = self._idle, [], None
-        while idle:
-            self._discard(idle.pop())
+        with contextlib.suppress(IndexError):  # other threads take from it without the lock
+            while True:
+                self._discard(idle.pop())
 
     def _discard(self, database: sqlite3.Connection) -> None:
         self._opened.remove(database)

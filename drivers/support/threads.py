@@ -57,10 +57,9 @@ class Threads:
 
     def close(self) -> None:
         """Let the threads end with what they are at. Idempotent."""
+        # As soon as nobody holds the pool. One that was shut down would refuse what a call that holds it has to do.
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False)
+            self._pool = None
 
     def after_fork(self) -> None:
         """Forget threads and locks of the parent, which are of no use in the child."""

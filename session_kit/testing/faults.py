@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from session_kit.drivers import Driver, DriverUnavailable
 from session_kit.drivers.support.wrapped import CALLS, WrappedDriver
 
@@ -44,6 +46,7 @@ class FaultyDriver(WrappedDriver):
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver)
         self._faults: dict[str, tuple[Exception, float, bool]] = {}
+        self._lock = threading.Lock()  # or calls in two threads would be the same one of so many `times`
 
     def fail(
         self, method: str, error: Exception | None = None, *, times: int | None = None, after: bool = False
@@ -76,11 +79,12 @@ class FaultyDriver(WrappedDriver):
         self._raise(name, after=True)
 
     def _raise(self, name: str, *, after: bool) -> None:
-        error, times, when = self._faults.get(name, (None, 0, after))
-        if error is None or when != after:
-            return
-        if times <= 1:
-            del self._faults[name]
-        else:
-            self._faults[name] = (error, times - 1, when)
+        with self._lock:
+            error, times, when = self._faults.get(name, (None, 0, after))
+            if error is None or when != after:
+                return
+            if times <= 1:
+                del self._faults[name]
+            else:
+                self._faults[name] = (error, times - 1, when)
         raise error

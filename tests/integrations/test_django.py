@@ -18,6 +18,7 @@ from session_kit.testing import CountingDriver, FaultyDriver, ManualClock, Sched
 from tests.harness.django_site import client, driver
 from tests.harness.django_source import unpack_django
 from tests.harness.sessions import SECRET, take_down
+from tests.harness.steps import at_every_step
 
 __all__ = ["client", "driver"]  # fixtures
 
@@ -26,6 +27,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 
 from session_kit.integrations.django import SessionMiddleware, SessionStore
+from session_kit.integrations.django.settings import once
 
 # --- Django's own tests ---
 
@@ -331,3 +333,16 @@ def test_impossible_settings_are_refused() -> None:
     ):
         Client().get("/read")
     assert CookieOptions()
+
+
+def test_threads_that_come_first_share_one_store() -> None:
+    def scene() -> Any:
+        make, others = once("NO_SUCH_SETTING")(object), list[object]()
+
+        def come() -> None:
+            ours = make()
+            assert all(each is ours for each in others)
+
+        return come, lambda: others.append(make())
+
+    at_every_step(scene)

@@ -10,6 +10,7 @@ import pytest
 from session_kit import ConfigError, SessionManager, UnstorageSessionStore
 from session_kit.testing import CountingDriver, ManualClock, Visitor
 from tests.harness.sessions import SECRET, log_in
+from tests.harness.steps import at_every_step
 
 
 def alive(visitor: Visitor) -> bool:
@@ -170,3 +171,13 @@ def test_a_ttl_that_cannot_work_is_refused_at_start(driver: CountingDriver, ttl:
 def test_a_time_that_cannot_work_is_refused_at_start(make_manager: Callable[..., SessionManager], option: str) -> None:
     with pytest.raises(ConfigError, match=option):
         make_manager(**{option: "soon"})
+
+
+def test_a_ttl_that_is_changed_is_another_at_once_for_requests_in_other_threads() -> None:
+    policy = SessionManager("memory://", SECRET).policy
+
+    def look() -> None:
+        # Between its check for None and its use, a request in another thread would have failed.
+        assert policy._steady is not None
+
+    at_every_step(lambda: ((lambda: policy.use_ttl(60.0)), look))

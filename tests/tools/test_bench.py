@@ -32,7 +32,7 @@ from session_kit.benchmarks.measured_store import MeasuredStore, Meter, like
 from session_kit.benchmarks.plot import LOOKS
 from session_kit.benchmarks.report import HEADS, Outputs, as_json, cells, show
 from session_kit.benchmarks.shift import Shift
-from session_kit.benchmarks.workloads import SECRET, session_data
+from session_kit.benchmarks.workloads import SECRET, WORKLOADS, session_data
 from session_kit.cli import main
 from session_kit.codec import make_codec
 from session_kit.codec.names import CODECS
@@ -258,6 +258,18 @@ def test_all_workers_work_until_the_time_is_up_on_quick_stores_too() -> None:
 
 
 # --- what it reports ---
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_no_two_workers_share_an_iterator_and_none_gets_what_another_has_deleted(name: str) -> None:
+    measured = MeasuredStore(open_store("memory://"), "memory://", lambda: None, [])
+    workload = WORKLOADS[name](measured, 150, 4)
+    workload.prepare()
+    arguments = workload.arguments(4, None)
+    assert len({id(each) for each in arguments}) == 4  # without the GIL two would be given the same item
+    if name == "delete":
+        keys = [key for own in arguments for key in own]
+        assert sorted(keys) == sorted(workload.entries)
 
 
 def test_deletions_are_measured_for_the_time_that_was_asked_for() -> None:

@@ -36,14 +36,21 @@ def once(*settings: str, key: Callable[[], object] = lambda: None) -> Callable[[
     """
 
     def decorate(make: Callable[[], T]) -> Callable[[], T]:
-        made = functools.cache(lambda _: make())
+        made: dict[object, T] = {}
+
+        @functools.wraps(make)
+        def get() -> T:
+            wanted = key()
+            found = made.get(wanted)
+            # Of threads that come first, several may make one, but all get the same: two would be two stores.
+            return made.setdefault(wanted, make()) if found is None else found
 
         def forget(*, setting: str, **_: object) -> None:
             if setting.startswith(settings):
-                made.cache_clear()
+                made.clear()
 
         setting_changed.connect(forget, weak=False)
-        return functools.wraps(make)(lambda: made(key()))
+        return get
 
     return decorate
 
