@@ -16,7 +16,7 @@ from typing import Any
 import session_kit
 
 LIBRARY = str(Path(session_kit.__file__).parent)
-PATIENCE = 0.05
+PATIENCE = 0.005
 """Seconds after which a thread that we keep waiting, by a lock, is left to end later."""
 
 Act = Callable[[], object]
@@ -24,10 +24,10 @@ Scene = tuple[Act, Act]
 """What we do, and what another thread does meanwhile."""
 
 
-def at_every_step(scene: Callable[[], Scene], *inside: str) -> int:
+def at_every_step(scene: Callable[[], Scene], *inside: str, check: Act = lambda: None) -> int:
     """Let another thread do its part after each step of ours, and return how many there were.
 
-    scene: called anew for each step.
+    scene: called anew for each step. check: called when both have done their part.
     inside: how the names of the files begin whose code is done by steps, each an instruction of Python. Default: all of
         the library.
     What either of the two raises is raised.
@@ -36,6 +36,7 @@ def at_every_step(scene: Callable[[], Scene], *inside: str) -> int:
     _interrupted(*scene(), sys.maxsize, inside or (LIBRARY,))
     number = 0
     while _interrupted(*scene(), number, inside or (LIBRARY,)):
+        check()
         number += 1
     assert number, "nothing was done by steps"
     return number
