@@ -71,7 +71,7 @@ CALLS: dict[str, Callable[[Driver, object], object]] = {
 TWO = list(product(CALLS, CALLS))
 
 
-@pytest.mark.parametrize("backend", ["memory", "sqlite", "disk", "file"], indirect=True)
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "disk", "file", "valkey", "postgres"], indirect=True)
 @pytest.mark.parametrize("age", [0, 2])
 @pytest.mark.parametrize(
     ("ours", "theirs"), [pytest.param(*two, marks=[] if two == ("swap", "swap") else pytest.mark.slow) for two in TWO]
@@ -98,7 +98,7 @@ def test_of_two_calls_one_comes_after_the_other(
 
     def shown(answer: object) -> object:
         if isinstance(answer, Entry):
-            return answer.value, answer.expires_at and answer.expires_at - clock()
+            return answer.value, answer.expires_at and round(answer.expires_at - clock(), 1)
         return answer if answer is None or isinstance(answer, bool) else "a version"
 
     def outcome() -> dict[str, object]:
