@@ -11,10 +11,12 @@ import pytest
 
 from session_kit import SessionManager, UnstorageSessionStore
 from session_kit.drivers import Conflict, Driver
+from session_kit.drivers.memory import MemoryDriver
 from session_kit.drivers.s3 import S3Driver
 from session_kit.drivers.support.twins import Blocking
-from session_kit.testing import FaultyDriver, Visitor
-from tests.harness.sessions import log_in, read
+from session_kit.testing import FaultyDriver, ManualClock, Visitor
+from tests.harness.sessions import SECRET, log_in, read
+from tests.harness.steps import Scene, at_every_step
 
 
 def count(data: Mapping[str, Any]) -> dict[str, int]:
@@ -43,6 +45,35 @@ def test_two_requests_that_run_the_same_counter_count_two(ada: Visitor) -> None:
         with ada.request() as fast:
             fast.update(count)
     assert read(ada)["visits"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"rotate_every": 100}, {"max_sessions": 2}], ids=["plain", "rotates", "owned"])
+def test_of_two_threads_that_serve_a_visitor_neither_loses_what_comes_at_any_step_of_it(
+    clock: ManualClock, options: dict[str, Any]
+) -> None:
+    store = UnstorageSessionStore(MemoryDriver(clock=clock), ttl=1000)
+    ada = Visitor(SessionManager(store, SECRET, clock=clock))
+
+    def scene() -> Scene:
+        with log_in(ada, visits=0, cart=[1]).request() as session:
+            if "max_sessions" in options:
+                session.bind("ada")
+        clock.advance(150)
+        manager = SessionManager(store, SECRET, clock=clock, **options)  # anew: for both it is the first request
+
+        def serve() -> None:
+            with Visitor(manager).request(ada.cookie) as session:
+                session.update(count)
+                session["cart"].append(2)
+
+        return serve, serve
+
+    def check() -> None:
+        data = read(ada)
+        assert (data["visits"], data["cart"]) == (2, [1, 2, 2])
+
+    at_every_step(scene, check=check)
 
 
 def test_the_slow_request_sees_the_merged_data_after_its_save(ada: Visitor) -> None:
