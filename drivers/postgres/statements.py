@@ -72,7 +72,11 @@ class Statements:
         self._delete_version = self._delete + b" AND version = $3"
         self._get_many = sql(f"SELECT key, value FROM {name} WHERE key = ANY($1) AND {live('$2')}")  # noqa: S608  # the table's name is quoted
         self._set_many = sql(insert.format("SELECT k, v, n, $4 FROM unnest($1, $2, $3) AS given (k, v, n)"))
-        self._delete_many = sql(f"DELETE FROM {name} WHERE key = ANY($1) AND {live('$2')}")  # noqa: S608  # the table's name is quoted
+        # Locked in one order, so that two do not wait for each other.
+        self._delete_many = sql(
+            f"DELETE FROM {name} WHERE key = ANY(ARRAY(SELECT key FROM {name} WHERE key = ANY($1) AND {live('$2')}"  # noqa: S608  # the table's name is quoted
+            " ORDER BY key FOR UPDATE))"
+        )
         self._page = sql(
             f"SELECT key FROM {name} WHERE key >= $1 AND key < $2 AND {live('$3')} ORDER BY key LIMIT {LIST_BATCH}"  # noqa: S608  # the table's name is quoted
         )

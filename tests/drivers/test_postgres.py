@@ -309,8 +309,11 @@ def test_a_write_that_has_waited_too_long_is_not_done_afterwards(postgres: Postg
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_batches_that_overlap_in_another_order_do_not_fail(driver: PostgresDriver, times: int) -> None:
+def test_batches_that_overlap_in_another_order_do_not_wait_for_each_other(
+    postgres: Postgres, driver: PostgresDriver, times: int
+) -> None:
     names = [f"key-{number}" for number in range(200)]
+    begun = len(postgres.log())
 
     def write(order: list[str]) -> Callable[[], None]:
         def work() -> None:
@@ -322,6 +325,7 @@ def test_batches_that_overlap_in_another_order_do_not_fail(driver: PostgresDrive
 
     in_threads([write(names), write(names[::-1]), write(names), write(names[::-1])])
     assert list(driver.keys()) == []
+    assert "deadlock detected" not in postgres.log()[begun:]
 
 
 # --- expiry ---
