@@ -32,47 +32,53 @@ def at_every_step(scene: Callable[[], Scene], *inside: str, check: Act = lambda:
         the library.
     What either of the two raises is raised.
     """
-    # Python 3.13 tells of the instructions of a function from the second time on that it is asked to.
-    _interrupted(*scene(), sys.maxsize, inside or (LIBRARY,))
-    number = 0
-    while _interrupted(*scene(), number, inside or (LIBRARY,)):
-        check()
-        number += 1
+    steps, before, number = _Steps(inside or (LIBRARY,)), sys.gettrace(), 0
+    # All the time, and once in vain: Python 3.13 tells of the instructions of a function from its second call on that
+    # is traced, and forgets that in a call that is not.
+    sys.settrace(steps.trace)
+    try:
+        steps.interrupted(*scene(), sys.maxsize)
+        while steps.interrupted(*scene(), number):
+            check()
+            number += 1
+    finally:
+        sys.settrace(before)
     assert number, "nothing was done by steps"
     return number
 
 
-def _interrupted(act: Act, meanwhile: Act, number: int, inside: tuple[str, ...]) -> bool:
-    """Whether there are so many steps."""
-    errors: list[BaseException] = []
-    left, other = number, threading.Thread(target=lambda: _guarded(meanwhile, errors))
+class _Steps:
+    """The steps of this thread, at one of which another thread comes in."""
 
-    def trace(frame: FrameType, kind: str, argument: object) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(inside):
+    def __init__(self, inside: tuple[str, ...]) -> None:
+        self._inside, self._process = inside, os.getpid()
+        self._left, self._other = sys.maxsize, threading.Thread()
+
+    def trace(self, frame: FrameType, kind: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(self._inside):
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         if kind == "opcode":
-            if left == 0 and os.getpid() == process:  # no thread can be started in a child that is not ready yet
-                sys.settrace(before)
-                other.start()
-                other.join(PATIENCE)
-            left -= 1
-        return trace
+            if self._left == 0 and os.getpid() == self._process:  # a child may not be ready yet to start a thread
+                self._other.start()
+                self._other.join(PATIENCE)
+            self._left -= 1
+        return self.trace
 
-    before, process = sys.gettrace(), os.getpid()
-    sys.settrace(trace)
-    try:
+    def interrupted(self, act: Act, meanwhile: Act, number: int) -> bool:
+        """Whether there are so many steps."""
+        errors: list[BaseException] = []
+        self._other = threading.Thread(target=lambda: _guarded(meanwhile, errors))
+        self._left = number
         _guarded(act, errors)
-    finally:
-        sys.settrace(before)
-    if left < 0:
-        other.join(10)
-        assert not other.is_alive(), "the two wait for each other"
-    if errors:
-        errors[0].add_note(f"at step {number}")
-        raise errors[0]
-    return left < 0
+        came, self._left = self._left < 0, sys.maxsize
+        if came:
+            self._other.join(10)
+            assert not self._other.is_alive(), "the two wait for each other"
+        if errors:
+            errors[0].add_note(f"at step {number}")
+            raise errors[0]
+        return came
 
 
 def _guarded(act: Act, errors: list[BaseException]) -> None:
