@@ -33,9 +33,8 @@ def at_every_step(scene: Callable[[], Scene], *inside: str, check: Act = lambda:
     What either of the two raises is raised.
     """
     steps, before, number = _Steps(inside or (LIBRARY,)), sys.gettrace(), 0
-    # All the time, and once in vain: Python 3.13 tells of the instructions of a function from its second call on that
-    # is traced, and forgets that in a call that is not.
-    sys.settrace(steps.trace)
+    # All the time, and once in vain: Python 3.12 tells of instructions from the second time on that it is asked to, and
+    # 3.13 of those of a function from its second call on that is traced; it forgets that in a call that is not.
     try:
         steps.interrupted(*scene(), sys.maxsize)
         while steps.interrupted(*scene(), number):
@@ -70,6 +69,7 @@ class _Steps:
         errors: list[BaseException] = []
         self._other = threading.Thread(target=lambda: _guarded(meanwhile, errors))
         self._left = number
+        sys.settrace(self.trace)
         _guarded(act, errors)
         came, self._left = self._left < 0, sys.maxsize
         if came:
