@@ -323,15 +323,25 @@ def test_a_write_whose_answer_was_lost_and_that_others_have_built_on_is_not_made
     other.close()
 
 
-@pytest.fixture
-def cut(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Driver, Network]]:
-    """A driver whose calls go through a network, with one entry."""
-    give_credentials(moto, monkeypatch)
-    with Network(moto.port) as network:
-        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}", timeout=1)
-        driver.set("key", b"value")
+@contextlib.contextmanager
+def behind_network(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> Iterator[tuple[S3Driver, Network]]:
+    """A driver whose calls go through a network."""
+    give_credentials(server, monkeypatch)
+    with Network(server.port) as network:
+        endpoint_url = f"http://127.0.0.1:{network.port}"
+        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=endpoint_url, **options)
         yield driver, network
         driver.close()
+
+
+@pytest.fixture
+def cut(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Driver, Network]]:
+    """A driver behind a network, with one entry."""
+    with behind_network(moto, monkeypatch, timeout=1) as (driver, network):
+        driver.set("key", b"value")
+        yield driver, network
 
 
 @pytest.mark.parametrize(
@@ -379,24 +389,19 @@ def test_a_refusal_that_does_not_come_to_its_end_is_an_outage(
 def test_a_deletion_whose_answer_was_lost_is_not_a_conflict_with_itself(
     seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_credentials(seaweed, monkeypatch)
-    with Network(seaweed.port) as network:
-        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}")
+    with behind_network(seaweed, monkeypatch) as (driver, network):
         version = driver.set("key", b"value", expect=ABSENT)
         network.set()
         assert driver.has("key")  # as a deletion looks first
         network.set(Fault("rst", "reply", network.sent["reply"] + 1))
         assert driver.delete("key", expect=version)
         assert not driver.has("key")
-        driver.close()
 
 
 def test_a_write_that_is_cut_off_before_its_value_does_not_empty_the_entry(
     seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_credentials(seaweed, monkeypatch)
-    with Network(seaweed.port) as network:
-        driver = S3Driver(BUCKET, secrets.token_hex(8), endpoint_url=f"http://127.0.0.1:{network.port}")
+    with behind_network(seaweed, monkeypatch) as (driver, network):
         driver.prepare()
         version = driver.set("key", b"old")
         network.set()
@@ -408,7 +413,6 @@ def test_a_write_that_is_cut_off_before_its_value_does_not_empty_the_entry(
         assert network.fault is not None
         assert network.fault.fired
         assert driver.get("key") == b"value"
-        driver.close()
 
 
 def test_a_write_that_meets_another_under_way_is_tried_again(driver: S3Driver, proxy: Proxy) -> None:
