@@ -342,10 +342,10 @@ class Lifecycle(State, eq=False):
                     if not await self._drop_renamed(io, attempt):
                         return None
                     self.succeed(seen, attempt, version)
-                    if attempt.files and attempt.event == "created":
-                        await self._make_way(io, attempt.stored)
-                    if before.stored is not None and attempt.files:
-                        await self._take_out(io, before.stored, self.stored)
+                    if attempt.files:
+                        await self._make_way(io, attempt)
+                        if before.stored is not None:
+                            await self._take_out(io, before.stored, self.stored)
                     return replaced if attempt.event == "saved" else before
             if number >= PATIENT_ATTEMPTS:
                 await let_racers_part(io, number)
@@ -369,8 +369,8 @@ class Lifecycle(State, eq=False):
             known = False
         if attempt.event != "saved" and found is not None and found.stored.id == attempt.stored.id:
             # Its token tells that it took effect: only the answer was lost.
-            if attempt.files and attempt.event == "created":
-                await self._make_way(io, attempt.stored)
+            if attempt.files:
+                await self._make_way(io, attempt)
             return self._take_over(attempt, found) if await self._drop_renamed(io, attempt) else None
         # If it is tried again with the session that is there, it is filed again.
         again = not down and self.stored is not None and found is not None and self.goes_on(found.stored)
@@ -570,11 +570,13 @@ class Lifecycle(State, eq=False):
                 login=binding is not None,
             )
 
-    async def _make_way(self, io: Any, stored: Stored) -> None:
-        """End a session that is written after a later login has ended it, for want of room."""
-        owner, owners = stored.notes.owner, self.policy.owners
+    async def _make_way(self, io: Any, attempt: Attempt) -> None:
+        """End a new session that is written after a later login has ended it, for want of room."""
+        stored, owners = attempt.stored, self.policy.owners
+        if owners is None or attempt.event != "created":
+            return
         try:
-            if owners is not None and await owners.is_ended(io, owner, stored.name):
+            if await owners.is_ended(io, stored.notes.owner, stored.name):
                 await self.policy.store.destroy_by(io, stored.name)
         except DriverUnavailable as error:
             self.policy.emit("store_error", stored.name, error)
